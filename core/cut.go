@@ -1,0 +1,103 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"iter"
+)
+
+// FollowCut follows several views as one picture: each step is a cut, one net
+// batch for each reader in their order, all ending at one time. It is the
+// largest time that is readable in all of them and not above any of their
+// frontiers; a sealed view never delays a cut. Steps, waiting and restarts are
+// those of [Reader.Follow], which is a cut of one.
+//
+// from holds a token for each reader; nil starts all of them from a base.
+func FollowCut(ctx context.Context, readers []CutReader, from []Token) iter.Seq2[[]Batch, error] {
+	return func(yield func([]Batch, error) bool) {
+		at := make([]Token, len(readers))
+		copy(at, from)
+		for {
+			cut, moved, err := nextCut(readers, at)
+			switch {
+			case err != nil:
+				yield(nil, err)
+				return
+			case cut != nil:
+				for i, b := range cut {
+					at[i] = b.Upper
+				}
+				if !yield(cut, nil) {
+					return
+				}
+				if ctx.Err() != nil {
+					yield(nil, ctx.Err())
+					return
+				}
+			default:
+				select {
+				case <-moved:
+				case <-ctx.Done():
+					yield(nil, ctx.Err())
+					return
+				}
+			}
+		}
+	}
+}
+
+// nextCut returns the cut that follows the tokens, or nil and a channel that is
+// closed when it is worth looking again.
+func nextCut(readers []CutReader, from []Token) (cut []Batch, moved <-chan struct{}, err error) {
+	at := EndOfTime
+	target := make([]Token, len(readers))
+	for i, r := range readers {
+		upper, changed := r.Frontier()
+		if target[i] = upper; moved == nil || upper.Time < at {
+			at, moved = upper.Time, changed
+		}
+		if upper.IsZero() {
+			return nil, changed, nil
+		}
+	}
+	if !readableInAll(readers, &at) {
+		return nil, moved, nil
+	}
+	news := false
+	for i := range target {
+		target[i].Time = at
+		news = news || target[i] != from[i]
+	}
+	if !news {
+		return nil, moved, nil
+	}
+	for i, r := range readers {
+		b, err := r.Read(from[i], at)
+		if errors.Is(err, ErrNotReadable) {
+			// The log began a new history since its frontier was looked at.
+			return nextCut(readers, from)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		cut = append(cut, b)
+	}
+	return cut, nil, nil
+}
+
+// readableInAll lowers t to the largest time that all readers can be read at.
+func readableInAll(readers []CutReader, t *Time) bool {
+	for agreed := false; !agreed; {
+		agreed = true
+		for _, r := range readers {
+			lower, ok := r.Readable(*t)
+			if !ok {
+				return false
+			}
+			if lower != *t {
+				*t, agreed = lower, false
+			}
+		}
+	}
+	return true
+}

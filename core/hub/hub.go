@@ -1,0 +1,206 @@
+// Package hub moves the changes of views from the upstream into their logs, and
+// from the logs to the sinks.
+//
+// There is one goroutine for each view, which follows the upstream and appends
+// to the view's log, and one for each group of views of each sink, which reads
+// the logs and writes the sink. They meet in the logs only: a sink that is slow
+// or dead holds up neither a view nor another sink, and trouble upstream
+// reaches sinks as nothing but a pause.
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/backoff"
+)
+
+// View is a view to follow.
+type View struct {
+	Name  string
+	Query string   // empty: the upstream's view called Name
+	Key   []string // names of the columns that identify a row, if any
+}
+
+// Sink is a configured sink.
+type Sink struct {
+	Name string
+	// Sink is what to write; a [core.Broadcaster] is served the logs instead.
+	// The hub closes it when Run returns.
+	Sink core.Sink
+	// Views are the names of the views it gets, in its order.
+	Views []string
+	// SkipSnapshot starts with what happens from now on, instead of a base.
+	SkipSnapshot bool
+	// Together makes all views move as one cut; otherwise each moves alone.
+	Together bool
+}
+
+// Options are what a [Hub] is made of. Views, Sinks and Subscribe are required.
+type Options struct {
+	Views      []View
+	Sinks      []Sink
+	Subscribe  Subscribe
+	Retain     time.Duration // exact history kept per view; 0: viewlog.DefaultRetain
+	Logger     *slog.Logger  // nil: none
+	Registerer Registerer    // where metrics go; nil: nowhere
+}
+
+// Subscribe opens a stream of a view's changes. The errors it returns, and
+// those of the stream, may have the methods of [Trouble].
+type Subscribe func(ctx context.Context, r Request) (Stream, error)
+
+// Request asks for the changes of one view.
+type Request struct {
+	Name  string
+	Query string // empty: the upstream's view called Name
+
+	// Upper and Identity are where the log stands and the identity of the
+	// upstream whose history it holds; zero for an empty log. If the upstream
+	// is the same and still has the history, the stream resumes there.
+	Upper    core.Time
+	Identity string
+}
+
+// Stream is the changes of one view, in closed batches. It is used by one
+// goroutine.
+type Stream interface {
+	// Columns are the columns of the view.
+	Columns() []core.Column
+	// Identity identifies the upstream and the view in it: while it stays the
+	// same, times and contents belong to one history.
+	Identity() string
+	// Resumed reports whether the first batch continues from Request.Upper.
+	// Otherwise it is the whole view, at a time above Request.Upper if the
+	// identity is that of the request.
+	Resumed() bool
+	// Next waits for the next batch. Its tokens have no generation. An error
+	// ends the stream.
+	Next(ctx context.Context) (core.Batch, error)
+	// Close ends the stream.
+	Close()
+}
+
+// Trouble is what an error of the upstream can tell about itself.
+type Trouble interface {
+	error
+	// Reason is one word for what happened, usable as a metric's label.
+	Reason() string
+}
+
+// Hub runs views and sinks.
+type Hub struct {
+	views  []*view
+	groups []*group
+	sinks  []Sink
+	log    *slog.Logger
+}
+
+// New checks that the options fit together and builds the hub. It starts
+// nothing.
+func New(o Options) (*Hub, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	h := &Hub{sinks: o.Sinks, log: o.Logger}
+	metrics := newMetrics(h)
+	byName := make(map[string]*view)
+	for _, c := range o.Views {
+		if byName[c.Name] != nil {
+			return nil, fmt.Errorf("view %s is configured twice", c.Name)
+		}
+		v := newView(c, o, metrics)
+		byName[c.Name] = v
+		h.views = append(h.views, v)
+	}
+	for _, c := range o.Sinks {
+		var views []*view
+		for _, name := range c.Views {
+			v := byName[name]
+			if v == nil {
+				return nil, fmt.Errorf("sink %s: no view %s", c.Name, name)
+			}
+			views = append(views, v)
+		}
+		_, broadcasts := c.Sink.(core.Broadcaster)
+		if broadcasts || c.Together {
+			h.groups = append(h.groups, newGroup(c, views, o, metrics))
+			continue
+		}
+		for _, v := range views {
+			h.groups = append(h.groups, newGroup(c, []*view{v}, o, metrics))
+		}
+	}
+	if o.Registerer != nil {
+		if err := metrics.register(o.Registerer); err != nil {
+			return nil, fmt.Errorf("register metrics of views and sinks: %w", err)
+		}
+	}
+	return h, nil
+}
+
+// Run follows the views and writes the sinks until ctx ends, then closes the
+// sinks and returns their errors. Trouble with a view or a sink is retried and
+// shown in [Hub.Status]; it does not end Run.
+func (h *Hub) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	for _, v := range h.views {
+		wg.Go(func() { v.run(ctx) })
+	}
+	for _, g := range h.groups {
+		wg.Go(func() { g.run(ctx) })
+	}
+	wg.Wait()
+	var errs []error
+	for _, s := range h.sinks {
+		if err := s.Sink.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("close sink %s: %w", s.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Reader returns the log of a view, nil if there is no such view.
+func (h *Hub) Reader(name string) core.CutReader {
+	for _, v := range h.views {
+		if v.Name == name {
+			return v.data
+		}
+	}
+	return nil
+}
+
+// trouble is the state of something that is retried: what is wrong and since
+// when. It is a value; its owner guards it.
+type trouble struct {
+	err   error
+	since time.Time
+	next  time.Time // of the next try
+}
+
+// set notes a failed try and reports whether it says anything new.
+func (t *trouble) set(err error, next time.Time) (news bool) {
+	news = t.err == nil || t.err.Error() != err.Error()
+	if news {
+		t.since = time.Now()
+	}
+	t.err, t.next = err, next
+	return news
+}
+
+// reason returns the word for an error of the upstream.
+func reason(err error) string {
+	var t Trouble
+	if errors.As(err, &t) {
+		return t.Reason()
+	}
+	return "other"
+}
+
+// retryWait bounds the waits between tries, for the upstream and for sinks.
+var retryWait = backoff.Backoff{Min: 100 * time.Millisecond, Max: 15 * time.Second}

@@ -1,0 +1,413 @@
+package hub_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/hub"
+)
+
+// upstream is a database whose streams the test drives.
+type upstream struct {
+	mu      sync.Mutex
+	down    error
+	streams map[string]*stream
+	opened  []hub.Request
+}
+
+type stream struct {
+	columns  []core.Column
+	identity string
+	resumed  bool
+	batches  chan any // core.Batch or error
+}
+
+func (s *stream) Columns() []core.Column { return s.columns }
+func (s *stream) Identity() string       { return s.identity }
+func (s *stream) Resumed() bool          { return s.resumed }
+func (s *stream) Close()                 {}
+
+func (s *stream) Next(ctx context.Context) (core.Batch, error) {
+	select {
+	case x := <-s.batches:
+		if err, ok := x.(error); ok {
+			return core.Batch{}, err
+		}
+		return x.(core.Batch), nil
+	case <-ctx.Done():
+		return core.Batch{}, ctx.Err()
+	}
+}
+
+// offer makes the next subscription of a view answer with s.
+func (u *upstream) offer(view string, s *stream) *stream {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if s.batches == nil {
+		s.batches = make(chan any)
+	}
+	if u.streams == nil {
+		u.streams = make(map[string]*stream)
+	}
+	u.streams[view], u.down = s, nil
+	return s
+}
+
+func (u *upstream) fail(err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.down = err
+}
+
+func (u *upstream) subscribe(_ context.Context, r hub.Request) (hub.Stream, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.opened = append(u.opened, r)
+	s := u.streams[r.Name]
+	if u.down != nil || s == nil {
+		return nil, errors.Join(u.down, unreachable("nobody there"))
+	}
+	delete(u.streams, r.Name)
+	return s, nil
+}
+
+type unreachable string
+
+func (e unreachable) Error() string  { return string(e) }
+func (e unreachable) Reason() string { return "unreachable" }
+
+// batch makes the batch [lower, upper) of updates written "a+1 b-2".
+func batch(lower, upper core.Time, updates string) core.Batch {
+	b := core.Batch{Lower: core.Token{Time: lower}, Upper: core.Token{Time: upper}}
+	for _, f := range strings.Fields(updates) {
+		var d core.Diff
+		fmt.Sscan(f[1:], &d)
+		b.Updates = append(b.Updates, core.Update{Time: upper - 1, Diff: d, Row: core.Row(`["` + f[:1] + `"]`)})
+	}
+	return b
+}
+
+// recorder is a sink that notes what it is written, and refuses while told to.
+type recorder struct {
+	mu     sync.Mutex
+	cuts   []string
+	refuse error
+	closed int
+}
+
+func (r *recorder) Write(_ context.Context, cut []core.Batch) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var parts []string
+	for _, b := range cut {
+		parts = append(parts, text(b))
+	}
+	line := strings.Join(parts, " | ")
+	if r.refuse != nil {
+		line = "refused " + line
+	}
+	r.cuts = append(r.cuts, line)
+	return r.refuse
+}
+
+func (r *recorder) Close() error {
+	r.closed++
+	return nil
+}
+
+func (r *recorder) setRefuse(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refuse = err
+}
+
+// take returns what was written since the last call.
+func (r *recorder) take() string {
+	synctest.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := strings.Join(r.cuts, "; ")
+	r.cuts = nil
+	return s
+}
+
+func text(b core.Batch) string {
+	s := fmt.Sprintf("%s[%d,%d)", b.View.Name, b.Lower.Time, b.Upper.Time)
+	for _, u := range b.Updates {
+		s += fmt.Sprintf(" %s%+d", u.Row[2:3], u.Diff)
+	}
+	return s
+}
+
+var oneColumn = []core.Column{{Name: "c", Type: "text"}}
+
+// start runs a hub until the test ends.
+func start(t *testing.T, o hub.Options) *hub.Hub {
+	t.Helper()
+	h, err := hub.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- h.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	return h
+}
+
+func equal(t *testing.T, what, got, want string) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s:\n got %s\nwant %s", what, got, want)
+	}
+}
+
+func TestUpstreamTroubleIsInvisible(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, r := &upstream{}, &recorder{}
+		s := u.offer("v", &stream{columns: oneColumn, identity: "env1"})
+		start(t, hub.Options{
+			Views: []hub.View{{Name: "v"}}, Subscribe: u.subscribe,
+			Sinks: []hub.Sink{{Name: "out", Sink: r, Views: []string{"v"}}},
+		})
+		s.batches <- batch(0, 10, "a+1 b+2")
+		equal(t, "snapshot", r.take(), "v[0,10) a+1 b+2")
+		s.batches <- batch(10, 12, "a-1")
+		equal(t, "change", r.take(), "v[10,12) a-1")
+
+		// The connection breaks; the upstream still has the history.
+		next := u.offer("v", &stream{columns: oneColumn, identity: "env1", resumed: true})
+		s.batches <- unreachable("connection reset")
+		next.batches <- batch(12, 20, "c+1")
+		equal(t, "resumed", r.take(), "v[12,20) c+1")
+		if last := u.opened[len(u.opened)-1]; last.Upper != 12 || last.Identity != "env1" {
+			t.Errorf("resumed with %+v, want Upper 12 and env1", last)
+		}
+
+		// It breaks again and the history is gone: readers see the difference.
+		s = u.offer("v", &stream{columns: oneColumn, identity: "env1"})
+		next.batches <- unreachable("connection reset")
+		s.batches <- batch(0, 30, "b+2 d+1")
+		equal(t, "resnapshot", r.take(), "v[20,30) c-1 d+1")
+
+		// Another database answers: a new history, even with a smaller time.
+		next = u.offer("v", &stream{columns: oneColumn, identity: "env2"})
+		s.batches <- unreachable("connection reset")
+		next.batches <- batch(0, 7, "z+1")
+		equal(t, "other upstream", r.take(), "v[0,7) z+1")
+	})
+}
+
+func TestSinkRetriesTheSameCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, slow, other := &upstream{}, &recorder{}, &recorder{}
+		s := u.offer("v", &stream{columns: oneColumn, identity: "env"})
+		h := start(t, hub.Options{
+			Views: []hub.View{{Name: "v"}}, Subscribe: u.subscribe,
+			Sinks: []hub.Sink{{Name: "slow", Sink: slow, Views: []string{"v"}}, {Name: "other", Sink: other, Views: []string{"v"}}},
+		})
+		slow.setRefuse(errors.New("away"))
+		s.batches <- batch(0, 10, "a+1")
+		first := slow.take()
+		if !strings.HasPrefix(first, "refused v[0,10) a+1") {
+			t.Fatalf("first try: %s", first)
+		}
+		s.batches <- batch(10, 11, "b+1")
+		s.batches <- batch(11, 12, "b-1")
+		s.batches <- batch(12, 13, "c+1")
+		<-time.After(time.Minute)
+		for _, line := range strings.Split(slow.take(), "; ") {
+			equal(t, "retry", line, "refused v[0,10) a+1")
+		}
+		if got := other.take(); !strings.Contains(got, "c+1") {
+			t.Errorf("the other sink was held up: %s", got)
+		}
+		if p := h.Status().Sinks[0].Trouble; p == nil || p.Error != "away" || p.NextTry == nil {
+			t.Errorf("status of the slow sink: %+v", p)
+		}
+		slow.setRefuse(nil)
+		<-time.After(time.Minute)
+		equal(t, "after the outage", slow.take(), "v[0,10) a+1; v[10,13) c+1")
+		if p := h.Status().Sinks[0].Trouble; p != nil {
+			t.Errorf("status after the outage: %+v", p)
+		}
+	})
+}
+
+func TestPermanentErrorWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, r := &upstream{}, &recorder{}
+		s := u.offer("v", &stream{columns: oneColumn, identity: "env"})
+		r.refuse = fmt.Errorf("no such target: %w", core.ErrPermanent)
+		h := start(t, hub.Options{
+			Views: []hub.View{{Name: "v"}}, Subscribe: u.subscribe,
+			Sinks: []hub.Sink{{Name: "out", Sink: r, Views: []string{"v"}}},
+		})
+		s.batches <- batch(0, 10, "a+1")
+		<-time.After(time.Hour)
+		equal(t, "tries", r.take(), "refused v[0,10) a+1")
+		if p := h.Status().Sinks[0].Trouble; p == nil || !p.Permanent {
+			t.Errorf("status: %+v, want a permanent problem", p)
+		}
+	})
+}
+
+func TestTogetherAndSkippedSnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, together, late := &upstream{}, &recorder{}, &recorder{}
+		a := u.offer("a", &stream{columns: oneColumn, identity: "env"})
+		b := u.offer("b", &stream{columns: oneColumn, identity: "env"})
+		start(t, hub.Options{
+			Views: []hub.View{{Name: "a"}, {Name: "b"}}, Subscribe: u.subscribe,
+			Sinks: []hub.Sink{
+				{Name: "together", Sink: together, Views: []string{"a", "b"}, Together: true},
+				{Name: "late", Sink: late, Views: []string{"a"}, SkipSnapshot: true},
+			},
+		})
+		a.batches <- batch(0, 10, "x+1")
+		equal(t, "half a cut", together.take(), "")
+		b.batches <- batch(0, 12, "y+1")
+		a.batches <- batch(10, 12, "x-1")
+		equal(t, "cut", together.take(), "a[0,12) | b[0,12) y+1")
+		equal(t, "without the snapshot", late.take(), "a[10,12) x-1")
+	})
+}
+
+func TestStatusTellsWhatIsWrong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &upstream{down: unreachable("connection refused")}
+		h := start(t, hub.Options{Views: []hub.View{{Name: "v", Key: []string{"k"}}}, Subscribe: u.subscribe})
+		<-time.After(time.Minute)
+		s := h.Status().Views[0]
+		if s.State != hub.Failed || s.Trouble == nil || s.Trouble.Reason != "unreachable" || s.Reconnects < 3 {
+			t.Errorf("status while the upstream is down: %+v, trouble %+v", s, s.Trouble)
+		}
+		if ok, missing := h.Complete(); ok || len(missing) != 1 {
+			t.Errorf("complete: %v %v, want v to be missing", ok, missing)
+		}
+		st := u.offer("v", &stream{columns: oneColumn, identity: "env"})
+		<-time.After(time.Minute)
+		st.batches <- batch(0, 10, "")
+		<-time.After(time.Second)
+		s = h.Status().Views[0]
+		if s.Trouble == nil || s.Trouble.Error != "key: view v has no column k; its columns: c" {
+			t.Errorf("status with a wrong key: %+v, trouble %+v", s, s.Trouble)
+		}
+	})
+}
+
+func TestSealedView(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, r := &upstream{}, &recorder{}
+		s := u.offer("v", &stream{columns: oneColumn, identity: "env"})
+		h := start(t, hub.Options{
+			Views: []hub.View{{Name: "v"}}, Subscribe: u.subscribe,
+			Sinks: []hub.Sink{{Name: "out", Sink: r, Views: []string{"v"}}},
+		})
+		b := batch(0, core.EndOfTime, "a+1")
+		s.batches <- b
+		equal(t, "constant", r.take(), fmt.Sprintf("v[0,%d) a+1", core.EndOfTime))
+		if st := h.Status().Views[0]; st.State != hub.Sealed || st.LagSeconds != nil {
+			t.Errorf("status: %+v, want sealed and no lag", st)
+		}
+	})
+}
+
+// TestMetrics holds every series against the text that Prometheus scrapes.
+func TestMetrics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		<-time.After(4 * 365 * 24 * time.Hour) // bubbles begin in 2000, before timestamps count as wall time
+		now := core.Time(time.Now().UnixMilli())
+		u, r := &upstream{}, &recorder{}
+		s := u.offer("v", &stream{columns: oneColumn, identity: "env"})
+		registry := prometheus.NewPedanticRegistry()
+		start(t, hub.Options{
+			Views: []hub.View{{Name: "v"}}, Subscribe: u.subscribe, Registerer: registry,
+			Sinks: []hub.Sink{{Name: "out", Sink: r, Views: []string{"v"}}},
+		})
+		s.batches <- batch(0, now, "a+1 b+2")
+		s.batches <- unreachable("gone")
+		<-time.After(time.Second)
+		s = u.offer("v", &stream{columns: oneColumn, identity: "env"})
+		<-time.After(time.Minute)
+		s.batches <- batch(0, now+61_001, "a+1")
+		synctest.Wait()
+		<-time.After(9 * time.Second)
+		metrics := fmt.Sprintf(`
+# HELP mzd_log_bytes Memory that the log of the view holds, about.
+# TYPE mzd_log_bytes gauge
+mzd_log_bytes{view="v"} 111
+# HELP mzd_log_compactions_total Merges done in the log of the view.
+# TYPE mzd_log_compactions_total counter
+mzd_log_compactions_total{view="v"} 0
+# HELP mzd_log_since_timestamp_seconds Time from which on the log of the view keeps history.
+# TYPE mzd_log_since_timestamp_seconds gauge
+mzd_log_since_timestamp_seconds{view="v"} %[1]v
+# HELP mzd_sink_deliveries_total Writes of a sink, by outcome.
+# TYPE mzd_sink_deliveries_total counter
+mzd_sink_deliveries_total{outcome="error",sink="out",view="v"} 0
+mzd_sink_deliveries_total{outcome="ok",sink="out",view="v"} 2
+# HELP mzd_sink_frontier_timestamp_seconds Time below which the sink has taken the view.
+# TYPE mzd_sink_frontier_timestamp_seconds gauge
+mzd_sink_frontier_timestamp_seconds{sink="out",view="v"} %[2]v
+# HELP mzd_sink_lag_seconds How far the sink is behind the wall clock.
+# TYPE mzd_sink_lag_seconds gauge
+mzd_sink_lag_seconds{sink="out",view="v"} 9
+# HELP mzd_sink_retries_total Writes of a sink that were tried again.
+# TYPE mzd_sink_retries_total counter
+mzd_sink_retries_total{sink="out"} 0
+# HELP mzd_upstream_connected 1 while the view's stream from the upstream is open.
+# TYPE mzd_upstream_connected gauge
+mzd_upstream_connected{view="v"} 1
+# HELP mzd_upstream_resnapshots_total Snapshots taken because the upstream's history was gone.
+# TYPE mzd_upstream_resnapshots_total counter
+mzd_upstream_resnapshots_total{view="v"} 1
+# HELP mzd_view_frontier_timestamp_seconds Time below which the view is complete.
+# TYPE mzd_view_frontier_timestamp_seconds gauge
+mzd_view_frontier_timestamp_seconds{view="v"} %[2]v
+# HELP mzd_view_lag_seconds How far the view is behind the wall clock.
+# TYPE mzd_view_lag_seconds gauge
+mzd_view_lag_seconds{view="v"} 9
+# HELP mzd_view_rows Rows in the view.
+# TYPE mzd_view_rows gauge
+mzd_view_rows{view="v"} 1
+# HELP mzd_view_state 1 for the state that the view is in, 0 for the others.
+# TYPE mzd_view_state gauge
+mzd_view_state{state="catching_up",view="v"} 0
+mzd_view_state{state="connecting",view="v"} 0
+mzd_view_state{state="failed",view="v"} 0
+mzd_view_state{state="live",view="v"} 1
+mzd_view_state{state="sealed",view="v"} 0
+# HELP mzd_view_updates_total Changes of rows that the view has seen.
+# TYPE mzd_view_updates_total counter
+mzd_view_updates_total{view="v"} 3
+`, now.Seconds(), (now + 61_001).Seconds())
+		var names []string
+		for _, line := range strings.Split(metrics, "\n") {
+			if f := strings.Fields(line); len(f) > 2 && f[1] == "TYPE" {
+				names = append(names, f[2])
+			}
+		}
+		if err := testutil.GatherAndCompare(registry, strings.NewReader(metrics), names...); err != nil {
+			t.Error(err)
+		}
+		if n, err := testutil.GatherAndCount(registry, "mzd_upstream_reconnects_total", "mzd_sink_delivery_duration_seconds"); n != 2 || err != nil {
+			t.Errorf("reconnects and durations: %d series (%v), want 2", n, err)
+		}
+	})
+}

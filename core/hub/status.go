@@ -1,0 +1,149 @@
+package hub
+
+import (
+	"time"
+
+	"github.com/mzdio/mzd/core"
+)
+
+// Status is the state of views and sinks, as JSON for an operator.
+type Status struct {
+	Views []ViewStatus `json:"views"`
+	Sinks []SinkStatus `json:"sinks"`
+}
+
+// ViewStatus is the state of one view.
+type ViewStatus struct {
+	Name    string        `json:"name"`
+	Query   string        `json:"query,omitempty"`
+	State   State         `json:"state"`
+	Columns []core.Column `json:"columns"`
+	Key     []string      `json:"key,omitempty"`
+
+	// Token is the frontier: the view is complete below its timestamp.
+	Token     string     `json:"token,omitempty"`
+	Timestamp *core.Time `json:"timestamp,string,omitempty"`
+	// LagSeconds is how far the frontier is behind the wall clock; absent where
+	// the upstream's timestamps are no clock.
+	LagSeconds *float64 `json:"lag_seconds,omitempty"`
+
+	Rows        int64     `json:"rows"`
+	LogBytes    int64     `json:"log_bytes"`
+	LogSpans    int       `json:"log_spans"`
+	LogSince    core.Time `json:"log_since,string"`
+	Reconnects  int       `json:"reconnects"`
+	Trouble     *Problem  `json:"trouble,omitempty"`
+	Compactions int64     `json:"log_compactions"`
+}
+
+// SinkStatus is the state of one sink.
+type SinkStatus struct {
+	Name  string       `json:"name"`
+	Ready bool         `json:"ok"`
+	Views []SinkedView `json:"views"`
+	// Trouble is the latest of its groups'.
+	Trouble *Problem `json:"trouble,omitempty"`
+}
+
+// SinkedView is how far a sink is with a view.
+type SinkedView struct {
+	View       string   `json:"view"`
+	Token      string   `json:"token,omitempty"`
+	LagSeconds *float64 `json:"lag_seconds,omitempty"`
+}
+
+// Problem is something that is being retried, or waits for somebody.
+type Problem struct {
+	Reason    string     `json:"reason,omitempty"`
+	Error     string     `json:"error"`
+	Since     time.Time  `json:"since"`
+	NextTry   *time.Time `json:"next_try,omitempty"`
+	Permanent bool       `json:"permanent,omitempty"`
+}
+
+// Status returns the state of everything as of now.
+func (h *Hub) Status() Status {
+	now := time.Now()
+	s := Status{Views: []ViewStatus{}, Sinks: []SinkStatus{}}
+	for _, v := range h.views {
+		s.Views = append(s.Views, v.status(now))
+	}
+	for _, c := range h.sinks {
+		sink := SinkStatus{Name: c.Name, Ready: true, Views: []SinkedView{}}
+		for _, g := range h.groups {
+			if g.name == c.Name {
+				g.addTo(&sink, now)
+			}
+		}
+		s.Sinks = append(s.Sinks, sink)
+	}
+	return s
+}
+
+// Complete reports whether every view has been complete at some time, and the
+// names of those that have not.
+func (h *Hub) Complete() (ok bool, missing []string) {
+	for _, v := range h.views {
+		if upper, _ := v.data.Frontier(); upper.IsZero() {
+			missing = append(missing, v.Name)
+		}
+	}
+	return len(missing) == 0, missing
+}
+
+func (v *view) status(now time.Time) ViewStatus {
+	stats, described := v.data.Stats(), v.data.View()
+	upper, _ := v.data.Frontier()
+	s := ViewStatus{
+		Name: v.Name, Query: v.Query, Key: v.Key, Columns: described.Columns,
+		Token: upper.String(), LagSeconds: lag(now, upper.Time),
+		Rows: stats.Rows, LogBytes: stats.Bytes, LogSpans: stats.Spans, LogSince: stats.Since, Compactions: stats.Compactions,
+	}
+	if !upper.IsZero() {
+		s.Timestamp = &upper.Time
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s.State, s.Reconnects = v.state, v.reconnects
+	s.Trouble = v.trouble.problem()
+	return s
+}
+
+func (g *group) addTo(s *SinkStatus, now time.Time) {
+	_, broadcasts := g.sink.(core.Broadcaster)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i, v := range g.views {
+		sv := SinkedView{View: v.Name}
+		if !broadcasts { // its readers have positions of their own
+			sv.Token, sv.LagSeconds = g.positions[i].String(), lag(now, g.positions[i].Time)
+		}
+		s.Views = append(s.Views, sv)
+	}
+	if p := g.trouble.problem(); p != nil {
+		p.Permanent = g.permanent
+		s.Ready, s.Trouble = false, p
+	}
+}
+
+func (t trouble) problem() *Problem {
+	if t.err == nil {
+		return nil
+	}
+	p := &Problem{Reason: reason(t.err), Error: t.err.Error(), Since: t.since}
+	if !t.next.IsZero() {
+		p.NextTry = &t.next
+	}
+	return p
+}
+
+// lag is how far a frontier is behind the wall clock, in seconds: everything up
+// to upper-1 is known. It is nil where timestamps are no clock or the end of
+// time, and may be slightly negative where the upstream rounds up.
+func lag(now time.Time, upper core.Time) *float64 {
+	if !upper.IsWall() {
+		return nil
+	}
+	s := float64(now.UnixMilli())/1000 - (upper - 1).Seconds()
+	return &s
+}

@@ -1,0 +1,201 @@
+package hub
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/backoff"
+	"github.com/mzdio/mzd/core/viewlog"
+)
+
+// State says what a view is doing.
+type State string
+
+// The states of a view.
+const (
+	Connecting State = "connecting"  // to the upstream, for the first time or again
+	CatchingUp State = "catching_up" // connected; the first complete batch has not come yet
+	Live       State = "live"
+	Failed     State = "failed" // waiting to try again; what was known is still served
+	Sealed     State = "sealed" // constant: it will never change again
+)
+
+var states = []State{Connecting, CatchingUp, Live, Failed, Sealed}
+
+// view follows one view of the upstream. Its goroutine is the only writer of
+// its log.
+type view struct {
+	View
+	data      *viewlog.Log
+	subscribe Subscribe
+	log       *slog.Logger
+	metrics   viewMetrics
+	identity  string // of the history in the log; belongs to the goroutine
+
+	mu         sync.Mutex // guards what follows
+	state      State
+	trouble    trouble
+	reconnects int
+}
+
+func newView(c View, o Options, m *metrics) *view {
+	return &view{
+		View:      c,
+		data:      viewlog.New(c.Name, viewlog.Options{Retain: o.Retain}),
+		subscribe: o.Subscribe,
+		log:       o.Logger.With("view", c.Name),
+		metrics:   m.ofView(c.Name),
+		state:     Connecting,
+	}
+}
+
+// run follows the view until ctx ends or the view is sealed.
+func (v *view) run(ctx context.Context) {
+	retry := retryWait
+	for {
+		err := v.follow(ctx, &retry)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			v.enter(Sealed)
+			return
+		}
+		wait := retry.Next()
+		v.fail(err, wait)
+		if backoff.Wait(ctx, wait) != nil {
+			return
+		}
+	}
+}
+
+// follow runs one subscription. It returns nil when the view is sealed.
+func (v *view) follow(ctx context.Context, retry *backoff.Backoff) error {
+	v.enter(Connecting)
+	upper, _ := v.data.Frontier()
+	s, err := v.subscribe(ctx, Request{Name: v.Name, Query: v.Query, Upper: upper.Time, Identity: v.identity})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	v.enter(CatchingUp)
+	for begun := s.Resumed(); ; begun = true {
+		b, err := s.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if begun {
+			err = v.append(b)
+		} else {
+			err = v.restart(s, b)
+		}
+		if err != nil {
+			return err
+		}
+		v.enter(Live)
+		retry.Reset()
+		v.data.Compact()
+		if b.Upper.Time == core.EndOfTime {
+			return nil
+		}
+	}
+}
+
+// append continues the log. A stream that resumed may repeat progress that the
+// log has already.
+func (v *view) append(b core.Batch) error {
+	upper, _ := v.data.Frontier()
+	if b.Upper.Time <= upper.Time && len(b.Updates) == 0 {
+		return nil
+	}
+	return v.data.Append(b.Lower.Time, b.Upper.Time, b.Updates)
+}
+
+// restart takes a snapshot over. If it belongs to the history that the log
+// holds, readers see the difference as an ordinary change; otherwise the log
+// begins anew.
+func (v *view) restart(s Stream, b core.Batch) error {
+	upper, _ := v.data.Frontier()
+	before := v.data.View()
+	if !upper.IsZero() && s.Identity() == v.identity && slices.Equal(s.Columns(), before.Columns) && b.Upper.Time > upper.Time {
+		v.metrics.resnapshots.Inc()
+		v.log.Info("upstream history lost: continuing with the difference to a new snapshot", "rows", len(b.Updates), "from", upper.Time, "to", b.Upper.Time)
+		return v.data.Rebase(b.Upper.Time, b.Updates)
+	}
+	described, err := v.describe(s.Columns())
+	if err != nil {
+		return err
+	}
+	if !upper.IsZero() {
+		v.log.Warn("upstream is another one, or the view was changed: starting a new history", "from", upper.Time, "to", b.Upper.Time)
+	}
+	if err := v.data.Reset(described, b.Upper.Time, b.Updates); err != nil {
+		return err
+	}
+	v.identity = s.Identity()
+	return nil
+}
+
+// describe makes the view of columns and the configured key.
+func (v *view) describe(columns []core.Column) (*core.View, error) {
+	d := &core.View{Name: v.Name, Columns: columns}
+	for _, name := range v.Key {
+		i := d.ColumnIndex(name)
+		if i < 0 {
+			var names []string
+			for _, c := range columns {
+				names = append(names, c.Name)
+			}
+			return nil, keyError(fmt.Sprintf("key: view %s has no column %s; its columns: %s", v.Name, name, strings.Join(names, ", ")))
+		}
+		d.Key = append(d.Key, i)
+	}
+	return d, nil
+}
+
+// keyError says that the configured key does not fit the view.
+type keyError string
+
+func (e keyError) Error() string  { return string(e) }
+func (e keyError) Reason() string { return "bad_key" }
+
+// enter notes a new state.
+func (v *view) enter(s State) {
+	v.mu.Lock()
+	was, after := v.state, v.trouble
+	complete := s == Live || s == Sealed
+	if v.state = s; complete {
+		v.trouble = trouble{}
+	}
+	v.mu.Unlock()
+	if complete && s != was {
+		stats := v.data.Stats()
+		args := []any{"state", s, "rows", stats.Rows, "timestamp", stats.Upper}
+		if after.err != nil {
+			args = append(args, "after", time.Since(after.since).Round(time.Millisecond))
+		}
+		v.log.Info("view is complete", args...)
+	}
+}
+
+// fail notes that the stream ended. The same trouble is logged once.
+func (v *view) fail(err error, wait time.Duration) {
+	why := reason(err)
+	v.metrics.reconnects(why).Inc()
+	v.mu.Lock()
+	v.state = Failed
+	v.reconnects++
+	news := v.trouble.set(err, time.Now().Add(wait))
+	v.mu.Unlock()
+	level := slog.LevelDebug
+	if news {
+		level = slog.LevelWarn
+	}
+	v.log.Log(context.Background(), level, "view stopped; trying again until it works", "reason", why, "error", err)
+}

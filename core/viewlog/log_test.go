@@ -1,0 +1,505 @@
+package viewlog_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/viewlog"
+)
+
+var (
+	firstSeed = flag.Uint64("seed", 1, "first seed of the model test")
+	seeds     = flag.Uint64("seeds", 20, "number of seeds of the model test")
+)
+
+// TestModel runs random histories against a plain list of updates.
+func TestModel(t *testing.T) {
+	for seed := *firstSeed; seed < *firstSeed+*seeds; seed++ {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { newModel(t, seed).run(1500) })
+		})
+	}
+}
+
+const retain = time.Minute
+
+// model is the oracle: every update that the log was told, and every token that
+// it gave away.
+type model struct {
+	t       *testing.T
+	r       *rand.Rand
+	log     *viewlog.Log
+	updates []core.Update // of this history, times as told
+	upper   core.Time
+	tokens  []core.Token // of all histories
+	holds   []*held
+	resets  int
+}
+
+type held struct {
+	*viewlog.Hold
+	at core.Token
+}
+
+func newModel(t *testing.T, seed uint64) *model {
+	return &model{
+		t:   t,
+		r:   rand.New(rand.NewPCG(seed, 0)),
+		log: viewlog.New("v", viewlog.Options{Retain: retain}),
+	}
+}
+
+func (m *model) run(steps int) {
+	m.reset()
+	for range steps {
+		switch n := m.r.IntN(100); {
+		case n < 55:
+			m.append()
+		case n < 57:
+			m.rebase()
+		case n < 58 && m.r.IntN(8) == 0:
+			m.reset()
+		case n < 66:
+			pass(time.Duration(m.r.IntN(20)) * time.Second)
+		case n < 75:
+			m.log.Compact()
+		case n < 80:
+			m.hold()
+		default:
+			m.read()
+		}
+	}
+	m.checkEverything()
+}
+
+func pass(d time.Duration) { <-time.After(d) }
+
+// rows are few, so that updates meet.
+func (m *model) row() core.Row { return core.Row(fmt.Sprintf(`["r%d"]`, m.r.IntN(12))) }
+
+func (m *model) append() {
+	lower := m.upper
+	upper := lower + 1 + core.Time(m.r.IntN(5))
+	var batch []core.Update
+	for range m.r.IntN(6) {
+		batch = append(batch, core.Update{
+			Time: lower + core.Time(m.r.Uint64N(uint64(upper-lower))), Diff: core.Diff(m.r.IntN(5) - 2), Row: m.row(),
+		})
+	}
+	batch = core.Consolidate(batch)
+	m.updates = append(m.updates, batch...)
+	if err := m.log.Append(lower, upper, slices.Clone(batch)); err != nil {
+		m.t.Fatal(err)
+	}
+	m.moved(upper)
+}
+
+func (m *model) randomContents() []core.Update {
+	var contents []core.Update
+	for range m.r.IntN(10) {
+		contents = append(contents, core.Update{Diff: 1, Row: m.row()})
+	}
+	return contents
+}
+
+func (m *model) rebase() {
+	upper := m.upper + 1 + core.Time(m.r.IntN(10))
+	contents := m.randomContents()
+	if err := m.log.Rebase(upper, slices.Clone(contents)); err != nil {
+		m.t.Fatal(err)
+	}
+	sum := contentsAt(m.updates, m.upper)
+	for _, u := range contents {
+		m.updates = append(m.updates, core.Update{Time: upper - 1, Diff: 1, Row: u.Row})
+	}
+	for row, n := range sum {
+		m.updates = append(m.updates, core.Update{Time: upper - 1, Diff: -n, Row: row})
+	}
+	m.moved(upper)
+}
+
+func (m *model) reset() {
+	upper := 1 + core.Time(m.r.IntN(50))
+	contents := m.randomContents()
+	m.resets++
+	view := &core.View{Name: "v", Columns: []core.Column{{Name: fmt.Sprint("c", m.resets), Type: "text"}}}
+	if err := m.log.Reset(view, upper, slices.Clone(contents)); err != nil {
+		m.t.Fatal(err)
+	}
+	m.updates, m.holds = nil, nil
+	for _, u := range contents {
+		m.updates = append(m.updates, core.Update{Time: upper - 1, Diff: 1, Row: u.Row})
+	}
+	m.moved(upper)
+}
+
+func (m *model) moved(upper core.Time) {
+	m.upper = upper
+	token, _ := m.log.Frontier()
+	if token.Time != upper {
+		m.t.Fatalf("frontier: got %s, want time %d", token, upper)
+	}
+	m.tokens = append(m.tokens, token)
+}
+
+func (m *model) hold() {
+	if len(m.holds) > 0 && m.r.IntN(2) == 0 {
+		i := m.r.IntN(len(m.holds))
+		m.holds[i].Release()
+		m.holds = slices.Delete(m.holds, i, i+1)
+		return
+	}
+	token := m.tokens[len(m.tokens)-1]
+	h, err := m.log.Hold(token)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.holds = append(m.holds, &held{h, token})
+}
+
+// read reads from a token, true or made up, at a random readable time.
+func (m *model) read() {
+	from := m.tokens[m.r.IntN(len(m.tokens))]
+	switch m.r.IntN(6) {
+	case 0:
+		from = core.Token{}
+	case 1:
+		from.Time += core.Time(m.r.IntN(20))
+	case 2:
+		from.Generation = core.NewGeneration()
+	}
+	at, ok := m.log.Readable(m.upper - min(m.upper, core.Time(m.r.IntN(40))))
+	if !ok {
+		at = m.upper
+	}
+	m.check(from, at)
+}
+
+func (m *model) check(from core.Token, at core.Time) {
+	m.t.Helper()
+	b, err := m.log.Read(from, at)
+	if err != nil {
+		m.t.Fatalf("read from %s at %d: %v", from, at, err)
+	}
+	current := m.tokens[len(m.tokens)-1]
+	if want := (core.Token{Time: at, Generation: current.Generation}); b.Upper != want {
+		m.t.Fatalf("read from %s at %d: upper %s, want %s", from, at, b.Upper, want)
+	}
+	if !b.IsBase() && (b.Lower != from || from.Generation != current.Generation || from.Time > at) {
+		m.t.Fatalf("read from %s at %d: delta from %s in history %s", from, at, b.Lower, current)
+	}
+	if b.View.Columns[0].Name != fmt.Sprint("c", m.resets) {
+		m.t.Fatalf("read from %s at %d: columns of another history: %v", from, at, b.View.Columns)
+	}
+	want := contentsAt(m.updates, at)
+	for row, n := range contentsAt(m.updates, b.Lower.Time) {
+		if want[row] -= n; want[row] == 0 {
+			delete(want, row)
+		}
+	}
+	got := make(map[core.Row]core.Diff)
+	for i, u := range b.Updates {
+		if got[u.Row] = u.Diff; u.Time != at-1 || u.Diff == 0 || i > 0 && b.Updates[i-1].Row >= u.Row {
+			m.t.Fatalf("read from %s at %d: not a net batch: %v", from, at, b.Updates)
+		}
+	}
+	if !maps.Equal(got, want) {
+		m.t.Fatalf("read from %s at %d (base %v): got %v, want %v", from, at, b.IsBase(), got, want)
+	}
+}
+
+func (m *model) checkEverything() {
+	m.check(core.Token{}, m.upper)
+	for _, h := range m.holds {
+		b, err := m.log.Read(h.at, m.upper)
+		if err != nil || b.IsBase() {
+			m.t.Fatalf("held %s: base %v, %v", h.at, b.IsBase(), err)
+		}
+		m.check(h.at, m.upper)
+	}
+	rows := int64(0)
+	for _, n := range contentsAt(m.updates, m.upper) {
+		rows += int64(n)
+	}
+	if got := m.log.Stats().Rows; got != rows {
+		m.t.Fatalf("rows: got %d, want %d", got, rows)
+	}
+	for _, h := range m.holds {
+		h.Release()
+	}
+	pass(2 * retain)
+	for m.log.Compact() {
+	}
+	m.check(core.Token{}, m.upper)
+}
+
+// contentsAt sums the updates below t.
+func contentsAt(updates []core.Update, t core.Time) map[core.Row]core.Diff {
+	sum := make(map[core.Row]core.Diff)
+	for _, u := range updates {
+		if u.Time >= t {
+			continue
+		}
+		if sum[u.Row] += u.Diff; sum[u.Row] == 0 {
+			delete(sum, u.Row)
+		}
+	}
+	return sum
+}
+
+func begun(t *testing.T, upper core.Time, rows ...core.Row) *viewlog.Log {
+	t.Helper()
+	l := viewlog.New("v", viewlog.Options{Retain: retain})
+	var contents []core.Update
+	for _, r := range rows {
+		contents = append(contents, core.Update{Diff: 1, Row: r})
+	}
+	if err := l.Reset(&core.View{Name: "v"}, upper, contents); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func TestAppendRefusesGaps(t *testing.T) {
+	l := viewlog.New("v", viewlog.Options{})
+	if err := l.Append(0, 5, nil); !errors.Is(err, viewlog.ErrGap) {
+		t.Errorf("append before the first snapshot: got %v, want ErrGap", err)
+	}
+	l = begun(t, 10)
+	for _, c := range []struct {
+		lower, upper core.Time
+		updates      []core.Update
+	}{
+		{9, 12, nil}, {11, 12, nil}, {10, 10, nil}, {10, 9, nil},
+		{10, 12, []core.Update{{Time: 12, Diff: 1, Row: "[]"}}},
+		{10, 12, []core.Update{{Time: 9, Diff: 1, Row: "[]"}}},
+	} {
+		if err := l.Append(c.lower, c.upper, c.updates); !errors.Is(err, viewlog.ErrGap) {
+			t.Errorf("append [%d, %d) %v to a log that ends at 10: got %v, want ErrGap", c.lower, c.upper, c.updates, err)
+		}
+	}
+	if got, _ := l.Frontier(); got.Time != 10 {
+		t.Errorf("frontier after refused batches: got %d, want 10", got.Time)
+	}
+}
+
+// TestFollow checks what one reader sees: a base, then nets of what happened
+// while it was away, progress, and a base again after a reset.
+func TestFollow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := viewlog.New("v", viewlog.Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		batches := make(chan core.Batch)
+		go func() {
+			defer close(batches)
+			for b, err := range l.Follow(ctx, core.Token{}) {
+				if err != nil {
+					if !errors.Is(err, context.Canceled) {
+						t.Errorf("follow ended with %v", err)
+					}
+					return
+				}
+				batches <- b
+			}
+		}()
+		synctest.Wait() // the reader waits for the first snapshot
+		must(t, l.Reset(&core.View{Name: "v"}, 10, []core.Update{{Diff: 2, Row: `["a"]`}}))
+		expect(t, <-batches, "base 10: [a]+2")
+
+		must(t, l.Append(10, 11, []core.Update{{Time: 10, Diff: 1, Row: `["b"]`}}))
+		synctest.Wait() // the reader holds this batch while the log moves on
+		must(t, l.Append(11, 12, []core.Update{{Time: 11, Diff: -1, Row: `["a"]`}}))
+		must(t, l.Append(12, 13, []core.Update{{Time: 12, Diff: 1, Row: `["a"]`}}))
+		must(t, l.Append(13, 20, []core.Update{{Time: 15, Diff: 5, Row: `["c"]`}}))
+		expect(t, <-batches, "delta 10-11: [b]+1")
+		expect(t, <-batches, "delta 11-20: [c]+5")
+
+		must(t, l.Append(20, 30, nil))
+		expect(t, <-batches, "delta 20-30:")
+
+		must(t, l.Rebase(40, []core.Update{{Diff: 1, Row: `["z"]`}, {Diff: 5, Row: `["c"]`}}))
+		expect(t, <-batches, "delta 30-40: [a]-2 [b]-1 [z]+1")
+
+		must(t, l.Reset(&core.View{Name: "v"}, 7, nil))
+		expect(t, <-batches, "base 7:")
+		cancel()
+		if b, ok := <-batches; ok {
+			t.Errorf("after cancel: got %v", b)
+		}
+	})
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func expect(t *testing.T, b core.Batch, want string) {
+	t.Helper()
+	got := fmt.Sprintf("delta %d-%d:", b.Lower.Time, b.Upper.Time)
+	if b.IsBase() {
+		got = fmt.Sprintf("base %d:", b.Upper.Time)
+	}
+	for _, u := range b.Updates {
+		got += fmt.Sprintf(" [%s]%+d", u.Row[2:len(u.Row)-2], u.Diff)
+	}
+	if got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestCut follows two logs as one picture.
+func TestCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := begun(t, 10, `["a"]`), viewlog.New("w", viewlog.Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		cuts := make(chan []core.Batch)
+		go func() {
+			defer close(cuts)
+			for cut, err := range core.FollowCut(ctx, []core.CutReader{a, b}, nil) {
+				if err != nil {
+					return
+				}
+				cuts <- cut
+			}
+		}()
+		must(t, a.Append(10, 20, []core.Update{{Time: 15, Diff: 1, Row: `["x"]`}}))
+		must(t, b.Reset(&core.View{Name: "w"}, 12, nil))
+		cut := <-cuts
+		expect(t, cut[0], "base 12: [a]+1")
+		expect(t, cut[1], "base 12:")
+
+		// A solid span is never cut in two: the cut waits at its beginning.
+		must(t, b.Append(12, 14, nil))
+		cut = <-cuts
+		expect(t, cut[0], "delta 12-14:")
+		expect(t, cut[1], "delta 12-14:")
+		must(t, b.Rebase(30, []core.Update{{Diff: 1, Row: `["y"]`}}))
+		must(t, a.Append(20, 25, nil))
+		synctest.Wait()
+		select {
+		case cut = <-cuts:
+			t.Errorf("cut inside of a solid span: %v", cut)
+		default:
+		}
+		must(t, a.Append(25, 31, nil))
+		cut = <-cuts
+		expect(t, cut[0], "delta 14-30: [x]+1")
+		expect(t, cut[1], "delta 14-30: [y]+1")
+
+		// A sealed view delays nobody.
+		must(t, b.Rebase(core.EndOfTime, []core.Update{{Diff: 1, Row: `["end"]`}}))
+		cut = <-cuts
+		expect(t, cut[0], "delta 30-31:")
+		expect(t, cut[1], "delta 30-31: [end]+1 [y]-1")
+		must(t, a.Append(31, 40, nil))
+		cut = <-cuts
+		expect(t, cut[1], "delta 31-40:")
+		cancel()
+		<-cuts
+	})
+}
+
+// TestCompactionForgets checks that a position that nobody holds gets a base
+// after the retention, and a held one its delta, for one merged span.
+func TestCompactionForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := begun(t, 1)
+		token, _ := l.Frontier()
+		hold, err := l.Hold(token)
+		must(t, err)
+		for i := core.Time(1); i <= 5000; i++ {
+			must(t, l.Append(i, i+1, []core.Update{{Time: i, Diff: 1, Row: core.Row(fmt.Sprintf("[%d]", i%100))}}))
+			pass(time.Second)
+			l.Compact()
+		}
+		if s := l.Stats(); s.Spans > 2*int(retain/time.Second) || s.Since > token.Time {
+			t.Errorf("held log: %d spans since %d, want few spans since %d", s.Spans, s.Since, token.Time)
+		}
+		if b, err := l.Read(token, 5001); err != nil || b.IsBase() || len(b.Updates) != 100 {
+			t.Errorf("held position: base %v, %d updates, %v; want a delta of 100", b.IsBase(), len(b.Updates), err)
+		}
+		hold.Release()
+		pass(2 * retain)
+		l.Compact()
+		if b, err := l.Read(token, 5001); err != nil || !b.IsBase() {
+			t.Errorf("forgotten position: base %v, %v; want a base", b.IsBase(), err)
+		}
+		if s := l.Stats(); s.Spans != 0 || s.Rows != 5000 {
+			t.Errorf("compacted log: %d spans, %d rows; want 0 and 5000", s.Spans, s.Rows)
+		}
+		if _, err := l.Read(core.Token{}, 17); !errors.Is(err, core.ErrNotReadable) {
+			t.Errorf("read of a forgotten time: got %v, want ErrNotReadable", err)
+		}
+	})
+}
+
+// TestConcurrentReaders lets readers of all speeds follow one busy writer; each
+// of them adds up what it gets and must agree with the log at each step.
+func TestConcurrentReaders(t *testing.T) {
+	const last = 3000
+	l := begun(t, 1)
+	done := make(chan error)
+	const readers = 8
+	for n := range readers {
+		go func() {
+			r := rand.New(rand.NewPCG(uint64(n), 1))
+			state, position := map[core.Row]core.Diff{}, core.Token{}
+			for {
+				for b, err := range l.Follow(context.Background(), position) {
+					if err != nil {
+						done <- err
+						return
+					}
+					if b.IsBase() {
+						clear(state)
+					} else if b.Lower != position {
+						done <- fmt.Errorf("reader %d at %s got a delta from %s", n, position, b.Lower)
+						return
+					}
+					for _, u := range b.Updates {
+						if state[u.Row] += u.Diff; state[u.Row] == 0 {
+							delete(state, u.Row)
+						}
+					}
+					position = b.Upper
+					if want := map[core.Row]core.Diff{core.Row(fmt.Sprintf("[%d]", position.Time-1)): 1}; position.Time > 1 && !maps.Equal(state, want) {
+						done <- fmt.Errorf("reader %d at %s: got %v, want %v", n, position, state, want)
+						return
+					}
+					if position.Time == last+1 {
+						done <- nil
+						return
+					}
+					if r.IntN(10) == 0 {
+						break // resume
+					}
+				}
+			}
+		}()
+	}
+	for i := core.Time(1); i <= last; i++ {
+		updates := []core.Update{{Time: i, Diff: 1, Row: core.Row(fmt.Sprintf("[%d]", i))}}
+		if i > 1 {
+			updates = append(updates, core.Update{Time: i, Diff: -1, Row: core.Row(fmt.Sprintf("[%d]", i-1))})
+		}
+		must(t, l.Append(i, i+1, core.Consolidate(updates)))
+		l.Compact()
+	}
+	for range readers {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}

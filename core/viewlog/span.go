@@ -1,0 +1,206 @@
+package viewlog
+
+import (
+	"slices"
+	"sort"
+	"time"
+
+	"github.com/mzdio/mzd/core"
+)
+
+// span is the net change of [lower, upper), ordered by row. If the interval is
+// one timestamp long the span is exact, otherwise solid: it cannot be read at a
+// time inside.
+type span struct {
+	lower, upper core.Time
+	arrived      time.Time
+	run          []core.Update
+}
+
+// spans are the spans of a log in the order of their times. Between two spans
+// nothing happened.
+//
+// Reading many small spans at once would cost their number, so that groups of
+// fanout spans are merged when first read, groups of groups too, and kept: a
+// read takes at most 2*fanout pieces per level. Spans are numbered from the
+// first that was ever pushed; groups begin at multiples of their size, so that
+// numbers, and with them the groups, stay when old spans are merged away.
+type spans struct {
+	list   []span
+	offset int // number of list[0]
+	merged map[group][]core.Update
+}
+
+type group struct{ level, index int }
+
+const fanout = 16
+
+func (s *spans) push(sp span) { s.list = append(s.list, sp) }
+
+// at returns how many spans end at or before t. t must be readable.
+func (s *spans) at(t core.Time) int {
+	return sort.Search(len(s.list), func(i int) bool { return s.list[i].upper > t })
+}
+
+// readable lowers t to the beginning of the span that t lies inside of.
+func (s *spans) readable(t core.Time) core.Time {
+	if i := s.at(t); i < len(s.list) && s.list[i].lower < t {
+		return s.list[i].lower
+	}
+	return t
+}
+
+// piece is a part of a read: the run of one group, or, until it is merged, the
+// runs that add up to it.
+type piece struct {
+	group group
+	runs  [][]core.Update
+}
+
+// pieces returns what adds up to the spans from number i up to, not including,
+// j, counted from the first that is kept.
+func (s *spans) pieces(i, j int) []piece {
+	var pieces []piece
+	for i, j := i+s.offset, j+s.offset; i < j; {
+		level, n := 0, 1
+		for i%(n*fanout) == 0 && i+n*fanout <= j {
+			level, n = level+1, n*fanout
+		}
+		g := group{level, i / n}
+		pieces = append(pieces, piece{g, s.parts(g, nil)})
+		i += n
+	}
+	return pieces
+}
+
+// parts appends the runs that add up to a group, as far as they are merged.
+func (s *spans) parts(g group, runs [][]core.Update) [][]core.Update {
+	if g.level == 0 {
+		return append(runs, s.list[g.index-s.offset].run)
+	}
+	if run, ok := s.merged[g]; ok {
+		return append(runs, run)
+	}
+	for i := range fanout {
+		runs = s.parts(group{g.level - 1, g.index*fanout + i}, runs)
+	}
+	return runs
+}
+
+// keep remembers the groups that a reader has merged. The spans must be those
+// that the pieces were taken from.
+func (s *spans) keep(pieces []piece) {
+	for _, p := range pieces {
+		if p.group.level > 0 {
+			if s.merged == nil {
+				s.merged = make(map[group][]core.Update)
+			}
+			s.merged[p.group] = p.runs[0]
+		}
+	}
+}
+
+// first returns the number of the first span of the group.
+func (g group) first() int {
+	n := g.index
+	for range g.level {
+		n *= fanout
+	}
+	return n
+}
+
+// arrivedBefore returns the first spans, those that arrived before t.
+func (s *spans) arrivedBefore(t time.Time) []span {
+	n := 0
+	for n < len(s.list) && s.list[n].arrived.Before(t) {
+		n++
+	}
+	return s.list[:n:n]
+}
+
+// replaceFirst puts rest, at most n spans, in the place of the first n.
+func (s *spans) replaceFirst(n int, rest []span) {
+	boundary := s.offset + n
+	s.list = append(slices.Clone(rest), s.list[n:]...) // a new array: readers hold the old one
+	s.offset = boundary - len(rest)
+	for g := range s.merged {
+		if g.first() < boundary {
+			delete(s.merged, g)
+		}
+	}
+}
+
+// minCompaction is how many spans are merged even if they hold little compared
+// with what is merged already, so that the number of spans is bounded too.
+const minCompaction = 1024
+
+// worthMerging reports whether merging old spans into the base, or into each
+// other, pays for copying the largest of them.
+func worthMerging(base []core.Update, old []span) bool {
+	total, largest := len(base), len(base)
+	for _, sp := range old {
+		total += len(sp.run)
+		largest = max(largest, len(sp.run))
+	}
+	return len(old) > 0 && ((total-largest)*8 >= largest || len(old) >= minCompaction)
+}
+
+// merge folds spans into the base up to the first held time and merges the rest
+// between held times, each into one solid span. since is the new end of the
+// base, 0 if it did not move.
+func merge(base []core.Update, old []span, held []core.Time) (merged []core.Update, since core.Time, rest []span) {
+	runs := [][]core.Update{base}
+	i := 0
+	for ; i < len(old) && (len(held) == 0 || old[i].upper <= held[0]); i++ {
+		runs = append(runs, old[i].run)
+		since = old[i].upper
+	}
+	if merged = base; i > 0 {
+		merged = net(since-1, runs...)
+	}
+	for i < len(old) {
+		for len(held) > 0 && held[0] <= old[i].lower {
+			held = held[1:]
+		}
+		j := i
+		var between [][]core.Update
+		for ; j < len(old) && (len(held) == 0 || old[j].upper <= held[0]); j++ {
+			between = append(between, old[j].run)
+		}
+		sp := old[i]
+		if last := old[j-1]; j-i > 1 {
+			sp = span{lower: sp.lower, upper: last.upper, arrived: last.arrived, run: net(last.upper-1, between...)}
+		}
+		rest = append(rest, sp)
+		i = j
+	}
+	return merged, since, rest
+}
+
+// endOfSolid returns where a solid span ends. One that reaches to the end of
+// time seals the view: it never changes again, and so it can be read at any
+// time after its beginning, together with views that still move.
+func endOfSolid(lower, upper core.Time) core.Time {
+	if upper == core.EndOfTime {
+		return lower + 1
+	}
+	return upper
+}
+
+// sizeOf is about what spans cost in memory.
+func sizeOf(list []span) int64 {
+	var n int64
+	for _, sp := range list {
+		n += size(sp.run)
+	}
+	return n
+}
+
+// flatten returns all runs of the pieces.
+func flatten(pieces []piece) [][]core.Update {
+	var runs [][]core.Update
+	for _, p := range pieces {
+		runs = append(runs, p.runs...)
+	}
+	return runs
+}
