@@ -1,0 +1,203 @@
+// Package config reads the one file that says what an mzd does.
+//
+// [Load] returns either a complete [Config], with defaults filled in and every
+// reference to the environment resolved, or [Problems]: everything that is
+// wrong with the file, each with its line and column. The structs here are the
+// format: their tags and Validate methods are what is checked, and the
+// reference in docs/configuration.md is generated from them.
+//
+// Plugins are known to this package by the schemas of their settings only.
+package config
+
+import (
+	"encoding/json"
+	"errors"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/mzdio/mzd/schema"
+)
+
+// Embedded is the value of materialize.url that stands for the engine inside of
+// mzd.
+const Embedded = "embedded"
+
+// Config is a checked configuration. Relative paths in it are relative to the
+// working directory of the process.
+type Config struct {
+	Name        string            `json:"name" default:"mzd" doc:"Identifies this pipeline to receivers of its changes. Letters, digits, '.', '_' and '-'."`
+	DataDir     string            `json:"data_dir" default:"./data" doc:"Directory of logs, positions and the embedded engine. Created if absent; one process at a time."`
+	Materialize Materialize       `json:"materialize" doc:"Where views are maintained."`
+	Engine      Engine            `json:"engine" doc:"The embedded engine."`
+	Sources     map[string]Source `json:"sources" doc:"What brings events in, by name. None: something else feeds the views."`
+	Views       map[string]View   `json:"views" required:"true" doc:"The views to carry, by name. At least one."`
+	Retain      schema.Duration   `json:"retain" default:"10m" doc:"How much exact history to keep per view. Readers that were away for longer begin again from the whole view, or catch up in one step."`
+	Sinks       map[string]Sink   `json:"sinks" doc:"What carries changes out, by name."`
+	Admin       Admin             `json:"admin" doc:"For operators."`
+	Log         Log               `json:"log" doc:"The log of the process, on stderr."`
+}
+
+// Materialize says where views are maintained.
+type Materialize struct {
+	URL  string `json:"url" default:"embedded" doc:"'embedded' for the engine inside of mzd, or the postgres:// address of a Materialize. A password in it must be written as ${NAME}."`
+	Init string `json:"init" doc:"File of SQL statements to run first. They run at every start, so they must be safe to run again."`
+}
+
+// Engine is about the embedded engine.
+type Engine struct {
+	Listen string `json:"listen" doc:"Address, as host:port, on which psql may reach the embedded engine. Empty: no port is opened."`
+}
+
+// Source is one source of events.
+type Source struct {
+	Plugin   string          `json:"plugin" required:"true" doc:"Kind of source, see below."`
+	Settings json.RawMessage `json:"settings" doc:"Settings of the plugin, see below."`
+	To       Target          `json:"to" doc:"Where events land."`
+}
+
+// Target is where the events of a source land.
+type Target struct {
+	File     string       `json:"file" doc:"File to append events to, one a line."`
+	MaxBytes schema.Bytes `json:"max_bytes" doc:"Stop landing events in the file when it has this size; 0: no limit."`
+	Table    string       `json:"table" doc:"Not supported by this version."`
+	Webhook  string       `json:"webhook" doc:"Not supported by this version."`
+}
+
+// View is a view to carry.
+type View struct {
+	Key   []string `json:"key" doc:"Columns that identify a row, for receivers that update rows in place."`
+	Query string   `json:"query" doc:"The query to carry, if the name is not the name of a view of the database."`
+}
+
+// Sink is one receiver of changes.
+type Sink struct {
+	Plugin   string          `json:"plugin" required:"true" doc:"Kind of sink, see below."`
+	Views    []string        `json:"views" doc:"The views it gets. Absent: all."`
+	Snapshot bool            `json:"snapshot" default:"true" doc:"Begin with the whole view, and not with the first change."`
+	Cut      string          `json:"cut" default:"separate" enum:"separate|together" doc:"Whether each view moves on its own, or all of them move as one."`
+	Settings json.RawMessage `json:"settings" doc:"Settings of the plugin, see below."`
+}
+
+// Admin is the server for operators.
+type Admin struct {
+	Listen string `json:"listen" default:"127.0.0.1:9875" doc:"Address, as host:port, of /metrics, /healthz, /readyz and /api/status. Empty: none is opened."`
+}
+
+// Log is about the log of the process.
+type Log struct {
+	Level  string `json:"level" default:"info" enum:"debug|info|warn|error" doc:"The least important records to write."`
+	Format string `json:"format" default:"auto" enum:"auto|text|json" doc:"How records look; auto: text on a terminal, JSON elsewhere."`
+}
+
+// Known is what a configuration may refer to: the schema of the settings of
+// every plugin, by the plugin's name.
+type Known struct {
+	Sources map[string]*schema.Schema
+	Sinks   map[string]*schema.Schema
+}
+
+// Load reads the file. What is wrong with its content is [Problems].
+//
+// The Views of every sink are filled in, and the Settings of every source and
+// sink are complete: checked by the plugin's schema, with its defaults, and
+// with secrets in place, so they must not be shown.
+func Load(path string, known Known) (*Config, error) {
+	data, err := read(path)
+	if err != nil {
+		return nil, err
+	}
+	d := newDocument(path, data)
+	cfg := d.config(known)
+	d.checkFiles(cfg)
+	return d.result(cfg)
+}
+
+// Parse is [Load] for a file that was read already; name is what problems call
+// it. It does not look whether the files that the configuration names exist.
+func Parse(name string, data []byte, known Known) (*Config, error) {
+	d := newDocument(name, data)
+	return d.result(d.config(known))
+}
+
+// Schema returns the schema of the file, which says nothing about the settings
+// of plugins.
+func Schema() *schema.Schema { return schema.Of[Config]() }
+
+// Validate implements [schema.Validator].
+func (m Materialize) Validate() error {
+	if m.URL == Embedded {
+		return nil
+	}
+	u, err := url.Parse(m.URL)
+	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") || u.Host == "" {
+		return schema.Errorf("url", "want %q or an address such as postgres://materialize@localhost:6875/materialize, "+
+			"with special characters of a password as %%XX", Embedded)
+	}
+	return nil
+}
+
+// Validate implements [schema.Validator].
+func (e Engine) Validate() error { return validateListen(e.Listen) }
+
+// Validate implements [schema.Validator].
+func (a Admin) Validate() error { return validateListen(a.Listen) }
+
+func validateListen(addr string) error {
+	if addr == "" {
+		return nil
+	}
+	if err := CheckAddress(addr); err != nil {
+		return schema.Errorf("listen", "%s", err)
+	}
+	return nil
+}
+
+// Validate implements [schema.Validator].
+func (t Target) Validate() error {
+	given := 0
+	for _, target := range []string{t.File, t.Table, t.Webhook} {
+		if target != "" {
+			given++
+		}
+	}
+	switch {
+	case given == 0:
+		return schema.Errorf("", "says nowhere; write to: {file: PATH}")
+	case given > 1:
+		return schema.Errorf("", "says more than one of file, table and webhook")
+	case t.Table != "":
+		return schema.Errorf("table", "this version lands events in files only; write to: {file: PATH}")
+	case t.Webhook != "":
+		return schema.Errorf("webhook", "this version lands events in files only; write to: {file: PATH}")
+	}
+	return nil
+}
+
+// Validate implements [schema.Validator].
+func (v View) Validate() error {
+	var errs []error
+	for i, column := range v.Key {
+		at := schema.Path("key").Index(i)
+		if column == "" {
+			errs = append(errs, schema.Errorf(at, "is empty"))
+		} else if slices.Index(v.Key, column) < i {
+			errs = append(errs, schema.Errorf(at, "%q is listed twice", column))
+		}
+	}
+	if v.Key != nil && len(v.Key) == 0 {
+		errs = append(errs, schema.Errorf("key", "is empty; leave it out if rows have no key"))
+	}
+	if v.Query != "" && strings.TrimSpace(v.Query) == "" {
+		errs = append(errs, schema.Errorf("query", "is empty"))
+	}
+	return errors.Join(errs...)
+}
+
+// Validate implements [schema.Validator].
+func (s Sink) Validate() error {
+	if s.Views != nil && len(s.Views) == 0 {
+		return schema.Errorf("views", "is empty; leave it out to get all views")
+	}
+	return nil
+}
