@@ -1,0 +1,156 @@
+package ingest
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+)
+
+const (
+	// tailChunk is how much is read at once when looking backwards.
+	tailChunk = 1 << 20
+	// maxTornLine bounds what repair cuts off. A longer "line" is not what a
+	// crash leaves behind, but a file of something else.
+	maxTornLine = 16 << 20
+	// maxUnsynced bounds how far back repair looks for what a disk lost.
+	maxUnsynced = 64 << 20
+)
+
+// repair cuts off what a crash left behind the last complete line, logs it, and
+// returns the size of the file then. What lies below the saved offset was
+// synced and must be there.
+func repair(file *os.File, saved savedCursor, log *slog.Logger) (int64, error) {
+	info, err := file.Stat()
+	if err != nil {
+		return 0, err
+	}
+	size := info.Size()
+	if size < saved.Offset {
+		return 0, fmt.Errorf("the file has %d bytes but its cursor was saved at %d: landed events were removed; restore the file, or move it and %s away to start over",
+			size, saved.Offset, cursorPath(file.Name()))
+	}
+	end, err := completeLines(file, size)
+	if err != nil {
+		return 0, err
+	}
+	if saved.Offset > 0 {
+		var last [1]byte
+		if _, err := file.ReadAt(last[:], saved.Offset-1); err != nil {
+			return 0, err
+		}
+		if last[0] != '\n' {
+			return 0, fmt.Errorf("no line ends at offset %d, where its cursor was saved: the file was changed; restore it, or move it and %s away to start over",
+				saved.Offset, cursorPath(file.Name()))
+		}
+	}
+	if end, err = cutLost(file, saved.Offset, end); err != nil {
+		return 0, err
+	}
+	if end == size {
+		return size, nil
+	}
+	log.Warn("incomplete last line cut off; it was never acknowledged and will come again", "offset", end, "bytes", size-end)
+	if err := file.Truncate(end); err != nil {
+		return 0, fmt.Errorf("cut off the incomplete last line: %w", err)
+	}
+	return end, file.Sync()
+}
+
+// completeLines returns the offset behind the last newline below size.
+func completeLines(file *os.File, size int64) (int64, error) {
+	buf := make([]byte, min(tailChunk, size))
+	for at := size; at > 0; {
+		n := min(int64(len(buf)), at)
+		if _, err := file.ReadAt(buf[:n], at-n); err != nil {
+			return 0, err
+		}
+		if i := bytes.LastIndexByte(buf[:n], '\n'); i >= 0 {
+			return at - n + int64(i) + 1, nil
+		}
+		if at -= n; size-at > maxTornLine {
+			return 0, errors.New("the last line is too long to be an event that was cut off: is this a file of events?")
+		}
+	}
+	return 0, nil
+}
+
+// cutLost returns end, or the beginning of the first line with a NUL byte
+// between synced and end. After a loss of power a file may have its length but
+// zeros where blocks were not written; only what was not synced can look so.
+func cutLost(file *os.File, synced, end int64) (int64, error) {
+	from := max(synced, end-maxUnsynced)
+	r := bufio.NewReaderSize(io.NewSectionReader(file, from, end-from), tailChunk)
+	line, whole := from, from == synced // where the current line begins, and whether that is known
+	for at := from; ; {
+		piece, err := r.ReadSlice('\n')
+		if whole && bytes.IndexByte(piece, 0) >= 0 {
+			return line, nil
+		}
+		at += int64(len(piece))
+		switch {
+		case err == nil:
+			line, whole = at, true
+		case errors.Is(err, io.EOF):
+			return end, nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return 0, err
+		}
+	}
+}
+
+// eachOfTail calls f with each of the last n lines below size, oldest first.
+// size must lie behind a newline. f must not keep the line.
+func eachOfTail(file *os.File, size int64, n int, f func(line []byte)) error {
+	from, err := startOfTail(file, size, n)
+	if err != nil {
+		return err
+	}
+	r := bufio.NewReaderSize(io.NewSectionReader(file, from, size-from), tailChunk)
+	var long []byte // the beginning of a line that is longer than the reader's buffer
+	for {
+		piece, err := r.ReadSlice('\n')
+		switch {
+		case err == nil && len(long) == 0:
+			f(piece[:len(piece)-1])
+		case err == nil:
+			long = append(long, piece...)
+			f(long[:len(long)-1])
+			long = long[:0]
+		case errors.Is(err, bufio.ErrBufferFull):
+			long = append(long, piece...)
+		case errors.Is(err, io.EOF):
+			return nil
+		default:
+			return err
+		}
+	}
+}
+
+// startOfTail returns where the last n lines below size begin.
+func startOfTail(file *os.File, size int64, n int) (int64, error) {
+	buf := make([]byte, min(tailChunk, size))
+	newlines := 0
+	for at := size; at > 0; {
+		k := min(int64(len(buf)), at)
+		at -= k
+		if _, err := file.ReadAt(buf[:k], at); err != nil {
+			return 0, err
+		}
+		found := bytes.Count(buf[:k], []byte{'\n'})
+		if newlines+found <= n {
+			newlines += found
+			continue
+		}
+		// The newline before the tail is in this chunk: the (n+1)-th from the end.
+		chunk := buf[:k]
+		for ; newlines < n+1; newlines++ {
+			chunk = chunk[:bytes.LastIndexByte(chunk, '\n')]
+		}
+		return at + int64(len(chunk)) + 1, nil
+	}
+	return 0, nil
+}
