@@ -1,0 +1,16 @@
+// Package sinks lists the sinks that are built into mzd.
+package sinks
+
+import (
+	"github.com/mzdio/mzd/plugins"
+	"github.com/mzdio/mzd/plugins/sinks/stdout"
+	"github.com/mzdio/mzd/plugins/sinks/websocket"
+)
+
+// Builtin returns the builtin sinks, ordered by name.
+func Builtin() []plugins.Sink {
+	return []plugins.Sink{
+		plugins.NewSink("stdout", "Prints every change: a line of JSON, or a table on a terminal.", stdout.New),
+		plugins.NewSink("websocket", "Serves views to browsers and to curl: a page, websockets, server-sent events, JSON lines and snapshots.", websocket.New),
+	}
+}

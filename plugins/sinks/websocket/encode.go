@@ -1,0 +1,277 @@
+package websocket
+
+import (
+	"encoding/json"
+	"iter"
+	"strconv"
+
+	"github.com/mzdio/mzd/core"
+)
+
+// encoding is how a stream wants its messages. Streams of one encoding at one
+// position share the bytes.
+type encoding struct {
+	v1            bool // the messages of 2020 (see appendV1)
+	numbersString bool // ?numbers=string
+}
+
+// message is one message of a stream: JSON text that every transport frames in
+// its way. It is immutable and shared.
+type message struct {
+	kind string // the label of the metric: base, delta, progress, error
+	data []byte
+	// token is the position after the message, what a client resumes with. It is
+	// empty in all but the last part of a message in parts, because a client that
+	// has seen only some of them has seen nothing.
+	token string
+}
+
+// maxMessageBytes is the size above which a message comes in parts.
+const maxMessageBytes = 1 << 20
+
+// messages encodes a cut, one part after the other. The parts are not kept, so
+// that a large base costs the memory of one.
+func (e encoding) messages(cut []core.Batch) iter.Seq[message] {
+	return func(yield func(message) bool) {
+		if e.v1 {
+			if data := appendV1(nil, cut[0]); data != nil {
+				yield(message{kind: kindOf(cut), data: data})
+			}
+			return
+		}
+		enc := newCutEncoder(e, cut)
+		for more := true; more; {
+			var m message
+			if m, more = enc.part(); !yield(m) {
+				return
+			}
+		}
+	}
+}
+
+// size estimates how many bytes the messages of a cut have in all.
+func (e encoding) size(cut []core.Batch) int {
+	const envelope, perValue = 512, 2
+	total := 0.0
+	for _, b := range cut {
+		total += envelope
+		for _, u := range b.Updates {
+			row := float64(len(u.Row) + 1 + perValue*len(b.View.Columns))
+			total += row * max(float64(u.Diff), -float64(u.Diff))
+		}
+	}
+	return int(min(total, 1<<40))
+}
+
+const (
+	kindBase     = "base"
+	kindDelta    = "delta"
+	kindProgress = "progress"
+	kindError    = "error"
+)
+
+func kindOf(cut []core.Batch) string {
+	kind := kindProgress
+	for _, b := range cut {
+		if b.IsBase() {
+			return kindBase
+		}
+		if len(b.Updates) > 0 {
+			kind = kindDelta
+		}
+	}
+	return kind
+}
+
+// A cutEncoder encodes a cut into parts. It is a cursor over all rows of the
+// cut in the order of the message: view by view, the inserted rows and then the
+// deleted ones.
+type cutEncoder struct {
+	cut     []core.Batch
+	kind    string
+	token   string
+	head    []byte   // up to where the rows begin
+	views   [][]byte // per view: what comes between its name and its rows
+	wide    [][]bool // per view: columns whose numbers become strings
+	view    int      // the cursor: the view,
+	deleted bool     // the list in it,
+	update  int      // the update,
+	copies  core.Diff
+	rows    int // rows in the part so far
+}
+
+func newCutEncoder(e encoding, cut []core.Batch) *cutEncoder {
+	enc := &cutEncoder{
+		cut:   cut,
+		kind:  kindOf(cut),
+		token: upperOf(cut).String(),
+		views: make([][]byte, len(cut)),
+		wide:  make([][]bool, len(cut)),
+	}
+	head := append([]byte(`{"type":"`), enc.kind...)
+	head = append(head, '"')
+	if len(cut) == 1 {
+		head = appendField(head, "view", cut[0].View.Name)
+	}
+	if enc.kind == kindDelta {
+		head = appendField(head, "from", lowerOf(cut).String())
+	}
+	head = appendField(head, "timestamp", cut[0].Upper.Time.String())
+	enc.head = appendField(head, "token", enc.token)
+	for i, b := range cut {
+		if enc.kind == kindBase {
+			enc.views[i] = appendShape(nil, b.View)
+		}
+		if e.numbersString {
+			enc.wide[i] = wideColumns(b.View.Columns)
+		}
+	}
+	return enc
+}
+
+// part encodes the next part and reports whether there are more.
+func (enc *cutEncoder) part() (m message, more bool) {
+	buf := append([]byte(nil), enc.head...)
+	enc.rows = 0
+	switch {
+	case enc.kind == kindProgress:
+		enc.view = len(enc.cut)
+	case len(enc.cut) == 1:
+		buf = enc.appendView(append(buf, ','), 0)
+	default:
+		buf = append(buf, `,"views":{`...)
+		for i, b := range enc.cut {
+			if i > 0 {
+				buf = append(buf, ',')
+			}
+			buf = append(appendString(buf, b.View.Name), ":{"...)
+			buf = append(enc.appendView(buf, i), '}')
+		}
+		buf = append(buf, '}')
+	}
+	m = message{kind: enc.kind, token: enc.token}
+	if more = enc.view < len(enc.cut); more {
+		buf = append(buf, `,"more":true`...)
+		m.token = ""
+	}
+	m.data = append(buf, '}')
+	return m, more
+}
+
+// appendView appends the fields of a view, with those of its rows that are at
+// the cursor and fit.
+func (enc *cutEncoder) appendView(buf []byte, view int) []byte {
+	buf = append(buf, enc.views[view]...)
+	buf = append(buf, `"inserted":[`...)
+	buf = enc.appendRows(buf, view, false)
+	buf = append(buf, `],"deleted":[`...)
+	buf = enc.appendRows(buf, view, true)
+	return append(buf, ']')
+}
+
+// appendRows appends rows of one list, if the cursor is in it, until they end
+// or the part is full. The first row of a part always fits.
+func (enc *cutEncoder) appendRows(buf []byte, view int, deleted bool) []byte {
+	if enc.view != view || enc.deleted != deleted {
+		return buf
+	}
+	updates, first := enc.cut[view].Updates, true
+	for ; enc.update < len(updates); enc.update++ {
+		u := updates[enc.update]
+		n := u.Diff
+		if deleted {
+			n = -n
+		}
+		for ; enc.copies < n; enc.copies++ {
+			if enc.rows > 0 && len(buf)+len(u.Row) > maxMessageBytes {
+				return buf
+			}
+			enc.rows++
+			if !first {
+				buf = append(buf, ',')
+			}
+			first = false
+			if wide := enc.wide[view]; wide != nil {
+				buf = appendQuotedNumbers(buf, u.Row, wide)
+			} else {
+				buf = append(buf, u.Row...)
+			}
+		}
+		enc.copies = 0
+	}
+	enc.update = 0
+	if enc.deleted = !deleted; deleted {
+		enc.view++
+	}
+	return buf
+}
+
+// appendShape appends what a base says about a view beside its rows.
+func appendShape(buf []byte, v *core.View) []byte {
+	buf = append(append(buf, `"columns":`...), columnsJSON(v)...)
+	buf = append(append(buf, `,"key":`...), keyJSON(v)...)
+	return append(buf, ',')
+}
+
+// columnsJSON returns the columns as a JSON array, never null.
+func columnsJSON(v *core.View) json.RawMessage {
+	return marshal(append([]core.Column{}, v.Columns...))
+}
+
+// keyJSON returns the names of the key columns as a JSON array, empty if the
+// view has no key.
+func keyJSON(v *core.View) json.RawMessage {
+	return marshal(append([]string{}, v.KeyNames()...))
+}
+
+// marshal encodes what cannot fail: strings and structs of strings.
+func marshal(v any) []byte {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return data
+}
+
+// appendV1 appends the message of /api/v1: inserted, deleted and timestamp, the
+// values as strings. Progress has no message: the result is nil.
+func appendV1(buf []byte, b core.Batch) []byte {
+	if !b.IsBase() && len(b.Updates) == 0 {
+		return nil
+	}
+	list := func(sign core.Diff) {
+		first := true
+		for _, u := range b.Updates {
+			for n := sign * u.Diff; n > 0; n-- {
+				if !first {
+					buf = append(buf, ',')
+				}
+				first = false
+				buf = appendStrings(buf, u.Row)
+			}
+		}
+	}
+	buf = append(buf, `{"inserted":[`...)
+	list(1)
+	buf = append(buf, `],"deleted":[`...)
+	list(-1)
+	buf = append(buf, ']')
+	buf = appendField(buf, "timestamp", b.Upper.Time.String())
+	return append(buf, '}')
+}
+
+// appendField appends a comma, the name and the value as a JSON string.
+func appendField(buf []byte, name, value string) []byte {
+	buf = append(append(append(buf, `,"`...), name...), `":`...)
+	return appendString(buf, value)
+}
+
+// appendString appends any text as a JSON string.
+func appendString(buf []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return append(buf, marshal(s)...)
+		}
+	}
+	return strconv.AppendQuote(buf, s)
+}

@@ -1,0 +1,110 @@
+package websocket_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/viewlog"
+)
+
+// contents is what a view holds: rows and their copies.
+type contents map[core.Row]core.Diff
+
+func (c contents) String() string {
+	var s strings.Builder
+	for _, row := range slices.Sorted(maps.Keys(c)) {
+		fmt.Fprintf(&s, "%d*%s ", c[row], row)
+	}
+	return s.String()
+}
+
+// A feed writes the log of a view and remembers what the view was at each time.
+type feed struct {
+	*viewlog.Log
+	t    *testing.T
+	view *core.View
+	now  contents
+	at   core.Time
+
+	mu      sync.Mutex // guards history, which clients look at while it grows
+	history map[string]string
+}
+
+func newFeed(t *testing.T, name string, columns ...core.Column) *feed {
+	if columns == nil {
+		columns = []core.Column{{Name: "user", Type: "text"}, {Name: "count", Type: "int8"}}
+	}
+	return &feed{
+		Log:     viewlog.New(name, viewlog.Options{}),
+		t:       t,
+		view:    &core.View{Name: name, Columns: columns, Key: []int{0}},
+		now:     contents{},
+		history: make(map[string]string),
+	}
+}
+
+// reset begins a new history with the contents at a time.
+func (f *feed) reset(at core.Time, rows ...core.Row) {
+	f.t.Helper()
+	f.now, f.at = contents{}, at
+	var updates []core.Update
+	for _, row := range rows {
+		f.now[row]++
+		updates = append(updates, core.Update{Time: at - 1, Diff: 1, Row: row})
+	}
+	f.remember()
+	if err := f.Reset(f.view, at, core.Consolidate(updates)); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// change is a row and what happens to its copies.
+type change struct {
+	diff core.Diff
+	row  core.Row
+}
+
+// append continues to a time; no changes are progress.
+func (f *feed) append(to core.Time, changes ...change) {
+	f.t.Helper()
+	var updates []core.Update
+	for _, c := range changes {
+		if f.now[c.row] += c.diff; f.now[c.row] == 0 {
+			delete(f.now, c.row)
+		}
+		updates = append(updates, core.Update{Time: to - 1, Diff: c.diff, Row: c.row})
+	}
+	from := f.at
+	f.at = to
+	f.remember()
+	if err := f.Append(from, to, core.Consolidate(updates)); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *feed) remember() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.history[f.at.String()] = f.now.String()
+}
+
+// was returns what the view was at a timestamp.
+func (f *feed) was(timestamp string) (string, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c, ok := f.history[timestamp]
+	return c, ok
+}
+
+// token returns the log's frontier.
+func (f *feed) token() core.Token {
+	upper, _ := f.Frontier()
+	return upper
+}
+
+func row(format string, args ...any) core.Row { return core.Row(fmt.Sprintf(format, args...)) }

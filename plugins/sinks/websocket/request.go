@@ -1,0 +1,201 @@
+package websocket
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/mzdio/mzd/core"
+)
+
+// apiError is an answer that says what is wrong.
+type apiError struct {
+	status  int
+	code    string
+	message string
+}
+
+var (
+	errStopping = apiError{http.StatusServiceUnavailable, "stopping", "mzd is stopping; try again in a moment"}
+	errTooMany  = apiError{http.StatusServiceUnavailable, "too_many_connections", "all connections are in use; try again later (max_connections is the limit)"}
+)
+
+// data returns the error as a message of a stream, which is also the body of an
+// HTTP answer.
+func (e apiError) data() []byte {
+	buf := appendField([]byte(`{"type":"error"`), "code", e.code)
+	return append(appendField(buf, "message", e.message), '}')
+}
+
+func writeError(w http.ResponseWriter, e apiError) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	if e.status == http.StatusServiceUnavailable {
+		h.Set("Retry-After", "1")
+	}
+	w.WriteHeader(e.status)
+	w.Write(append(e.data(), '\n'))
+}
+
+func badRequest(code, format string, args ...any) *apiError {
+	return &apiError{http.StatusBadRequest, code, fmt.Sprintf(format, args...)}
+}
+
+const (
+	maxViewsPerStream = 32
+	maxInterval       = time.Hour
+)
+
+// streamOf reads what a request for a stream asks for.
+func (s *server) streamOf(r *http.Request) (*stream, *apiError) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, badRequest("bad_request", "query: %v", err)
+	}
+	names := query["view"]
+	if name := r.PathValue("view"); name != "" {
+		names = append([]string{name}, names...)
+	}
+	st := &stream{views: strings.Join(names, "\x00")}
+	var problem *apiError
+	if st.readers, problem = s.readers(names); problem != nil {
+		return nil, problem
+	}
+	if st.encoding.numbersString, problem = numbersOf(query); problem != nil {
+		return nil, problem
+	}
+	if v := query.Get("interval"); v != "" {
+		d, err := time.ParseDuration(v)
+		if err != nil || d < 0 || d > maxInterval {
+			return nil, badRequest("bad_interval", "interval %.40q: want a duration from 0s to %v, as in 500ms", v, maxInterval)
+		}
+		st.interval = d
+	}
+	// A browser that reconnects an EventSource repeats its first URL and adds
+	// the id it got to: that is the newer position.
+	since := query.Get("since")
+	if id := r.Header.Get("Last-Event-ID"); id != "" {
+		since = id
+	}
+	if st.at, err = parsePosition(since, len(names)); err != nil {
+		return nil, badRequest("bad_token", "since %v", err)
+	}
+	return st, nil
+}
+
+// readers returns the logs of the views.
+func (s *server) readers(names []string) ([]core.CutReader, *apiError) {
+	if len(names) == 0 {
+		return nil, badRequest("bad_request", "no view named: ask for /api/stream/NAME or /api/stream?view=NAME&view=NAME; views: %s", s.viewNames())
+	}
+	if len(names) > maxViewsPerStream {
+		return nil, badRequest("bad_request", "%d views in one stream; %d are allowed", len(names), maxViewsPerStream)
+	}
+	var readers []core.CutReader
+	for i, name := range names {
+		r := s.byName[name]
+		if r == nil {
+			return nil, s.unknownView(name)
+		}
+		if slices.Contains(names[:i], name) {
+			return nil, badRequest("bad_request", "view %q asked for twice", name)
+		}
+		readers = append(readers, r)
+	}
+	return readers, nil
+}
+
+func (s *server) unknownView(name string) *apiError {
+	return &apiError{http.StatusNotFound, "unknown_view", fmt.Sprintf("no view %.100q; views: %s", name, s.viewNames())}
+}
+
+// viewNames lists the views for error messages, at most some of them.
+func (s *server) viewNames() string {
+	const most = 50
+	var names []string
+	for _, r := range s.views {
+		if len(names) == most {
+			names = append(names, "...")
+			break
+		}
+		names = append(names, r.View().Name)
+	}
+	if names == nil {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+func numbersOf(query url.Values) (bool, *apiError) {
+	switch v := query.Get("numbers"); v {
+	case "":
+		return false, nil
+	case "string":
+		return true, nil
+	default:
+		return false, badRequest("bad_request", "numbers %.40q: only string is known", v)
+	}
+}
+
+// minTimestampOf reads min_timestamp, 0 if there is none.
+func minTimestampOf(query url.Values) (core.Time, *apiError) {
+	v := query.Get("min_timestamp")
+	if v == "" {
+		return 0, nil
+	}
+	t, err := core.ParseTime(v)
+	if err != nil {
+		return 0, badRequest("bad_request", "min_timestamp %.40q: want a timestamp, as in 1721310001000", v)
+	}
+	return t, nil
+}
+
+// formats are the forms of a snapshot: the word in ?format and the media type.
+var formats = []struct{ name, media string }{
+	{"json", "application/json"},
+	{"ndjson", "application/x-ndjson"},
+	{"csv", "text/csv"},
+}
+
+// formatOf returns the format and media type that a request for a snapshot asks
+// for.
+func formatOf(r *http.Request, query url.Values) (format, media string, problem *apiError) {
+	if v := query.Get("format"); v != "" {
+		for _, f := range formats {
+			if f.name == v {
+				return f.name, f.media, nil
+			}
+		}
+		return "", "", badRequest("bad_request", "format %.40q: want json, ndjson or csv", v)
+	}
+	for part := range strings.SplitSeq(r.Header.Get("Accept"), ",") {
+		accepted, _, _ := strings.Cut(part, ";")
+		for _, f := range formats {
+			if strings.EqualFold(strings.TrimSpace(accepted), f.media) {
+				return f.name, f.media, nil
+			}
+		}
+	}
+	return formats[0].name, formats[0].media, nil
+}
+
+// accepts reports whether a header that is a list of words has the word.
+func accepts(h http.Header, key, word string) bool {
+	for _, line := range h.Values(key) {
+		for part := range strings.SplitSeq(line, ",") {
+			value, _, _ := strings.Cut(part, ";")
+			if strings.EqualFold(strings.TrimSpace(value), word) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// etag returns the entity tag of a token.
+func etag(t core.Token) string { return strconv.Quote(t.String()) }

@@ -1,0 +1,188 @@
+package websocket
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/mzdio/mzd/core"
+)
+
+// A stream is one client that follows views: a position and where to send what
+// comes after it.
+type stream struct {
+	readers  []core.CutReader
+	views    string // their names, for the cache
+	encoding encoding
+	interval time.Duration
+	at       position
+	begun    bool // a message has been sent
+	out      sender
+}
+
+// A sender puts messages on a connection. Its methods are called by one
+// goroutine and return when the kernel has taken the bytes: that is what slows
+// a stream down to its client.
+type sender interface {
+	send(message) error
+	// idle sends something that is no message, so that whoever is in between
+	// keeps the connection open, if the transport has such a thing.
+	idle() error
+}
+
+// keepAlive is how long a stream is silent before it says something. Proxies
+// give up on a connection after a minute.
+const keepAlive = 15 * time.Second
+
+// errNewHistory ends a stream of version 1 whose view began a new history.
+var errNewHistory = errors.New("the view began a new history; connect again")
+
+// readError is a failure of a log, as opposed to one of a client.
+type readError struct{ error }
+
+func (e readError) Unwrap() error { return e.error }
+
+// run sends what happens, for ever. It returns the error of ctx or of the
+// sender, or errNewHistory.
+func (st *stream) run(ctx context.Context, s *server) error {
+	for {
+		cut, behind, err := st.next(ctx)
+		if err != nil {
+			return err
+		}
+		base := kindOf(cut) == kindBase
+		if base && st.encoding.v1 && st.begun {
+			return errNewHistory
+		}
+		if base && !allBases(cut) {
+			st.at = nil // some views began a new history: all of them start over, as one
+			continue
+		}
+		messages, seen := s.cache.messages(st.views, st.encoding, cut)
+		for m := range messages {
+			if err := st.out.send(m); err != nil {
+				return err
+			}
+			s.metrics.sent(m)
+		}
+		switch {
+		case base:
+		case behind:
+			s.metrics.netted.Inc()
+		default:
+			s.metrics.fanout.Observe(time.Since(seen).Seconds())
+		}
+		st.at, st.begun = upperOf(cut), true
+		if err := st.pause(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func allBases(cut []core.Batch) bool {
+	for _, b := range cut {
+		if !b.IsBase() {
+			return false
+		}
+	}
+	return true
+}
+
+// next returns the next cut, and whether it was there already: then it holds
+// everything that happened while the stream was sending or pausing.
+func (st *stream) next(ctx context.Context) (cut []core.Batch, behind bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, false, err
+	}
+	// A follower looks before it waits, so that with a context that is over it
+	// only looks.
+	if cut, err := st.step(over); err == nil {
+		return cut, true, nil
+	}
+	if cut, err = st.wait(ctx); err != nil || st.interval == 0 || !st.begun {
+		return cut, false, err
+	}
+	// Something happened after the tick: the next one takes it, with everything
+	// else until then.
+	if err := st.pause(ctx); err != nil {
+		return nil, false, err
+	}
+	cut, err = st.step(ctx)
+	return cut, true, err
+}
+
+var over = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// step returns the cut after the stream's position as soon as there is one.
+func (st *stream) step(ctx context.Context) ([]core.Batch, error) {
+	for cut, err := range core.FollowCut(ctx, st.readers, st.at) {
+		return cut, err
+	}
+	return nil, ctx.Err()
+}
+
+// wait is step that keeps the connection alive meanwhile.
+func (st *stream) wait(ctx context.Context) ([]core.Batch, error) {
+	for {
+		quiet, cancel := context.WithTimeout(ctx, keepAlive)
+		cut, err := st.step(quiet)
+		cancel()
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return cut, err
+		case !errors.Is(err, context.DeadlineExceeded):
+			return nil, readError{err}
+		}
+		if err := st.keepAlive(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// pause waits for the next tick of the stream's interval. Ticks are multiples
+// of the interval, so that streams with the same interval are at the same
+// positions and share what they send.
+func (st *stream) pause(ctx context.Context) error {
+	if st.interval == 0 {
+		return nil
+	}
+	now := time.Now().UnixNano()
+	left := st.interval - time.Duration(now%int64(st.interval))
+	for left > 0 {
+		nap := min(left, keepAlive)
+		timer := time.NewTimer(nap)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+		if left -= nap; left > 0 {
+			if err := st.keepAlive(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// keepAlive repeats the position.
+func (st *stream) keepAlive() error {
+	if !st.begun || st.encoding.v1 {
+		return st.out.idle()
+	}
+	cut := make([]core.Batch, len(st.at))
+	for i, t := range st.at {
+		cut[i] = core.Batch{View: st.readers[i].View(), Lower: t, Upper: t}
+	}
+	for m := range st.encoding.messages(cut) {
+		if err := st.out.send(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,216 @@
+// Package websocket serves views to browsers and to curl: as websockets,
+// server-sent events, newline-delimited JSON and snapshots, with a page that
+// shows them.
+//
+// A stream begins with a base, the whole view, and goes on with deltas, each of
+// which leads from the position that the last message named to the next one. A
+// reader is nothing but such a position: there is no queue for it. When it has
+// taken a message it gets everything that has happened since as one net delta,
+// so that a slow reader gets fewer messages, is right at each of them, and
+// holds nobody up. A client that comes back with its position continues from
+// there. Several views in one stream move as one cut.
+//
+// The package is the [core.Broadcaster] that the configuration calls
+// "websocket". Where to begin: [New] binds the address, [Sink.Serve] serves.
+//
+// # Requests
+//
+//	GET /api/stream/{view}              a stream of one view
+//	GET /api/stream?view=a&view=b       a stream of several views as one cut
+//	    ?since=TOKEN                    continue from a position
+//	    ?interval=500ms                 at most one message in that time
+//	    ?numbers=string                 int8 and numeric values as strings
+//	GET /api/views                      the views
+//	GET /api/views/{view}               a view as it is now
+//	    ?format=json|ndjson|csv         or by the Accept header
+//	    ?numbers=string
+//	    ?min_timestamp=T                wait until it is complete through T
+//	GET /api/v1/stream/{view}           as the clients of 2020 expect it
+//	GET /  /mzd.js                      the page, the browser client
+//
+// A stream is a websocket if the request asks for an upgrade, server-sent
+// events if it accepts text/event-stream (the id of an event is its token, and
+// Last-Event-ID is another way to say since), and otherwise JSON lines.
+//
+// # Messages
+//
+// Every message is a JSON object with a type: base, delta, progress or error.
+// It completes everything below its timestamp and names the token from which a
+// stream can continue. A base replaces what the client holds. A delta applies
+// to the position that its from names. A row with n copies is listed n times.
+// For one view, inserted and deleted are fields of the message, for several
+// they are fields of views.NAME. The token of several views is their common
+// timestamp and their generations in the order in which the views were asked
+// for: 1721310001000-k3f9.x2ab.
+//
+// A message over 1 MiB comes in parts. Each has the form of a message, and all
+// but the last have "more":true; they apply together. After a while in which
+// nothing happened a stream repeats its position as a progress message, so that
+// a client can tell a quiet view from a dead connection.
+//
+// A since that is no token is an error, bad_token. A token that is too old, of
+// another history, of other views or from the future is answered with a base.
+// So is a view that begins a new history in the middle of a stream.
+//
+// Errors of a plain request are HTTP statuses with an error message as the
+// body. Browsers do not show that of a websocket, so there the request is
+// upgraded, answered with an error message and closed with code 1008. Only
+// foreign origins and hosts, and everything of /api/v1, are refused before the
+// upgrade.
+//
+// # Version 1
+//
+// A message of /api/v1 is {"inserted":[],"deleted":[],"timestamp":""} and
+// nothing else: no progress, no errors, no parts. Values are strings (null
+// stays null, structured values are their JSON text). The first message is the
+// whole view. When the view begins a new history the stream ends, websockets
+// with code 1012, as a client of version 1 could not tell a second base from a
+// delta.
+package websocket
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/plugins"
+	"github.com/mzdio/mzd/schema"
+)
+
+// Settings are what the configuration says about the sink. Zero values mean
+// the defaults.
+type Settings struct {
+	Listen         string          `json:"listen" default:"127.0.0.1:8875" doc:"Address to serve the page and the streams on."`
+	Origins        []string        `json:"origins" doc:"Origins (as in https://example.com) whose pages may read the streams, beside the sink's own; \"*\" means all. On a loopback address every loopback origin may, too."`
+	Notice         string          `json:"notice" doc:"A sentence to show on the page."`
+	MaxConnections int             `json:"max_connections" default:"10000" doc:"Connections to serve at one time; more are answered with status 503."`
+	StallTimeout   schema.Duration `json:"stall_timeout" default:"5m" doc:"How long a client may take nothing of a message before its connection is closed. Being slow is no reason to close one."`
+}
+
+const (
+	defaultListen         = "127.0.0.1:8875"
+	defaultMaxConnections = 10_000
+	defaultStallTimeout   = 5 * time.Minute
+)
+
+// Validate checks what the tags cannot say.
+func (s Settings) Validate() error {
+	var errs []error
+	if s.MaxConnections < 0 {
+		errs = append(errs, schema.Errorf("max_connections", "must not be negative"))
+	}
+	for i, origin := range s.Origins {
+		if err := checkOrigin(origin); err != nil {
+			errs = append(errs, schema.Errorf(schema.Path("origins").Index(i), "%s", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Sink serves views. It is a [core.Broadcaster] and, in metrics.go, a
+// prometheus.Collector.
+type Sink struct {
+	settings Settings
+	addr     net.Addr
+	log      *slog.Logger
+	metrics  *metrics
+	assets   assets
+
+	// mu guards listener: bound by New, nil once Serve or Close has taken it.
+	mu       sync.Mutex
+	listener net.Listener
+}
+
+var _ core.Broadcaster = (*Sink)(nil)
+
+// New binds the address, so that a port that is taken is known before anything
+// runs, and starts nothing. Settings that can never work give an error that
+// wraps [core.ErrPermanent].
+func New(ctx context.Context, s Settings) (*Sink, error) {
+	s = s.withDefaults()
+	if err := s.Validate(); err != nil {
+		return nil, fmt.Errorf("websocket: %w: %w", err, core.ErrPermanent)
+	}
+	ln, err := listen(ctx, s.Listen)
+	if err != nil {
+		return nil, err
+	}
+	return newSink(ctx, s, ln), nil
+}
+
+func (s Settings) withDefaults() Settings {
+	s.Listen = cmp.Or(s.Listen, defaultListen)
+	s.MaxConnections = cmp.Or(s.MaxConnections, defaultMaxConnections)
+	s.StallTimeout = cmp.Or(s.StallTimeout, schema.Duration(defaultStallTimeout))
+	return s
+}
+
+func newSink(ctx context.Context, s Settings, ln net.Listener) *Sink {
+	return &Sink{
+		settings: s,
+		addr:     ln.Addr(),
+		log:      plugins.EnvOf(ctx).Logger,
+		metrics:  newMetrics(),
+		assets:   loadAssets(),
+		listener: ln,
+	}
+}
+
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("serve streams on %s: %w (stop what uses the address, or set another one as listen)", address, err)
+	}
+	return ln, nil
+}
+
+// Addr returns the address that is served, with the port that was chosen if
+// the settings left it open.
+func (s *Sink) Addr() net.Addr { return s.addr }
+
+// Write is not supported: a broadcaster is served the logs.
+func (s *Sink) Write(context.Context, []core.Batch) error {
+	return fmt.Errorf("websocket: a broadcaster is served, not written: %w", core.ErrPermanent)
+}
+
+// Close frees the address if Serve has not taken it over.
+func (s *Sink) Close() error {
+	if ln := s.takeListener(); ln != nil {
+		return ln.Close()
+	}
+	return nil
+}
+
+func (s *Sink) takeListener() net.Listener {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ln := s.listener
+	s.listener = nil
+	return ln
+}
+
+// Serve serves the views, which must be [core.CutReader]s, until ctx ends.
+// Then websockets are closed with code 1012 and the other streams end, for
+// which clients get a moment, and Serve returns nil. Another return is a
+// failure to accept connections; Serve may be called again, and binds the same
+// address again.
+func (s *Sink) Serve(ctx context.Context, views []core.Reader) error {
+	srv, err := newServer(s, views)
+	if err != nil {
+		return err
+	}
+	ln := s.takeListener()
+	if ln == nil {
+		if ln, err = listen(ctx, s.addr.String()); err != nil {
+			return err
+		}
+	}
+	return srv.run(ctx, ln)
+}
