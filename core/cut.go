@@ -12,6 +12,9 @@ import (
 // frontiers; a sealed view never delays a cut. Steps, waiting and restarts are
 // those of [Reader.Follow], which is a cut of one.
 //
+// It looks before it waits: with a context that has ended it still gives the
+// cut that is there already.
+//
 // from holds a token for each reader; nil starts all of them from a base.
 func FollowCut(ctx context.Context, readers []CutReader, from []Token) iter.Seq2[[]Batch, error] {
 	return func(yield func([]Batch, error) bool) {

@@ -31,7 +31,7 @@ type View struct {
 type Sink struct {
 	Name string
 	// Sink is what to write; a [core.Broadcaster] is served the logs instead.
-	// The hub closes it when Run returns.
+	// Whoever opened it closes it, after Run has returned.
 	Sink core.Sink
 	// Views are the names of the views it gets, in its order.
 	Views []string
@@ -98,7 +98,6 @@ type Hub struct {
 	views  []*view
 	groups []*group
 	sinks  []Sink
-	log    *slog.Logger
 }
 
 // New checks that the options fit together and builds the hub. It starts
@@ -107,7 +106,7 @@ func New(o Options) (*Hub, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	h := &Hub{sinks: o.Sinks, log: o.Logger}
+	h := &Hub{sinks: o.Sinks}
 	metrics := newMetrics(h)
 	byName := make(map[string]*view)
 	for _, c := range o.Views {
@@ -144,9 +143,9 @@ func New(o Options) (*Hub, error) {
 	return h, nil
 }
 
-// Run follows the views and writes the sinks until ctx ends, then closes the
-// sinks and returns their errors. Trouble with a view or a sink is retried and
-// shown in [Hub.Status]; it does not end Run.
+// Run follows the views and writes the sinks until ctx ends; then it returns
+// nil once all of them have stopped. Trouble with a view or a sink is retried
+// and shown in [Hub.Status]; it does not end Run.
 func (h *Hub) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for _, v := range h.views {
@@ -156,13 +155,7 @@ func (h *Hub) Run(ctx context.Context) error {
 		wg.Go(func() { g.run(ctx) })
 	}
 	wg.Wait()
-	var errs []error
-	for _, s := range h.sinks {
-		if err := s.Sink.Close(); err != nil {
-			errs = append(errs, fmt.Errorf("close sink %s: %w", s.Name, err))
-		}
-	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // Reader returns the log of a view, nil if there is no such view.

@@ -102,7 +102,6 @@ type recorder struct {
 	mu     sync.Mutex
 	cuts   []string
 	refuse error
-	closed int
 }
 
 func (r *recorder) Write(_ context.Context, cut []core.Batch) error {
@@ -120,10 +119,7 @@ func (r *recorder) Write(_ context.Context, cut []core.Batch) error {
 	return r.refuse
 }
 
-func (r *recorder) Close() error {
-	r.closed++
-	return nil
-}
+func (r *recorder) Close() error { return nil }
 
 func (r *recorder) setRefuse(err error) {
 	r.mu.Lock()

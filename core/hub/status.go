@@ -95,7 +95,7 @@ func (v *view) status(now time.Time) ViewStatus {
 	stats, described := v.data.Stats(), v.data.View()
 	upper, _ := v.data.Frontier()
 	s := ViewStatus{
-		Name: v.Name, Query: v.Query, Key: v.Key, Columns: described.Columns,
+		Name: v.Name, Query: v.Query, Key: v.Key, Columns: append([]core.Column{}, described.Columns...),
 		Token: upper.String(), LagSeconds: lag(now, upper.Time),
 		Rows: stats.Rows, LogBytes: stats.Bytes, LogSpans: stats.Spans, LogSince: stats.Since, Compactions: stats.Compactions,
 	}
