@@ -91,6 +91,9 @@ type Trouble interface {
 	error
 	// Reason is one word for what happened, usable as a metric's label.
 	Reason() string
+	// Retryable is false where nothing will change until somebody acts: the
+	// hub goes on trying, because somebody may, but seldom.
+	Retryable() bool
 }
 
 // Hub runs views and sinks.
@@ -195,5 +198,13 @@ func reason(err error) string {
 	return "other"
 }
 
+// retryable reports whether an error of the upstream may go away by itself.
+func retryable(err error) bool {
+	var t Trouble
+	return !errors.As(err, &t) || t.Retryable()
+}
+
 // retryWait bounds the waits between tries, for the upstream and for sinks.
-var retryWait = backoff.Backoff{Min: 100 * time.Millisecond, Max: 15 * time.Second}
+var retryWait = backoff.Backoff{Min: 100 * time.Millisecond, Max: longestWait}
+
+const longestWait = 15 * time.Second

@@ -83,8 +83,9 @@ func (u *upstream) subscribe(_ context.Context, r hub.Request) (hub.Stream, erro
 
 type unreachable string
 
-func (e unreachable) Error() string  { return string(e) }
-func (e unreachable) Reason() string { return "unreachable" }
+func (e unreachable) Error() string   { return string(e) }
+func (e unreachable) Reason() string  { return "unreachable" }
+func (e unreachable) Retryable() bool { return true }
 
 // batch makes the batch [lower, upper) of updates written "a+1 b-2".
 func batch(lower, upper core.Time, updates string) core.Batch {

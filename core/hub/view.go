@@ -68,6 +68,9 @@ func (v *view) run(ctx context.Context) {
 			return
 		}
 		wait := retry.Next()
+		if !retryable(err) {
+			wait = longestWait
+		}
 		v.fail(err, wait)
 		if backoff.Wait(ctx, wait) != nil {
 			return
@@ -162,8 +165,9 @@ func (v *view) describe(columns []core.Column) (*core.View, error) {
 // keyError says that the configured key does not fit the view.
 type keyError string
 
-func (e keyError) Error() string  { return string(e) }
-func (e keyError) Reason() string { return "bad_key" }
+func (e keyError) Error() string   { return string(e) }
+func (e keyError) Reason() string  { return "bad_key" }
+func (e keyError) Retryable() bool { return false }
 
 // enter notes a new state.
 func (v *view) enter(s State) {

@@ -1,0 +1,120 @@
+package mz
+
+import (
+	"github.com/mzdio/mzd/core"
+)
+
+// progress turns the updates and progress marks of a stream into closed
+// batches (I2). It is where the releases' different ways to complete a snapshot
+// end: what leaves it is the same for all.
+//
+// A mark at p promises that nothing below p will come any more. So once a
+// stream is under way, each mark closes a batch. At the beginning of a snapshot
+// the marks up to its AS OF say nothing yet: some releases send them before the
+// rows, others begin with one at the AS OF itself.
+type progress struct {
+	lower core.Time // everything below has been handed out
+	begun bool      // the first batch has been handed out, or the stream resumed
+
+	// Of a snapshot, until begun:
+	leads bool      // the server begins with a mark at its AS OF
+	known bool      // asOf is known
+	asOf  core.Time // the time of the snapshot's rows
+	floor core.Time // the first batch must reach beyond this
+	last  core.Time // the largest time or mark so far
+
+	pending []core.Update
+}
+
+// resumeAt expects a stream of what happens from upper on.
+func resumeAt(upper core.Time) progress { return progress{lower: upper, begun: true} }
+
+// snapshotAnywhere expects a snapshot at a time that the server will announce.
+func snapshotAnywhere() progress { return progress{leads: true} }
+
+// snapshotAt expects a snapshot at a given time.
+func snapshotAt(asOf core.Time) progress { return progress{asOf: asOf, known: true} }
+
+// update takes an update.
+func (p *progress) update(u core.Update) error {
+	if u.Time == core.EndOfTime { // constant; see core.EndOfTime
+		u.Time--
+	}
+	if u.Time < p.lower {
+		return protocolError("an update at %v came after everything below %v was complete", u.Time, p.lower)
+	}
+	if !p.known {
+		p.asOf, p.known = u.Time, true
+	}
+	p.last = max(p.last, u.Time)
+	p.pending = append(p.pending, u)
+	return nil
+}
+
+// mark takes a progress mark. If it closes a batch it returns it, with true.
+func (p *progress) mark(t core.Time) (core.Batch, bool) {
+	p.last = max(p.last, t)
+	if !p.begun {
+		if !p.known {
+			p.asOf, p.known = t, true
+		}
+		if t <= p.asOf || t <= p.floor {
+			return core.Batch{}, false
+		}
+	}
+	if t <= p.lower {
+		return core.Batch{}, false
+	}
+	return p.close(t), true
+}
+
+// end takes the regular end of the stream. It is the end of all change, and
+// closes the last batch, if the stream was nothing but a snapshot at the end of
+// time (or, where the time was given, at that time).
+func (p *progress) end() (core.Batch, bool) {
+	constant := p.last >= core.EndOfTime-1 || !p.leads && p.last <= p.asOf
+	if p.begun || !constant {
+		return core.Batch{}, false
+	}
+	return p.close(core.EndOfTime), true
+}
+
+// close cuts the batch up to upper off the pending updates. The first batch of
+// a snapshot is solid: only its end can be read, so all its updates carry the
+// last time before that.
+func (p *progress) close(upper core.Time) core.Batch {
+	var batch, rest []core.Update
+	batch = p.pending
+	for i, u := range p.pending {
+		if u.Time >= upper { // seldom: the time of a mark is that of what follows it
+			batch, rest = split(p.pending, i, upper)
+			break
+		}
+	}
+	if !p.begun {
+		for i := range batch {
+			batch[i].Time = upper - 1
+		}
+	}
+	b := core.Batch{
+		Lower:   core.Token{Time: p.lower},
+		Upper:   core.Token{Time: upper},
+		Updates: core.Consolidate(batch),
+	}
+	p.pending, p.lower, p.begun = rest, upper, true
+	return b
+}
+
+// split separates updates, of which the first from are below upper, into those
+// below upper and the rest.
+func split(updates []core.Update, from int, upper core.Time) (below, rest []core.Update) {
+	below = updates[:from]
+	for _, u := range updates[from:] {
+		if u.Time < upper {
+			below = append(below, u)
+		} else {
+			rest = append(rest, u)
+		}
+	}
+	return below, rest
+}

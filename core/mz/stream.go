@@ -1,0 +1,207 @@
+package mz
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/mzdio/mzd/core"
+)
+
+// Stream is the changes of one view. It belongs to one goroutine.
+type Stream struct {
+	wire     *wire
+	name     string
+	log      *slog.Logger
+	columns  []core.Column
+	encode   rowEncoder
+	identity string
+	resumed  bool
+	progress progress
+	buf      []byte      // reused by every row
+	first    *core.Batch // closed while the stream was opened; not yet handed out
+	dropped  string      // the notice that the view was dropped; until 2024 that was all
+	err      error       // why the stream is over
+}
+
+// leading is the number of columns before those of the view: the time, whether
+// the row is progress, and the diff. They were called timestamp, progressed and
+// diff before v0.8.1.
+const leading = 3
+
+// describe reads the description of the stream's rows.
+func (s *Stream) describe(fields []pgproto3.FieldDescription) error {
+	var names []string
+	for _, f := range fields {
+		names = append(names, string(f.Name))
+	}
+	for i, want := range []string{"timestamp", "progressed", "diff"} {
+		if i >= len(names) || strings.TrimPrefix(names[i], "mz_") != want {
+			return protocolError("the stream has the columns %s; the first three must be mz_timestamp, mz_progressed, mz_diff", strings.Join(names, ", "))
+		}
+	}
+	for i, f := range fields[leading:] {
+		t := typeOf(f.DataTypeOID)
+		s.columns = append(s.columns, core.Column{Name: names[leading+i], Type: t.name})
+		s.encode = append(s.encode, t.encode)
+	}
+	s.wire.notice = func(n *pgconn.Notice) {
+		if strings.Contains(n.Message, "has been terminated because") {
+			s.dropped = n.Message
+			return
+		}
+		s.log.Debug("notice", "code", n.Code, "message", n.Message)
+	}
+	return nil
+}
+
+// Columns returns the columns of the view.
+func (s *Stream) Columns() []core.Column { return s.columns }
+
+// Identity names the history that the stream belongs to: the upstream, its
+// version, the view as an object of it, its columns, and the encoding of rows.
+// Equal identities mean that batches of two streams may be added up. It is
+// opaque, and never empty.
+func (s *Stream) Identity() string { return s.identity }
+
+// Resumed reports whether the first batch begins at Request.Upper. Otherwise it
+// is the whole view; if the identity is that of the request, at a time above
+// Request.Upper, so that the caller can go on with the difference.
+func (s *Stream) Resumed() bool { return s.resumed }
+
+// Next waits for the next batch: consolidated, adjacent to the one before, its
+// tokens without a generation. An empty one is progress. All updates of a
+// snapshot carry the time before its Upper. A batch whose Upper is the end of
+// time is the last: the view is constant, and the next Next returns io.EOF.
+//
+// Other errors are of type [*Error]. Any error ends the stream, also that ctx
+// has ended.
+func (s *Stream) Next(ctx context.Context) (core.Batch, error) {
+	if s.err != nil {
+		return core.Batch{}, s.err
+	}
+	if s.first != nil {
+		b := *s.first
+		s.first = nil
+		return b, nil
+	}
+	var b core.Batch
+	err := s.wire.during(ctx, func() (err error) {
+		b, err = s.read()
+		return err
+	})
+	if err == nil && b.IsBase() {
+		err = sound(b)
+	}
+	switch {
+	case err == nil && b.Upper.Time < core.EndOfTime:
+		return b, nil
+	case err == nil:
+		s.err = io.EOF
+		s.wire.close()
+		return b, nil
+	default:
+		s.err = ofView(err, s.name)
+		s.wire.close()
+		return core.Batch{}, s.err
+	}
+}
+
+// sound reports a base that is not a collection. Some views of SQL that is not
+// quite defined have such rows; a sum over them would mean nothing.
+func sound(base core.Batch) error {
+	for _, u := range base.Updates {
+		if u.Diff < 0 {
+			return &Error{reason: Evaluation, message: fmt.Sprintf("the upstream counts %d copies of the row %.200s; correct the view", u.Diff, u.Row)}
+		}
+	}
+	return nil
+}
+
+// Close ends the stream. It may be called at any time by the goroutine that
+// owns the stream, and more than once.
+func (s *Stream) Close() {
+	if s.err == nil {
+		s.err = &Error{reason: Cancelled, message: "the stream was closed"}
+		s.wire.close()
+	}
+}
+
+// readFirst waits for the stream's first row, which is a progress mark.
+func (s *Stream) readFirst() error {
+	msg, err := s.wire.receive()
+	if err != nil {
+		return err
+	}
+	m, ok := msg.(*pgproto3.DataRow)
+	if !ok {
+		return protocolError("%T in place of a stream's first row", msg)
+	}
+	b, closed, err := s.row(m.Values)
+	if closed {
+		s.first = &b
+	}
+	return err
+}
+
+// read reads rows until they close a batch.
+func (s *Stream) read() (core.Batch, error) {
+	for {
+		msg, err := s.wire.receive()
+		if err != nil {
+			return core.Batch{}, err
+		}
+		switch m := msg.(type) {
+		case *pgproto3.DataRow:
+			if b, closed, err := s.row(m.Values); closed || err != nil {
+				return b, err
+			}
+		case *pgproto3.CommandComplete:
+			if s.dropped != "" {
+				return core.Batch{}, &Error{reason: Dropped, message: s.dropped}
+			}
+			if b, sealed := s.progress.end(); sealed {
+				return b, nil
+			}
+			return core.Batch{}, &Error{reason: Ended, retryable: true, message: "the server ended the stream without a reason"}
+		default:
+			return core.Batch{}, protocolError("unexpected %T in a stream", m)
+		}
+	}
+}
+
+// row takes a row of the stream, and returns the batch that it closes, if any.
+func (s *Stream) row(values [][]byte) (b core.Batch, closed bool, err error) {
+	if len(values) != leading+len(s.encode) {
+		return b, false, protocolError("a row of %d columns in a stream of %d", len(values), leading+len(s.encode))
+	}
+	n, err := strconv.ParseUint(string(values[0]), 10, 64)
+	if err != nil {
+		return b, false, protocolError("timestamp %.40q is not an unsigned 64-bit number", values[0])
+	}
+	t := core.Time(n)
+	if string(values[1]) == "t" {
+		b, closed = s.progress.mark(t)
+		return b, closed, nil
+	}
+	diff, err := strconv.ParseInt(string(values[2]), 10, 64)
+	if err != nil {
+		return b, false, protocolError("diff %.40q is not a 64-bit number", values[2])
+	}
+	s.buf, err = s.encode.append(s.buf[:0], values[leading:])
+	if err != nil {
+		var bad *valueError
+		if errors.As(err, &bad) {
+			err = fmt.Errorf("column %s: %w", s.columns[bad.column].Name, err)
+		}
+		return b, false, &Error{reason: Protocol, message: err.Error()}
+	}
+	return b, false, s.progress.update(core.Update{Time: t, Diff: core.Diff(diff), Row: core.Row(s.buf)})
+}

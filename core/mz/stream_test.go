@@ -1,0 +1,547 @@
+package mz_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/mz"
+)
+
+func TestSnapshotThenChanges(t *testing.T) {
+	srv := today()
+	srv.scripts = []script{{
+		columns(),
+		progress(100),
+		row(100, 1, "ada", "3"), row(100, 2, "bob", "1"),
+		progress(101),
+		progress(105),
+		row(105, -1, "ada", "3"), row(105, 1, "ada", "4"),
+		row(106, 1, "eve", "1"), row(106, -1, "eve", "1"), // nothing
+		progress(107),
+	}}
+	s := srv.subscribe(t, mz.Request{Name: "v"})
+	if s.Resumed() {
+		t.Error("resumed from nothing")
+	}
+	if got, want := s.Columns(), []core.Column{{Name: "user", Type: "text"}, {Name: "count", Type: "int8"}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("columns %v, want %v", got, want)
+	}
+	expect(t, s,
+		`[0,101) ["ada",3]+1@100 ["bob",1]+2@100`,
+		`[101,105)`,
+		`[105,107) ["ada",3]-1@105 ["ada",4]+1@105`,
+	)
+	srv.expectStatements(t, `SUBSCRIBE TO "v" WITH (PROGRESS)`)
+}
+
+func TestNegativeSnapshot(t *testing.T) {
+	srv := today()
+	srv.scripts = []script{{columns(), progress(100), row(100, -2, "ada", "3"), progress(101)}}
+	if e := expectError(t, srv.subscribe(t, mz.Request{Name: "v"}), mz.Evaluation); !strings.Contains(e.Error(), `-2 copies of the row ["ada",3]`) {
+		t.Errorf("got %v", e)
+	}
+}
+
+func TestEmptySnapshot(t *testing.T) {
+	srv := today()
+	srv.scripts = []script{{columns(), progress(100), progress(101), row(101, 1, "ada", "1"), progress(102)}}
+	expect(t, srv.subscribe(t, mz.Request{Name: "v"}), `[0,101)`, `[101,102) ["ada",1]+1@101`)
+}
+
+// What a release sends at the beginning, and what must come out.
+func TestDialects(t *testing.T) {
+	asOf := regexp.MustCompile(` AS OF (\d+)$`)
+	for _, tt := range []struct {
+		version   string
+		announced bool
+		want      string // statement, less the AS OF
+		leads     bool
+	}{
+		{"v0.5.2", false, `TAIL "v" WITH (PROGRESS)`, false},
+		{"v0.9.13 (0123456789)", false, `TAIL "v" WITH (PROGRESS)`, false},
+		{"v0.26.1-dev (c505c930a)", false, `TAIL "v" WITH (PROGRESS)`, false},
+		{"v0.27.0", false, `SUBSCRIBE TO "v" WITH (PROGRESS)`, false},
+		{"v0.49.9", true, `SUBSCRIBE TO "v" WITH (PROGRESS)`, false},
+		{"v0.50.0", true, `SUBSCRIBE TO "v" WITH (PROGRESS)`, true},
+		{"v26.39.0 (abc), helm chart: 1", true, `SUBSCRIBE TO "v" WITH (PROGRESS)`, true},
+		{"mzd embedded (not Materialize)", true, `SUBSCRIBE TO "v" WITH (PROGRESS)`, true},
+	} {
+		t.Run(tt.version, func(t *testing.T) {
+			// The bubble's clock stands, so the AS OF that old servers are given is known.
+			synctest.Test(t, func(t *testing.T) {
+				p := core.Time(time.Now().UnixMilli()) + 1000
+				srv := today()
+				srv.version, srv.announced = tt.version, tt.announced
+				stream := script{columns(), progress(p - 2), progress(p - 1), row(p, 1, "ada", "1"), row(p, 1, "bob", "1"), row(p, -1, "bob", "1"), progress(p), progress(p + 1)}
+				if tt.leads {
+					stream = script{columns(), progress(p), row(p, 1, "ada", "1"), progress(p + 1)}
+				}
+				srv.scripts = []script{append(stream, row(p+1, 1, "eve", "1"), progress(p+2))}
+				s := srv.subscribe(t, mz.Request{Name: "v"})
+				expect(t, s,
+					fmt.Sprintf(`[0,%d) ["ada",1]+1@%d`, p+1, p),
+					fmt.Sprintf(`[%d,%d) ["eve",1]+1@%d`, p+1, p+2, p+1))
+				m := asOf.FindStringSubmatch(srv.statements[0])
+				if got := asOf.ReplaceAllString(srv.statements[0], ""); got != tt.want {
+					t.Errorf("statement %s, want %s", got, tt.want)
+				}
+				if tt.leads != (m == nil) || m != nil && m[1] != p.String() {
+					t.Errorf("AS OF of %s, want %v", srv.statements[0], p)
+				}
+				s.Close()
+				srv.conns.Wait()
+			})
+		})
+	}
+}
+
+// An old server whose clock is ahead has forgotten the time it is asked for.
+func TestOldServerAhead(t *testing.T) {
+	srv := today()
+	srv.version = "v0.26.0"
+	since := core.Time(time.Now().Add(time.Hour).UnixMilli())
+	srv.scripts = []script{
+		{fail("XX000", fmt.Sprintf("Timestamp (1) is not valid for all inputs: [Antichain { elements: [%d] }]", since))},
+		{columns(), row(since+1000, 1, "ada", "1"), progress(since + 1001)},
+	}
+	s := srv.subscribe(t, mz.Request{Name: "v"})
+	expect(t, s, fmt.Sprintf(`[0,%d) ["ada",1]+1@%d`, since+1001, since+1000))
+}
+
+func TestNames(t *testing.T) {
+	for _, tt := range []struct{ name, query, want string }{
+		{"Top10", "", `SUBSCRIBE TO "top10" WITH (PROGRESS)`},
+		{`public."Top 10"`, "", `SUBSCRIBE TO "public"."Top 10" WITH (PROGRESS)`},
+		{`materialize.public.v`, "", `SUBSCRIBE TO "materialize"."public"."v" WITH (PROGRESS)`},
+		{`"a""b.c"`, "", `SUBSCRIBE TO "a""b.c" WITH (PROGRESS)`},
+		{"q", " SELECT 1 -- one;\n ; ", "SUBSCRIBE TO (SELECT 1 -- one\n) WITH (PROGRESS)"},
+		{`"it's"`, "", `SUBSCRIBE TO "it's" WITH (PROGRESS)`},
+	} {
+		srv := today()
+		srv.scripts = []script{{columns()}}
+		srv.subscribe(t, mz.Request{Name: tt.name, Query: tt.query})
+		srv.expectStatements(t, tt.want)
+	}
+	for _, name := range []string{"", "a.", ".a", "a..b", "my-view", "v; DROP VIEW v", `"a`, `""`, `"a"b`, "a.b.c.d", "1a", "v\x00"} {
+		srv := today()
+		_, err := srv.client(t).Subscribe(t.Context(), mz.Request{Name: name})
+		var e *mz.Error
+		if !errors.As(err, &e) || e.Reason() != mz.NoSuchView {
+			t.Errorf("name %q: %v, want %s", name, err, mz.NoSuchView)
+		}
+		if len(srv.others) > 0 {
+			t.Errorf("name %q: the server was asked", name)
+		}
+	}
+}
+
+// identityOf runs a first stream and returns its identity.
+func identityOf(t *testing.T, srv *server) string {
+	t.Helper()
+	srv.scripts = append([]script{{columns()}}, srv.scripts...)
+	s := srv.subscribe(t, mz.Request{Name: "v"})
+	s.Close()
+	srv.statements = nil
+	return s.Identity()
+}
+
+func TestResume(t *testing.T) {
+	srv := today()
+	id := identityOf(t, srv)
+	srv.scripts = []script{{columns(), progress(104), progress(105), row(105, 1, "ada", "4"), progress(106)}}
+	s := srv.subscribe(t, mz.Request{Name: "v", Upper: 105, Identity: id})
+	if !s.Resumed() || s.Identity() != id {
+		t.Errorf("resumed %v, identity %s; want true, %s", s.Resumed(), s.Identity(), id)
+	}
+	expect(t, s, `[105,106) ["ada",4]+1@105`)
+	srv.expectStatements(t, `SUBSCRIBE TO "v" WITH (PROGRESS, SNAPSHOT = false) AS OF 104`)
+}
+
+func TestResumeOld(t *testing.T) {
+	srv := today()
+	srv.version, srv.announced = "v0.26.0", false
+	id := identityOf(t, srv)
+	srv.scripts = []script{{columns(), progress(90), row(105, 1, "ada", "4"), progress(106)}}
+	s := srv.subscribe(t, mz.Request{Name: "v", Upper: 105, Identity: id})
+	expect(t, s, `[105,106) ["ada",4]+1@105`)
+	srv.expectStatements(t, `TAIL "v" WITH (PROGRESS, SNAPSHOT = false) AS OF 104`)
+}
+
+// Where the history is gone a snapshot follows, and its first batch reaches
+// beyond what the caller holds.
+func TestHistoryGone(t *testing.T) {
+	for _, refusal := range []*pgproto3.ErrorResponse{
+		fail("22000", "could not find a valid timestamp for the query"),
+		fail("XX000", "Timestamp (104) is not valid for all inputs: [Antichain { elements: [999] }]"),
+	} {
+		srv := today()
+		id := identityOf(t, srv)
+		srv.scripts = []script{
+			{refusal},
+			{columns(), progress(100), row(100, 1, "ada", "1"), row(100, 1, "bob", "1"), progress(101), row(103, -1, "ada", "1"), progress(105), row(105, 1, "eve", "1"), progress(106)},
+		}
+		s := srv.subscribe(t, mz.Request{Name: "v", Upper: 105, Identity: id})
+		if s.Resumed() || s.Identity() != id {
+			t.Errorf("resumed %v, identity %s; want false, %s", s.Resumed(), s.Identity(), id)
+		}
+		expect(t, s, `[0,106) ["bob",1]+1@105 ["eve",1]+1@105`)
+	}
+}
+
+// Whatever makes the caller's history another one makes the stream begin anew,
+// without regard to the time the caller had.
+func TestIdentity(t *testing.T) {
+	for name, change := range map[string]func(*server) *pgproto3.RowDescription{
+		"environment":   func(s *server) *pgproto3.RowDescription { s.environment = "aws-2"; return columns() },
+		"version":       func(s *server) *pgproto3.RowDescription { s.version = "v26.40.0"; return columns() },
+		"created anew":  func(s *server) *pgproto3.RowDescription { s.objects["v"] = "u8"; return columns() },
+		"no object ids": func(s *server) *pgproto3.RowDescription { s.objects = nil; return columns() },
+		"no identity":   func(s *server) *pgproto3.RowDescription { s.environment = ""; return columns() },
+		"column type":   func(*server) *pgproto3.RowDescription { return columnsOf("user", 25, "count", 1700) },
+		"column name":   func(*server) *pgproto3.RowDescription { return columnsOf("user", 25, "n", 20) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := today()
+			id := identityOf(t, srv)
+			cols := change(srv)
+			if strings.HasPrefix(name, "column") { // seen only after it resumed
+				srv.scripts = append(srv.scripts, script{cols})
+			}
+			srv.scripts = append(srv.scripts, script{cols, progress(10), row(10, 1, "ada", "1"), progress(11)})
+			s := srv.subscribe(t, mz.Request{Name: "v", Upper: 105, Identity: id})
+			if s.Resumed() || s.Identity() == id || s.Identity() == "" {
+				t.Errorf("resumed %v, identity %q; want a new one", s.Resumed(), s.Identity())
+			}
+			expect(t, s, `[0,11) ["ada",1]+1@10`)
+		})
+	}
+}
+
+func TestUnknownIdentityNeverRepeats(t *testing.T) {
+	srv := today()
+	srv.environment = ""
+	if a, b := identityOf(t, srv), identityOf(t, srv); a == b {
+		t.Errorf("two streams of a server that cannot tell who it is share the identity %s", a)
+	}
+}
+
+func TestQueryIdentity(t *testing.T) {
+	id := func(query string, srv *server) string {
+		srv.scripts = []script{{columns()}}
+		return srv.subscribe(t, mz.Request{Name: "v", Query: query}).Identity()
+	}
+	a, b := id("SELECT 1", today()), id("SELECT 2", today())
+	if a == b {
+		t.Error("two queries share an identity")
+	}
+	other := today()
+	other.objects["w"] = "u9"
+	if a == id("SELECT 1", other) {
+		t.Error("a query keeps its identity when the catalog changes")
+	}
+	if a != id("SELECT 1;", today()) {
+		t.Error("a query changes its identity without a change")
+	}
+}
+
+func TestEndOfTime(t *testing.T) {
+	const last = core.EndOfTime
+	for name, tt := range map[string]struct {
+		version string
+		script  script
+		want    string
+	}{
+		"constant": {"v26.39.0", script{columns(), progress(last), row(last, 1, "ada", "1"), done("SELECT 2")},
+			`[0,18446744073709551615) ["ada",1]+1@18446744073709551614`},
+		"empty constant": {"v26.39.0", script{columns(), progress(last), done("SELECT 1")}, `[0,18446744073709551615)`},
+		"old constant":   {"v0.26.0", script{columns(), row(last, 1, "ada", "1"), done("SELECT 1")}, `[0,18446744073709551615) ["ada",1]+1@18446744073709551614`},
+		"old, at AS OF":  {"v0.9.0", script{columns(), row(1, 1, "ada", "1"), done("SELECT 1")}, `[0,18446744073709551615) ["ada",1]+1@18446744073709551614`},
+		"old, empty":     {"v0.26.0", script{columns(), done("SELECT 0")}, `[0,18446744073709551615)`},
+		"by a mark":      {"v26.39.0", script{columns(), progress(5), row(5, 1, "ada", "1"), progress(last)}, `[0,18446744073709551615) ["ada",1]+1@18446744073709551614`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := today()
+			srv.version = tt.version
+			srv.scripts = []script{tt.script}
+			s := srv.subscribe(t, mz.Request{Name: "v"})
+			expect(t, s, tt.want)
+			if _, err := s.Next(t.Context()); err != io.EOF {
+				t.Errorf("after the end of time: %v, want EOF", err)
+			}
+		})
+	}
+}
+
+func TestEnds(t *testing.T) {
+	dropped := &pgproto3.NoticeResponse{Severity: "NOTICE", Message: `subscribe has been terminated because underlying relation "materialize"."public"."v" was dropped`}
+	for name, tt := range map[string]struct {
+		tail   []any
+		reason string
+		retry  bool
+	}{
+		"end without reason":   {script{done("SELECT 4")}, mz.Ended, true},
+		"dropped, by notice":   {script{dropped, done("SELECT 4")}, mz.Dropped, false},
+		"dropped, 2024":        {script{fail("XX000", dropped.Message)}, mz.Dropped, false},
+		"dropped, 2026":        {script{fail("42704", "relation 'materialize.public.v' was dropped")}, mz.Dropped, false},
+		"cluster dropped":      {script{fail("42704", "cluster 'c' was dropped")}, mz.Dropped, false},
+		"evaluation":           {script{fail("XX000", "Evaluation error: division by zero")}, mz.Evaluation, false},
+		"slow":                 {script{fail("XX000", "SUBSCRIBE fell behind: the client did not read results fast enough")}, mz.SlowReader, true},
+		"cancelled":            {script{fail("57014", "canceling statement due to user request")}, mz.Cancelled, true},
+		"shutdown":             {script{fatal("57P01", "terminating connection due to administrator command"), cut{}}, mz.Unreachable, true},
+		"idle":                 {script{fatal("25P03", "terminating connection due to idle-in-transaction timeout"), cut{}}, mz.Ended, true},
+		"expired":              {script{fatal("28000", "authentication expired"), cut{}}, mz.Ended, true},
+		"permission":           {script{fail("42501", "permission denied for VIEW")}, mz.Permission, false},
+		"missing":              {script{fail("42704", "unknown catalog item 'v'")}, mz.NoSuchView, false},
+		"missing, before 2026": {script{fail("XX000", "unknown catalog item 'v'")}, mz.NoSuchView, false},
+		"history, late":        {script{fail("22000", "could not find a valid timestamp for the query")}, mz.HistoryGone, true},
+		"plan":                 {script{fail("0A000", "cached plan must not change result type")}, mz.ColumnsChanged, true},
+		"syntax":               {script{fail("42601", "syntax error")}, mz.Other, false},
+		"internal":             {script{fail("XX000", "internal error")}, mz.Other, true},
+		"cut":                  {script{cut{}}, mz.Unreachable, true},
+		"back in time":         {script{row(100, 1, "ada", "1")}, mz.Protocol, false},
+		"too few values":       {script{row(200, 1, "ada")}, mz.Protocol, false},
+		"not a number":         {script{&pgproto3.DataRow{Values: [][]byte{[]byte("-5"), []byte("f"), []byte("1"), nil, nil}}}, mz.Protocol, false},
+		"not UTF-8":            {script{row(200, 1, "a\xff", "1")}, mz.Protocol, false},
+		"another description":  {script{columns()}, mz.Protocol, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := today()
+			srv.scripts = []script{append(script{columns(), progress(100), row(100, 1, "ada", "1"), progress(101)}, tt.tail...)}
+			s := srv.subscribe(t, mz.Request{Name: "v"})
+			expect(t, s, `[0,101) ["ada",1]+1@100`)
+			if e := expectError(t, s, tt.reason); e.Retryable() != tt.retry || !strings.HasPrefix(e.Error(), "view v: ") {
+				t.Errorf("retryable %v, %q; want %v", e.Retryable(), e, tt.retry)
+			}
+		})
+	}
+}
+
+// A constant that is dropped while its snapshot is under way is not sealed.
+func TestDroppedIsNotSealed(t *testing.T) {
+	srv := today()
+	srv.version = "v0.79.0"
+	srv.scripts = []script{{columns(), progress(core.EndOfTime), &pgproto3.NoticeResponse{Severity: "NOTICE", Message: "subscribe has been terminated because underlying relation was dropped"}, done("SELECT 1")}}
+	expectError(t, srv.subscribe(t, mz.Request{Name: "v"}), mz.Dropped)
+}
+
+func TestRefused(t *testing.T) {
+	for name, tt := range map[string]struct {
+		server func(*server)
+		reason string
+		retry  bool
+	}{
+		"password":        {func(s *server) { s.startup = fatal("28P01", "invalid password") }, mz.Auth, false},
+		"too many":        {func(s *server) { s.startup = fatal("53300", "too many") }, mz.Unreachable, true},
+		"starting":        {func(s *server) { s.startup = fatal("57P03", "starting up") }, mz.Unreachable, true},
+		"database":        {func(s *server) { s.startup = fatal("3D000", "unknown database") }, mz.NoSuchView, false},
+		"not Materialize": {func(s *server) { s.version = "" }, mz.Protocol, false},
+		"columns":         {func(s *server) { s.scripts = []script{{columnsOf()}} }, "", false},
+		"no columns": {func(s *server) {
+			s.scripts = []script{{&pgproto3.RowDescription{Fields: []pgproto3.FieldDescription{{Name: []byte("x")}}}}}
+		}, mz.Protocol, false},
+		"COPY of v0.5.0": {func(s *server) { s.scripts = []script{{&pgproto3.CopyOutResponse{}}} }, mz.Protocol, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := today()
+			tt.server(srv)
+			s, err := srv.client(t).Subscribe(t.Context(), mz.Request{Name: "v"})
+			if tt.reason == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.Close()
+				return
+			}
+			var e *mz.Error
+			if !errors.As(err, &e) || e.Reason() != tt.reason || e.Retryable() != tt.retry {
+				t.Fatalf("got %v, want %s", err, tt.reason)
+			}
+			if strings.Contains(err.Error(), "secret") {
+				t.Errorf("the error shows the password: %v", err)
+			}
+		})
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	c, err := mz.New(mz.Config{URL: "postgres://u:secret@127.0.0.1:1/db?sslmode=disable"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Subscribe(t.Context(), mz.Request{Name: "v"})
+	var e *mz.Error
+	if !errors.As(err, &e) || e.Reason() != mz.Unreachable || !e.Retryable() || strings.Contains(err.Error(), "secret") {
+		t.Fatalf("got %v, want unreachable", err)
+	}
+}
+
+// A context that ends while Subscribe or Next waits ends the stream with it.
+func TestContext(t *testing.T) {
+	for _, waits := range []script{{hang{}}, {columns(), progress(1), hang{}}} {
+		synctest.Test(t, func(t *testing.T) {
+			srv := today()
+			srv.scripts = []script{waits}
+			c := srv.client(t)
+			cause := errors.New("enough")
+			ctx, cancel := context.WithCancelCause(t.Context())
+			go func() {
+				synctest.Wait() // until the client waits for the server
+				cancel(cause)
+			}()
+			s, err := c.Subscribe(ctx, mz.Request{Name: "v"})
+			if err == nil {
+				_, err = s.Next(ctx)
+			}
+			var e *mz.Error
+			if !errors.Is(err, cause) || !errors.As(err, &e) || e.Reason() != mz.Cancelled {
+				t.Errorf("got %v, want %v", err, cause)
+			}
+		})
+	}
+}
+
+func TestCloseTwice(t *testing.T) {
+	srv := today()
+	srv.scripts = []script{{columns()}}
+	s := srv.subscribe(t, mz.Request{Name: "v"})
+	s.Close()
+	s.Close()
+	expectError(t, s, mz.Cancelled)
+}
+
+// A stream that is cut after any message, and resumed from what was complete,
+// adds up to the same.
+func TestCutEverywhere(t *testing.T) {
+	all := script{
+		columns(), progress(100), row(100, 1, "ada", "1"), row(100, 1, "bob", "1"), progress(101),
+		row(101, 1, "eve", "1"), row(101, -1, "bob", "1"), progress(102), progress(103),
+		row(103, 2, "bob", "5"), row(104, -1, "bob", "5"), progress(105),
+	}
+	want := map[core.Row]core.Diff{`["ada",1]`: 1, `["eve",1]`: 1, `["bob",5]`: 1}
+	for n := 1; n <= len(all); n++ {
+		srv := today()
+		id := identityOf(t, srv)
+		srv.scripts = []script{append(append(script{}, all[:n]...), cut{})}
+		c := srv.client(t)
+		s, err := c.Subscribe(t.Context(), mz.Request{Name: "v"})
+		if err != nil {
+			t.Fatalf("cut after %d: %v", n, err)
+		}
+		state := map[core.Row]core.Diff{}
+		var upper core.Time
+		follow(t, s, &upper, state, core.EndOfTime)
+		if upper > 0 { // the server has what came since
+			rest := script{columns(), progress(upper - 1)}
+			for _, m := range all {
+				if r, ok := m.(*pgproto3.DataRow); ok {
+					if at, _ := core.ParseTime(string(r.Values[0])); at >= upper {
+						rest = append(rest, m)
+					}
+				}
+			}
+			srv.scripts = []script{append(rest, cut{})}
+		} else {
+			srv.scripts = []script{append(append(script{}, all...), cut{})}
+		}
+		if s, err = c.Subscribe(t.Context(), mz.Request{Name: "v", Upper: upper, Identity: id}); err != nil {
+			t.Fatalf("resume after %d: %v", n, err)
+		}
+		follow(t, s, &upper, state, core.EndOfTime)
+		if upper != 105 || !reflect.DeepEqual(state, want) {
+			t.Errorf("cut after %d: upper %d, state %v, want 105, %v", n, upper, state, want)
+		}
+	}
+}
+
+// follow adds up batches, which must be adjacent, until an error or a time.
+func follow(t *testing.T, s *mz.Stream, upper *core.Time, state map[core.Row]core.Diff, until core.Time) {
+	t.Helper()
+	for *upper < until {
+		b, err := s.Next(t.Context())
+		if err != nil {
+			return
+		}
+		if b.Lower.Time != *upper || b.Upper.Time <= b.Lower.Time {
+			t.Fatalf("batch %s does not follow %d", show(b), *upper)
+		}
+		for _, u := range b.Updates {
+			if u.Time < b.Lower.Time || u.Time >= b.Upper.Time {
+				t.Fatalf("update at %d in %s", u.Time, show(b))
+			}
+			if state[u.Row] += u.Diff; state[u.Row] == 0 {
+				delete(state, u.Row)
+			}
+		}
+		*upper = b.Upper.Time
+	}
+}
+
+// Random streams of every age add up to what was sent.
+func TestRandomStreams(t *testing.T) {
+	for seed := range uint64(200) {
+		synctest.Test(t, func(t *testing.T) { randomStream(t, seed) })
+	}
+}
+
+func randomStream(t *testing.T, seed uint64) {
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	now := core.Time(time.Now().UnixMilli()) + 1000
+	srv := today()
+	leads := rnd.IntN(2) == 0
+	if !leads {
+		srv.version = "v0.9.1"
+	}
+	all, want := script{columns()}, map[core.Row]core.Diff{}
+	change := func(at core.Time) {
+		user, d := fmt.Sprintf("u%d", rnd.IntN(5)), core.Diff(rnd.IntN(7)-3)
+		if at == now { // within a snapshot the old ones may go down too, but not below zero in all
+			d = max(d, -want[core.Row(fmt.Sprintf(`[%q,1]`, user))])
+		}
+		all = append(all, row(at, d, user, "1"))
+		key := core.Row(fmt.Sprintf(`[%q,1]`, user))
+		if want[key] += d; want[key] == 0 {
+			delete(want, key)
+		}
+	}
+	if leads {
+		all = append(all, progress(now))
+	}
+	for range rnd.IntN(8) {
+		change(now)
+		if !leads && rnd.IntN(2) == 0 {
+			all = append(all, progress(now-core.Time(rnd.IntN(3)))) // before the snapshot is complete
+		}
+	}
+	at := now
+	for range 1 + rnd.IntN(20) {
+		at += core.Time(1 + rnd.IntN(3))
+		all = append(all, progress(at))
+		for range rnd.IntN(4) {
+			change(at)
+			at += core.Time(rnd.IntN(2))
+		}
+	}
+	all = append(all, progress(at+1))
+	srv.scripts = []script{all}
+	s := srv.subscribe(t, mz.Request{Name: "v"})
+	var upper core.Time
+	state := map[core.Row]core.Diff{}
+	follow(t, s, &upper, state, at+1)
+	if upper != at+1 || !reflect.DeepEqual(state, want) {
+		t.Errorf("seed %d: upper %d, state %v; want %d, %v", seed, upper, state, at+1, want)
+	}
+	s.Close()
+	srv.conns.Wait()
+}
