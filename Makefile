@@ -1,0 +1,54 @@
+# What the README and CI call; "make help" lists it.
+
+GO      ?= go
+# The race detector needs a C compiler.
+RACE    := $(if $(shell command -v gcc || command -v clang),-race)
+BENCH   ?= .
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## run the demo: a page at http://127.0.0.1:8875
+	$(GO) run ./cmd/mzd demo
+
+.PHONY: build
+build: ## build ./mzd
+	CGO_ENABLED=0 $(GO) build -trimpath -o mzd ./cmd/mzd
+
+.PHONY: check
+check: lint test ## what CI runs: lint and test
+
+.PHONY: lint
+lint: ## formatting, vet, a tidy go.mod
+	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "gofmt would change: $$files"; exit 1; }
+	$(GO) vet ./...
+	$(GO) mod tidy -diff
+
+.PHONY: test
+test: ## all tests, under the race detector where there is a C compiler
+	$(GO) test $(RACE) -timeout 20m ./...
+
+.PHONY: update
+update: ## rewrite the goldens and generated documents; read the diff
+	$(GO) test ./config/... ./engine/... ./cmd/mzd/... -update
+
+.PHONY: bench
+bench: ## benchmarks, each beside its limit
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+.PHONY: fuzz
+fuzz: ## every fuzzer for 30 s
+	@for p in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+			echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime 30s $$p || exit 1; \
+		done; \
+	done
+
+.PHONY: soak
+soak: ## the long tests in full
+	$(GO) test $(RACE) -timeout 60m ./core/viewlog -run TestModel -seeds 500
+	$(GO) test $(RACE) -timeout 60m ./cmd/mzd -run 'TestClients|TestFlood' -soak

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+
+	"github.com/mzdio/mzd/config"
+	"github.com/mzdio/mzd/core/durable"
+	"github.com/mzdio/mzd/engine"
+	"github.com/mzdio/mzd/engine/pgwire"
+)
+
+// runEngine runs the embedded engine alone, as a server, until ctx ends.
+func runEngine(ctx context.Context, o engineOptions, log *slog.Logger) error {
+	if o.DataDir != "" {
+		lock, err := durable.LockDir(o.DataDir)
+		if err != nil {
+			return environment(fmt.Errorf("-data-dir: %w", err))
+		}
+		defer lock.Close()
+	}
+	e, err := engine.Open(engine.Options{DataDir: o.DataDir, Logger: log})
+	if err != nil {
+		return environment(err)
+	}
+	wire := pgwire.New(e, pgwire.Options{Logger: log})
+	l, err := listen(o.Listen, "-listen")
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	host, port, _ := net.SplitHostPort(l.Addr().String())
+	log.Info("engine is listening", "try", fmt.Sprintf("psql -h %s -p %s -U materialize materialize", host, port))
+	stages := []stage{
+		{"engine port", func(ctx context.Context) error { return wire.Serve(ctx, l) }},
+		{"engine", e.Run},
+	}
+	if o.Init != "" {
+		client, err := newClient(config.Embedded, wire, log)
+		if err != nil {
+			return err
+		}
+		init, err := newInit(o.Init, client)
+		if err != nil {
+			return err
+		}
+		initialise := func(ctx context.Context) error {
+			if err := init.once(ctx); err != nil {
+				return err
+			}
+			log.Info("init is done", "file", o.Init)
+			<-ctx.Done()
+			return nil
+		}
+		stages = append([]stage{{"init", initialise}, {"engine pipe", wire.Run}}, stages...)
+	}
+	return runStages(ctx, stages...)
+}

@@ -1,0 +1,142 @@
+package main_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/mzdio/mzd/plugins/sources/wikimedia/simulator"
+)
+
+// selectCount asks the engine itself for the count.
+func selectCount(ctx context.Context, t *testing.T, address string) string {
+	t.Helper()
+	conn, err := pgx.Connect(ctx, fmt.Sprintf("postgres://materialize@%s/materialize", address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	var n int64
+	if err := conn.QueryRow(ctx, "SELECT * FROM counter").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprint(n)
+}
+
+// digits is the number on the page, without its separators.
+const digits = `(document.getElementById("count")?.textContent ?? "").replace(/\D/g, "")`
+
+// TestPage looks at the page in a real browser: it shows the count that the
+// engine has, also after the daemon was restarted under it.
+func TestPage(t *testing.T) {
+	const first, total = 600, 1200
+	sim := simulator.New(simulator.Options{Rate: 300, Seed: *seed, Total: total})
+	d := newDaemon(t, pipeline{stream: serve(t, sim), views: "{counter: {}, top10: {key: [user]}}"})
+	ctx := deadline(t, 3*time.Minute)
+	b := newBrowser(ctx, t, 1200, 800)
+	d.start()
+	b.open("http://" + d.web + "/")
+	b.until(fmt.Sprintf(`+%s >= %d`, digits, first))
+	b.eval(`window.counts = []; new MutationObserver(() => counts.push(+` + digits + `)).observe(
+		document.getElementById("count"), {subtree: true, childList: true, characterData: true}); 0`)
+	d.stop()
+	b.until(`document.getElementById("state-text").textContent === "reconnecting"`)
+	d.start()
+	b.until(fmt.Sprintf(`%s === "%d" && document.getElementById("state-text").textContent === "live"`, digits, total))
+	if got, want := b.eval(digits), selectCount(ctx, t, d.sql); got != want {
+		t.Errorf("the page says %s, SELECT * FROM counter says %s", got, want)
+	}
+	if got := b.eval(`counts.some((n, i) => i > 0 && n < counts[i-1])`); got != "false" {
+		t.Errorf("the count on the page went down: %s", b.eval(`JSON.stringify(counts)`))
+	}
+	if got := b.eval(`document.querySelectorAll("#bars li").length`); got != "10" {
+		t.Errorf("the chart has %s bars, want 10", got)
+	}
+	for _, size := range []struct {
+		name          string
+		width, height int
+	}{{"desktop", 1200, 800}, {"phone", 390, 844}} {
+		for _, scheme := range []string{"light", "dark"} {
+			b.size(size.width, size.height)
+			b.scheme(scheme)
+			if got := b.eval(`document.documentElement.scrollWidth <= innerWidth`); got != "true" {
+				t.Errorf("%s: the page is wider than the window", size.name)
+			}
+			b.screenshot("page-" + size.name + "-" + scheme)
+		}
+	}
+	d.stop()
+}
+
+// TestDemo runs the demo twice in one directory, as a newcomer would: it says
+// where to look, shows a page that says that the edits are simulated, agrees
+// with psql, and ends cleanly.
+func TestDemo(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "kept")
+	ctx := deadline(t, 2*time.Minute)
+	for run := range 2 {
+		d := &daemon{t: t, dir: t.TempDir(), web: freePort(t), admin: freePort(t), sql: freePort(t)}
+		var stdout logBuffer
+		d.startTo(&stdout, "demo", "-rate", "200", "-edits", "2500", "-listen", d.web, "-admin", d.admin, "-engine", d.sql, "-data-dir", dir)
+		<-stdout.contains("Ctrl-C ends it.")
+		for _, want := range []string{"http://" + d.web + "/", "http://" + d.admin + "/", dir, "psql -h 127.0.0.1 -p "} {
+			if !strings.Contains(stdout.String(), want) {
+				t.Errorf("the demo does not mention %s:\n%s", want, stdout.String())
+			}
+		}
+		b := newBrowser(ctx, t, 1200, 800)
+		b.open("http://" + d.web + "/")
+		b.until(`/simulated/.test(document.getElementById("notice")?.textContent)`)
+		b.until(fmt.Sprintf(`+%s >= 2500`, digits)) // what the first run counted, the second begins with
+		if run == 0 {
+			b.screenshot("demo")
+			if got, want := b.eval(digits), selectCount(ctx, t, d.sql); got != want {
+				t.Errorf("the page says %s, SELECT * FROM counter says %s", got, want)
+			}
+		}
+		d.stop()
+	}
+	if _, err := os.Stat(filepath.Join(dir, "data", "recentchanges")); err != nil {
+		t.Errorf("-data-dir was not kept: %v", err)
+	}
+}
+
+// TestPsql talks to the running pipeline with the real psql.
+func TestPsql(t *testing.T) {
+	psql, err := exec.LookPath("psql")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("no psql; CI installs it")
+		}
+		t.Skip("no psql on this machine")
+	}
+	sim := simulator.New(simulator.Options{Rate: 5000, Seed: *seed, Total: 100})
+	d := newDaemon(t, pipeline{stream: serve(t, sim)})
+	d.start()
+	ctx := deadline(t, time.Minute)
+	if _, err := d.record("counter").until(ctx, func(s string) bool { return s == "[100]" }); err != nil {
+		t.Fatal(err)
+	}
+	host, port, _ := strings.Cut(d.sql, ":")
+	for _, c := range []struct{ sql, want string }{
+		{"SHOW VIEWS", "counter\nrecentchanges\ntop10\nuseredits\n"},
+		{"SELECT * FROM counter", "100\n"},
+		{"SELECT sum(count) FROM useredits", "100\n"},
+		{"SELECT count(*) FROM top10", "10\n"},
+		{"SELECT mz_version()", "mzd embedded (not Materialize)\n"},
+	} {
+		cmd := exec.CommandContext(ctx, psql, "-X", "-A", "-t", "-h", host, "-p", port, "-U", "materialize", "-c", c.sql, "materialize")
+		out, err := cmd.CombinedOutput()
+		if err != nil || string(out) != c.want {
+			t.Errorf("psql -c %q: got %q, %v; want %q", c.sql, out, err, c.want)
+		}
+	}
+	d.stop()
+}

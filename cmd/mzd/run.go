@@ -1,0 +1,387 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/mzdio/mzd/config"
+	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/durable"
+	"github.com/mzdio/mzd/core/hub"
+	"github.com/mzdio/mzd/core/ingest"
+	"github.com/mzdio/mzd/core/mz"
+	"github.com/mzdio/mzd/engine"
+	"github.com/mzdio/mzd/engine/pgwire"
+	"github.com/mzdio/mzd/plugins"
+	"github.com/mzdio/mzd/plugins/sinks"
+	"github.com/mzdio/mzd/plugins/sources"
+)
+
+// The daemon, wired from the outside world to people. Arrows are the way of the
+// data; everything else follows from them: what is opened first is what others
+// write to, and what stops first is what writes.
+//
+//	source ──> ingest ──> file ──> engine ──> pgwire ──┐      (or a Materialize
+//	                                                   │       at another address)
+//	                     sink <── hub <── mz (pgx) <───┘
+//	                               │
+//	                              log, one per view
+
+// runDaemon runs the pipeline of a configuration until ctx ends.
+func runDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
+	d, err := newDaemon(ctx, cfg, ".", log)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	return d.run(ctx)
+}
+
+// daemon is one running pipeline.
+type daemon struct {
+	cfg      *config.Config
+	log      *slog.Logger
+	begun    time.Time
+	registry *prometheus.Registry
+	closers  []func() error // in the order of opening
+	admin    *admin
+	runners  []*ingest.Runner
+	engine   *engine.Engine // nil: the database is elsewhere
+	wire     *pgwire.Server
+	psql     net.Listener // nil: no port
+	sinks    []hub.Sink
+	hub      *hub.Hub
+}
+
+// newDaemon opens everything that can fail before anything runs: directories,
+// ports, files, settings. Relative paths in SQL are relative to base.
+func newDaemon(ctx context.Context, cfg *config.Config, base string, log *slog.Logger) (*daemon, error) {
+	d := &daemon{cfg: cfg, log: log, begun: time.Now(), registry: newRegistry()}
+	if err := d.open(ctx, base); err != nil {
+		d.close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *daemon) open(ctx context.Context, base string) error {
+	lock, err := durable.LockDir(d.cfg.DataDir)
+	if err != nil {
+		return environment(fmt.Errorf("data_dir: %w", err))
+	}
+	d.closers = append(d.closers, lock.Close)
+	if err := d.openAdmin(); err != nil {
+		return err
+	}
+	if err := d.openSinks(ctx); err != nil {
+		return err
+	}
+	if err := d.openSources(ctx); err != nil {
+		return err
+	}
+	subscribe, err := d.openUpstream(base)
+	if err != nil {
+		return err
+	}
+	return d.openHub(subscribe)
+}
+
+func (d *daemon) close() {
+	for _, c := range slices.Backward(d.closers) {
+		if err := c(); err != nil {
+			d.log.Error("close", "error", err)
+		}
+	}
+}
+
+func (d *daemon) openAdmin() error {
+	if d.cfg.Admin.Listen == "" {
+		return nil
+	}
+	a, err := newAdmin(d.cfg.Admin.Listen, d.registry, d.health, d.ready, d.status)
+	if err != nil {
+		return err
+	}
+	d.admin = a
+	d.closers = append(d.closers, a.Close)
+	return nil
+}
+
+func (d *daemon) openSinks(ctx context.Context) error {
+	for _, name := range slices.Sorted(maps.Keys(d.cfg.Sinks)) {
+		c := d.cfg.Sinks[name]
+		kind, ok := find(sinks.Builtin(), func(s plugins.Sink) bool { return s.Name == c.Plugin })
+		if !ok {
+			return fmt.Errorf("sink %s: no plugin %s", name, c.Plugin)
+		}
+		sink, err := kind.Open(d.env(ctx, "sink", name), c.Settings)
+		if err != nil {
+			return environment(fmt.Errorf("sink %s: %w", name, err))
+		}
+		d.sinks = append(d.sinks, hub.Sink{
+			Name: name, Sink: sink, Views: c.Views, SkipSnapshot: !c.Snapshot, Together: c.Cut == "together",
+		})
+		d.closers = append(d.closers, sink.Close)
+		if m, ok := sink.(prometheus.Collector); ok {
+			labelled := prometheus.WrapRegistererWith(prometheus.Labels{"sink": name}, d.registry)
+			if err := labelled.Register(m); err != nil {
+				return fmt.Errorf("metrics of sink %s: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (d *daemon) openSources(ctx context.Context) error {
+	for _, name := range slices.Sorted(maps.Keys(d.cfg.Sources)) {
+		c := d.cfg.Sources[name]
+		kind, ok := find(sources.Builtin(), func(s plugins.Source) bool { return s.Name == c.Plugin })
+		if !ok {
+			return fmt.Errorf("source %s: no plugin %s", name, c.Plugin)
+		}
+		ctx := d.env(ctx, "source", name)
+		log := plugins.EnvOf(ctx).Logger
+		source, err := kind.Open(ctx, c.Settings)
+		if err != nil {
+			return environment(fmt.Errorf("source %s: %w", name, err))
+		}
+		o := ingest.FileOptions{MaxBytes: int64(c.To.MaxBytes), Logger: log}
+		if i, ok := source.(core.Identifier); ok {
+			o.Identify = i.Identify
+		}
+		file, err := ingest.OpenFile(c.To.File, o)
+		if err != nil {
+			return environment(fmt.Errorf("source %s: %w", name, err))
+		}
+		d.closers = append(d.closers, file.Close)
+		d.runners = append(d.runners, ingest.New(name, source, file, ingest.Options{Logger: log, Registerer: d.registry}))
+	}
+	return nil
+}
+
+// openUpstream opens the embedded engine, if that is where the views are, and
+// the client. It returns how to subscribe to a view.
+func (d *daemon) openUpstream(base string) (hub.Subscribe, error) {
+	if d.cfg.Materialize.URL == config.Embedded {
+		log := d.log.With("part", "engine")
+		e, err := engine.Open(engine.Options{
+			DataDir: filepath.Join(d.cfg.DataDir, "engine"), BaseDir: base, History: time.Duration(d.cfg.Retain), Logger: log,
+		})
+		if err != nil {
+			return nil, environment(err)
+		}
+		d.engine, d.wire = e, pgwire.New(e, pgwire.Options{Logger: log})
+		if d.cfg.Engine.Listen != "" {
+			if d.psql, err = listen(d.cfg.Engine.Listen, "engine.listen"); err != nil {
+				return nil, err
+			}
+			d.closers = append(d.closers, ignoreClosed(d.psql.Close))
+		}
+	}
+	client, err := newClient(d.cfg.Materialize.URL, d.wire, d.log)
+	if err != nil {
+		return nil, err
+	}
+	init, err := newInit(d.cfg.Materialize.Init, client)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, r hub.Request) (hub.Stream, error) {
+		if err := init.once(ctx); err != nil {
+			return nil, err
+		}
+		s, err := client.Subscribe(ctx, mz.Request(r))
+		if err != nil {
+			return nil, err // and not a nil stream inside an interface that is not
+		}
+		return s, nil
+	}, nil
+}
+
+func (d *daemon) openHub(subscribe hub.Subscribe) (err error) {
+	var views []hub.View
+	for _, name := range slices.Sorted(maps.Keys(d.cfg.Views)) {
+		v := d.cfg.Views[name]
+		views = append(views, hub.View{Name: name, Query: v.Query, Key: v.Key})
+	}
+	d.hub, err = hub.New(hub.Options{
+		Views: views, Sinks: d.sinks, Subscribe: subscribe, Retain: time.Duration(d.cfg.Retain),
+		Logger: d.log, Registerer: d.registry,
+	})
+	return err
+}
+
+// run runs everything until ctx ends, and stops it in the order of the data.
+func (d *daemon) run(ctx context.Context) error {
+	var stages []stage
+	for _, r := range d.runners {
+		stages = append(stages, stage{"source", func(ctx context.Context) error {
+			if err := r.Run(ctx); err != nil && ctx.Err() == nil {
+				d.log.Error("source failed for good; fix it and restart", "error", err)
+			}
+			<-ctx.Done() // the views are still there to be served
+			return nil
+		}})
+	}
+	stages = append(stages, stage{"hub", d.hub.Run})
+	if d.psql != nil {
+		stages = append(stages, stage{"engine port", func(ctx context.Context) error { return d.wire.Serve(ctx, d.psql) }})
+	}
+	if d.engine != nil {
+		stages = append(stages, stage{"engine pipe", d.wire.Run}, stage{"engine", d.engine.Run})
+	}
+	if d.admin != nil {
+		stages = append(stages, stage{"admin", d.admin.Serve})
+	}
+	d.log.Info("mzd is running", "pipeline", d.cfg.Name, "version", version().Version)
+	err := runStages(ctx, stages...)
+	d.log.Info("mzd has stopped")
+	return err
+}
+
+// addressOf returns the address that a sink listens on, if it listens.
+func (d *daemon) addressOf(sink string) string {
+	for _, s := range d.sinks {
+		if l, ok := s.Sink.(interface{ Addr() net.Addr }); ok && s.Name == sink {
+			return l.Addr().String()
+		}
+	}
+	return ""
+}
+
+// env is the context that a plugin is opened with.
+func (d *daemon) env(ctx context.Context, kind, name string) context.Context {
+	return plugins.WithEnv(ctx, plugins.Env{Name: name, Pipeline: d.cfg.Name, Logger: d.log.With(kind, name)})
+}
+
+// health reports whether the process can do its work: whether its disk takes
+// writes.
+func (d *daemon) health() error {
+	path := filepath.Join(d.cfg.DataDir, "health")
+	if err := os.WriteFile(path, []byte("ok\n"), 0o644); err != nil {
+		return fmt.Errorf("data_dir cannot be written: %w", err)
+	}
+	return nil
+}
+
+// ready tells whether every view has been complete once. A sink or a source
+// that is in trouble is named, but does not make mzd unready.
+func (d *daemon) ready() readiness {
+	complete, missing := d.hub.Complete()
+	r := readiness{Ready: complete, Waiting: missing}
+	for _, s := range d.hub.Status().Sinks {
+		if s.Trouble != nil {
+			r.Degraded = append(r.Degraded, "sink "+s.Name)
+		}
+	}
+	for _, s := range d.runners {
+		if st := s.Status(); st.Error != "" {
+			r.Degraded = append(r.Degraded, "source "+st.Name)
+		}
+	}
+	return r
+}
+
+// status is the answer to /api/status.
+func (d *daemon) status() any {
+	sources := []ingest.Status{}
+	for _, r := range d.runners {
+		sources = append(sources, r.Status())
+	}
+	s := struct {
+		Name    string          `json:"name"`
+		Version buildVersion    `json:"version"`
+		Since   time.Time       `json:"since"`
+		Sources []ingest.Status `json:"sources"`
+		hub.Status
+		Engine *engine.Stats `json:"engine,omitempty"`
+	}{d.cfg.Name, version(), d.begun, sources, d.hub.Status(), nil}
+	if d.engine != nil {
+		stats := d.engine.Stats()
+		s.Engine = &stats
+	}
+	return s
+}
+
+// newClient returns a client of the database at url, which is the embedded
+// engine behind wire if it says so.
+func newClient(url string, wire *pgwire.Server, log *slog.Logger) (*mz.Client, error) {
+	c := mz.Config{URL: url, Logger: log.With("part", "upstream")}
+	if url == config.Embedded {
+		c.URL = mz.Embedded
+		c.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return wire.Dial(ctx) }
+	}
+	return mz.New(c)
+}
+
+// initialiser runs the init statements once they can be run; every view waits
+// for it.
+type initialiser struct {
+	path, text string
+	client     *mz.Client
+
+	mu   sync.Mutex // guards done, and lets one view at a time try
+	done bool
+}
+
+func newInit(path string, client *mz.Client) (*initialiser, error) {
+	if path == "" {
+		return &initialiser{done: true}, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, environment(fmt.Errorf("materialize.init: %w", err))
+	}
+	return &initialiser{path: path, text: string(text), client: client}, nil
+}
+
+func (i *initialiser) once(ctx context.Context) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.done {
+		return nil
+	}
+	if err := i.client.Exec(ctx, i.text); err != nil {
+		return fmt.Errorf("init %s: %w", i.path, err)
+	}
+	i.done = true
+	return nil
+}
+
+// listen opens a port; what says where its address comes from.
+func listen(address, what string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, environment(fmt.Errorf("%s: %w; is another mzd running? choose another address", what, err))
+	}
+	return l, nil
+}
+
+// ignoreClosed is for what its user closes, but only if it comes to be used.
+func ignoreClosed(c func() error) func() error {
+	return func() error {
+		if err := c(); !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	}
+}
+
+func find[T any](list []T, is func(T) bool) (T, bool) {
+	if i := slices.IndexFunc(list, is); i >= 0 {
+		return list[i], true
+	}
+	var zero T
+	return zero, false
+}

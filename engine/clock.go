@@ -1,0 +1,134 @@
+package engine
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// reserveAhead is how far ahead of its use time is reserved on disk. After a crash the engine's time is ahead of the clock by at most
+// that.
+const reserveAhead = 2 * time.Second
+
+// state is what the engine keeps on disk beside its catalog.
+type state struct {
+	Version int               `json:"version"`
+	ID      string            `json:"id"`      // of the environment, for ever
+	Clock   uint64            `json:"clock"`   // no time from here on has been used
+	Sources map[string]extent `json:"sources"` // by object id: what views may have shown of each file
+}
+
+// extent says how much of a file has been read, and tells that file from another or a changed one.
+type extent struct {
+	Offset  int64  `json:"offset"`
+	Lines   int64  `json:"lines"`
+	Head    int    `json:"head"` // length of the beginning that HeadSum is over
+	HeadSum uint32 `json:"head_sum"`
+	Tail    int    `json:"tail"` // length of what lies before Offset that TailSum is over
+	TailSum uint32 `json:"tail_sum"`
+}
+
+const (
+	stateFile   = "engine.json"
+	catalogFile = "catalog.json"
+)
+
+func newID() string {
+	var b [16]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// readJSON reads a file of the data directory; ok is false if there is none.
+func readJSON(dir, name string, into any) (ok bool, err error) {
+	path := filepath.Join(dir, name)
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read engine state: %w", err)
+	}
+	if err := json.Unmarshal(text, into); err != nil {
+		return false, fmt.Errorf("read engine state %s: %w; restore the file, or remove the directory to begin anew", path, err)
+	}
+	return true, nil
+}
+
+// writeJSON replaces a file of the data directory so that after a crash there is the old or the new one.
+func writeJSON(dir, name string, value any) error {
+	text, err := json.MarshalIndent(value, "", "  ")
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, name)
+	f, err := os.CreateTemp(dir, name+".tmp*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	_, err = f.Write(append(text, '\n'))
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err == nil {
+		err = syncDir(dir)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// save records what has been published and reserves time; exact reserves none, for a clean stop.
+func (e *Engine) save(exact bool) error {
+	e.saveMu.Lock()
+	defer e.saveMu.Unlock()
+	e.mu.Lock()
+	s := state{Version: 1, ID: e.id, Clock: e.upper, Sources: map[string]extent{}}
+	for _, o := range e.objects {
+		if o.source == nil {
+			continue
+		}
+		// A source that is still being read again keeps what was recorded: that much must come before anything is shown.
+		if o.source.caughtUp {
+			s.Sources[o.ID] = o.source.extent
+		} else if o.source.recorded.Offset > 0 {
+			s.Sources[o.ID] = o.source.recorded
+		}
+	}
+	e.mu.Unlock()
+	if !exact {
+		s.Clock = max(s.Clock, uint64(time.Now().UnixMilli())) + uint64(reserveAhead.Milliseconds())
+	}
+	if e.opt.DataDir != "" {
+		if err := writeJSON(e.opt.DataDir, stateFile, s); err != nil {
+			return err
+		}
+	}
+	e.mu.Lock()
+	e.reserved = s.Clock
+	e.mu.Unlock()
+	return nil
+}

@@ -1,0 +1,371 @@
+package flow
+
+import (
+	"math"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/cockroachdb/apd/v3"
+	"github.com/valyala/fastjson"
+)
+
+// registry collects functions while the table of builtins is made.
+type registry map[string][]*Func
+
+func (r registry) add(f *Func) { r[f.Name] = append(r[f.Name], f) }
+
+func (r registry) fn1(name string, result, p Type, f func(Datum) (Datum, error)) {
+	r.add(&Func{Name: name, Params: []Type{p}, Result: result, F1: func(_ *Context, a Datum) (Datum, error) { return f(a) }})
+}
+
+func (r registry) fn2(name string, result, p, q Type, f func(a, b Datum) (Datum, error)) {
+	r.add(&Func{Name: name, Params: []Type{p, q}, Result: result,
+		F2: func(_ *Context, a, b Datum) (Datum, error) { return f(a, b) }})
+}
+
+func (r registry) fn3(name string, result Type, params []Type, f func(x []Datum) (Datum, error)) {
+	r.add(&Func{Name: name, Params: params, Result: result, FN: func(_ *Context, x []Datum) (Datum, error) { return f(x) }})
+}
+
+// op adds an operator: a function whose name is written between its arguments.
+func (r registry) op(name string, result, p, q Type, f func(a, b Datum) (Datum, error)) {
+	r.fn2(name, result, p, q, f)
+	r[name][len(r[name])-1].Operator = true
+}
+
+func makeBuiltins() registry {
+	r := registry{}
+	r.comparisons()
+	r.arithmetic()
+	r.rounding()
+	r.texts()
+	r.jsons()
+	r.fn1("not", Bool, Bool, func(a Datum) (Datum, error) { return NewBool(!a.Bool()), nil })
+	r.fn1("to_timestamp", Timestamptz, Float8, func(a Datum) (Datum, error) {
+		us := a.Float() * 1e6
+		if us != us || math.Abs(us) > 9.2e18 {
+			return Null, &EvalError{Code: "22008", Message: "timestamp out of range: " + excerpt(a.String())}
+		}
+		return NewInt(Timestamptz, int64(math.RoundToEven(us))), nil
+	})
+	return r
+}
+
+func (r registry) comparisons() {
+	tests := map[string]func(int) bool{
+		"=":  func(c int) bool { return c == 0 },
+		"<>": func(c int) bool { return c != 0 },
+		"<":  func(c int) bool { return c < 0 },
+		"<=": func(c int) bool { return c <= 0 },
+		">":  func(c int) bool { return c > 0 },
+		">=": func(c int) bool { return c >= 0 },
+	}
+	for name, test := range tests {
+		for t := Bool; t <= Timestamptz; t++ {
+			if t == Jsonb && name != "=" && name != "<>" {
+				continue // jsonb has an order, but not the one its text has
+			}
+			r.op(name, Bool, t, t, func(a, b Datum) (Datum, error) { return NewBool(test(Compare(a, b))), nil })
+		}
+	}
+}
+
+func (r registry) arithmetic() {
+	for _, op := range "+-*/%" {
+		op, name := byte(op), string(op)
+		for _, t := range []Type{Int2, Int4, Int8} {
+			r.op(name, t, t, t, func(a, b Datum) (Datum, error) { return intOp(op, t, a.n, b.n) })
+		}
+		r.op(name, Numeric, Numeric, Numeric, func(a, b Datum) (Datum, error) { return numericOp(op, a, b) })
+		if op == '%' {
+			continue
+		}
+		for _, t := range []Type{Float4, Float8} {
+			r.op(name, t, t, t, func(a, b Datum) (Datum, error) { return floatOp(op, t, a.Float(), b.Float()) })
+		}
+	}
+	r["mod"] = nil
+	for _, f := range r["%"] {
+		r.add(&Func{Name: "mod", Params: f.Params, Result: f.Result, F2: f.F2})
+	}
+	for _, t := range []Type{Int2, Int4, Int8} {
+		r.fn1("-", t, t, func(a Datum) (Datum, error) { return intOp('-', t, 0, a.n) })
+		r.fn1("abs", t, t, func(a Datum) (Datum, error) {
+			if a.n < 0 {
+				return intOp('-', t, 0, a.n)
+			}
+			return a, nil
+		})
+	}
+	for _, t := range []Type{Float4, Float8} {
+		r.fn1("-", t, t, func(a Datum) (Datum, error) { return NewFloat(t, -a.Float()), nil })
+		r.fn1("abs", t, t, func(a Datum) (Datum, error) { return NewFloat(t, math.Abs(a.Float())), nil })
+	}
+	r.fn1("-", Numeric, Numeric, func(a Datum) (Datum, error) { return numericOp('-', NewInt(Numeric, 0), a) })
+	r.fn1("abs", Numeric, Numeric, func(a Datum) (Datum, error) {
+		if Compare(a, NewInt(Numeric, 0)) < 0 {
+			return numericOp('-', NewInt(Numeric, 0), a)
+		}
+		return a, nil
+	})
+}
+
+func intOp(op byte, t Type, a, b int64) (Datum, error) {
+	if op == '/' {
+		if b == 0 {
+			return Null, errDivisionByZero
+		}
+		if b == -1 {
+			return intOp('-', t, 0, a)
+		}
+		return NewInt(t, a/b), nil
+	}
+	v, ok := int64Op(op, a, b)
+	if !ok {
+		if op == '%' {
+			return Null, errDivisionByZero
+		}
+		return Null, outOfRange(t)
+	}
+	return checkedInt(t, v)
+}
+
+func floatOp(op byte, t Type, a, b float64) (Datum, error) {
+	var v float64
+	switch op {
+	case '+':
+		v = a + b
+	case '-':
+		v = a - b
+	case '*':
+		v = a * b
+	case '/':
+		if b == 0 {
+			return Null, errDivisionByZero
+		}
+		v = a / b
+	}
+	return checkedFloat(t, v, finite(a, b))
+}
+
+func (r registry) rounding() {
+	floats := map[string]func(float64) float64{
+		"round": math.RoundToEven, "floor": math.Floor, "ceil": math.Ceil, "ceiling": math.Ceil, "trunc": math.Trunc,
+	}
+	for name, f := range floats {
+		r.fn1(name, Float8, Float8, func(a Datum) (Datum, error) { return NewFloat(Float8, f(a.Float())), nil })
+	}
+	numerics := map[string]apd.Rounder{
+		"round": apd.RoundHalfUp, "floor": apd.RoundFloor, "ceil": apd.RoundCeiling, "ceiling": apd.RoundCeiling, "trunc": apd.RoundDown,
+	}
+	for name, how := range numerics {
+		r.fn1(name, Numeric, Numeric, func(a Datum) (Datum, error) { return roundNumeric(a, 0, how), nil })
+		if name == "round" || name == "trunc" {
+			r.fn2(name, Numeric, Numeric, Int4, func(a, b Datum) (Datum, error) {
+				return roundNumeric(a, int32(max(-maxNumericDigits, min(b.n, 2*maxNumericDigits))), how), nil
+			})
+		}
+	}
+}
+
+func (r registry) texts() {
+	text := func(f func(string) string) func(Datum) (Datum, error) {
+		return func(a Datum) (Datum, error) { return NewText(f(a.s)), nil }
+	}
+	r.fn1("lower", Text, Text, text(strings.ToLower))
+	r.fn1("upper", Text, Text, text(strings.ToUpper))
+	length := func(a Datum) (Datum, error) { return NewInt(Int4, int64(utf8.RuneCountInString(a.s))), nil }
+	r.fn1("length", Int4, Text, length)
+	r.fn1("char_length", Int4, Text, length)
+	r.fn1("octet_length", Int4, Text, func(a Datum) (Datum, error) { return NewInt(Int4, int64(len(a.s))), nil })
+
+	trims := map[string]func(string, string) string{
+		"btrim": strings.Trim, "ltrim": strings.TrimLeft, "rtrim": strings.TrimRight,
+	}
+	for name, f := range trims {
+		r.fn1(name, Text, Text, func(a Datum) (Datum, error) { return NewText(f(a.s, " ")), nil })
+		r.fn2(name, Text, Text, Text, func(a, b Datum) (Datum, error) { return NewText(f(a.s, b.s)), nil })
+	}
+	for _, name := range []string{"substring", "substr"} {
+		r.fn2(name, Text, Text, Int4, func(a, b Datum) (Datum, error) { return substring(a.s, b.n, math.MaxInt32) })
+		r.fn3(name, Text, []Type{Text, Int4, Int4}, func(x []Datum) (Datum, error) { return substring(x[0].s, x[1].n, x[2].n) })
+	}
+	r.fn3("replace", Text, []Type{Text, Text, Text}, func(x []Datum) (Datum, error) {
+		if x[1].s == "" {
+			return x[0], nil
+		}
+		// The longest replacement is bounded by the bytes it may grow to.
+		if grown := len(x[0].s) + strings.Count(x[0].s, x[1].s)*(len(x[2].s)-len(x[1].s)); grown > maxTextBytes {
+			return Null, errTextTooLong
+		}
+		return NewText(strings.ReplaceAll(x[0].s, x[1].s, x[2].s)), nil
+	})
+	r.fn3("split_part", Text, []Type{Text, Text, Int4}, func(x []Datum) (Datum, error) { return splitPart(x[0].s, x[1].s, x[2].n) })
+	r.fn2("strpos", Int4, Text, Text, func(a, b Datum) (Datum, error) {
+		i := strings.Index(a.s, b.s)
+		if i < 0 {
+			return NewInt(Int4, 0), nil
+		}
+		return NewInt(Int4, int64(utf8.RuneCountInString(a.s[:i]))+1), nil
+	})
+	r.fn2("starts_with", Bool, Text, Text, func(a, b Datum) (Datum, error) { return NewBool(strings.HasPrefix(a.s, b.s)), nil })
+	r.op("||", Text, Text, Text, func(a, b Datum) (Datum, error) {
+		if len(a.s)+len(b.s) > maxTextBytes {
+			return Null, errTextTooLong
+		}
+		return NewText(a.s + b.s), nil
+	})
+	r.op("~~", Bool, Text, Text, func(a, b Datum) (Datum, error) { return like(a.s, b.s) })
+	r.op("~~*", Bool, Text, Text, func(a, b Datum) (Datum, error) { return like(strings.ToLower(a.s), strings.ToLower(b.s)) })
+}
+
+// maxTextBytes bounds the text that an expression may make of smaller ones.
+const maxTextBytes = 64 << 20
+
+var errTextTooLong = &EvalError{Code: "54000", Message: "text longer than 64 MiB"}
+
+// substring counts in characters from 1; a start before the text shortens the length, as the standard has it.
+func substring(s string, from, n int64) (Datum, error) {
+	if n < 0 {
+		return Null, &EvalError{Code: "22011", Message: "negative substring length not allowed"}
+	}
+	end := from + n
+	from = max(from, 1)
+	if end <= from {
+		return NewText(""), nil
+	}
+	start, stop, at := len(s), len(s), int64(1)
+	for i := range s {
+		if at == from {
+			start = i
+		}
+		if at == end {
+			stop = i
+			break
+		}
+		at++
+	}
+	return NewText(s[start:stop]), nil
+}
+
+func splitPart(s, sep string, n int64) (Datum, error) {
+	if n == 0 {
+		return Null, &EvalError{Code: "22023", Message: "field position must not be zero"}
+	}
+	parts := []string{s}
+	if sep != "" {
+		parts = strings.Split(s, sep)
+	}
+	if n < 0 {
+		n += int64(len(parts)) + 1
+	}
+	if n < 1 || n > int64(len(parts)) {
+		return NewText(""), nil
+	}
+	return NewText(parts[n-1]), nil
+}
+
+// like matches a LIKE pattern: % is any text, _ any character, \ takes the next one literally. It backtracks to the last % only,
+// so its cost is at most the product of the lengths.
+func like(s, pattern string) (Datum, error) {
+	if strings.HasSuffix(pattern, `\`) && (len(pattern)-len(strings.TrimRight(pattern, `\`)))%2 == 1 {
+		return Null, &EvalError{Code: "22025", Message: "LIKE pattern must not end with escape character"}
+	}
+	i, j := 0, 0
+	star, mark := -1, 0
+	for i < len(s) {
+		if j < len(pattern) && pattern[j] == '%' {
+			star, mark = j, i
+			j++
+			continue
+		}
+		if j < len(pattern) {
+			_, size := utf8.DecodeRuneInString(s[i:])
+			if pattern[j] == '_' {
+				i, j = i+size, j+1
+				continue
+			}
+			k := j
+			if pattern[k] == '\\' {
+				k++
+			}
+			if strings.HasPrefix(pattern[k:], s[i:i+size]) {
+				i, j = i+size, k+size
+				continue
+			}
+		}
+		if star < 0 {
+			return NewBool(false), nil
+		}
+		_, size := utf8.DecodeRuneInString(s[mark:])
+		mark += size
+		i, j = mark, star+1
+	}
+	return NewBool(strings.Trim(pattern[j:], "%") == ""), nil
+}
+
+// jsons adds what reads jsonb with arguments that are no constants; constant paths become [ReadJSON].
+func (r registry) jsons() {
+	read := func(name string, result, key Type, text bool, step func(Datum) JSONStep) {
+		r.add(&Func{Name: name, Params: []Type{Jsonb, key}, Result: result, Operator: true,
+			F2: func(c *Context, a, b Datum) (Datum, error) {
+				v, err := c.parse(a.s)
+				if err != nil {
+					return Null, err
+				}
+				if v = step(b).get(v); v == nil {
+					return Null, nil
+				}
+				if text {
+					return jsonText(c, v)
+				}
+				return jsonDatum(c, v)
+			}})
+	}
+	byKey := func(d Datum) JSONStep { return JSONStep{Key: d.s} }
+	byIndex := func(d Datum) JSONStep { return JSONStep{Index: int(d.n), Kind: ByIndex} }
+	read("->", Jsonb, Text, false, byKey)
+	read("->>", Text, Text, true, byKey)
+	read("->", Jsonb, Int4, false, byIndex)
+	read("->>", Text, Int4, true, byIndex)
+
+	r.add(&Func{Name: "@>", Params: []Type{Jsonb, Jsonb}, Result: Bool, Operator: true,
+		F2: func(c *Context, a, b Datum) (Datum, error) {
+			x, err := c.parse(a.s)
+			if err != nil {
+				return Null, err
+			}
+			y, err := c.parse(b.s)
+			if err != nil {
+				return Null, err
+			}
+			return NewBool(jsonContains(x, y, true)), nil
+		}})
+	r.add(&Func{Name: "?", Params: []Type{Jsonb, Text}, Result: Bool, Operator: true,
+		F2: func(c *Context, a, b Datum) (Datum, error) {
+			v, err := c.parse(a.s)
+			return NewBool(err == nil && jsonHasKey(v, b.s)), err
+		}})
+	r.add(&Func{Name: "jsonb_typeof", Params: []Type{Jsonb}, Result: Text, F1: func(c *Context, a Datum) (Datum, error) {
+		v, err := c.parse(a.s)
+		if err != nil {
+			return Null, err
+		}
+		t := v.Type()
+		if t == fastjson.TypeTrue || t == fastjson.TypeFalse {
+			return NewText("boolean"), nil
+		}
+		return NewText(t.String()), nil
+	}})
+	r.add(&Func{Name: "jsonb_array_length", Params: []Type{Jsonb}, Result: Int4, F1: func(c *Context, a Datum) (Datum, error) {
+		v, err := c.parse(a.s)
+		if err != nil {
+			return Null, err
+		}
+		x, err := v.Array()
+		if err != nil {
+			return Null, &EvalError{Code: "22023", Message: "cannot get array length of a non-array"}
+		}
+		return NewInt(Int4, int64(len(x))), nil
+	}})
+}

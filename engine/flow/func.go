@@ -1,0 +1,179 @@
+package flow
+
+import "slices"
+
+// Func is a strict scalar function or operator with fixed parameter types. Exactly one of F1, F2 and FN is set.
+type Func struct {
+	Name     string
+	Params   []Type
+	Result   Type
+	Operator bool
+	Cast     bool
+	F1       func(*Context, Datum) (Datum, error)
+	F2       func(*Context, Datum, Datum) (Datum, error)
+	FN       func(*Context, []Datum) (Datum, error)
+}
+
+// builtins are the functions and operators by name; they are made once and never change.
+var builtins = makeBuiltins()
+
+// casts are the explicit casts by source and target type; they are made once and never change.
+var casts = makeCasts()
+
+// Known tells whether any function or operator has the name.
+func Known(name string) bool { return len(builtins[name]) > 0 }
+
+// Resolve finds the function of a name for arguments of these types: the one that needs the cheapest implicit casts. An Unknown
+// argument takes any type, and by preference that of its neighbour. It returns nil if no function fits.
+func Resolve(name string, args []Type) *Func {
+	if len(args) == 2 { // a quoted literal beside a typed value is of that value's type
+		same := slices.Clone(args)
+		if same[0] == Unknown {
+			same[0] = same[1]
+		} else if same[1] == Unknown {
+			same[1] = same[0]
+		}
+		if f := cheapest(name, same); f != nil {
+			return f
+		}
+	}
+	return cheapest(name, args)
+}
+
+func cheapest(name string, args []Type) *Func {
+	var best *Func
+	bestCost := 0
+	for _, f := range builtins[name] {
+		if len(f.Params) != len(args) {
+			continue
+		}
+		cost := 0
+		for i, p := range f.Params {
+			c := ImplicitCost(args[i], p)
+			if c < 0 {
+				cost = -1
+				break
+			}
+			cost += c
+		}
+		if cost >= 0 && (best == nil || cost < bestCost) {
+			best, bestCost = f, cost
+		}
+	}
+	return best
+}
+
+// ImplicitCost ranks the casts that SQL makes unasked: 0 for the same type, -1 where there is none.
+func ImplicitCost(from, to Type) int {
+	if from == StreamTime {
+		from = Numeric
+	}
+	switch {
+	case from == to:
+		return 0
+	case from == Unknown && to == Text:
+		return 1
+	case from == Unknown:
+		return 2
+	case from.IsNumber() && to == Float4: // integers and numerics meet a real in double precision
+		return -1
+	case from.IsNumber() && to.IsNumber() && rank(from) < rank(to):
+		return 10 * (rank(to) - rank(from))
+	case from == Date && (to == Timestamp || to == Timestamptz), from == Timestamp && to == Timestamptz:
+		return 10 * int(to-from)
+	}
+	return -1
+}
+
+// rank orders the number types by which promotes to which.
+func rank(t Type) int {
+	switch t {
+	case Numeric:
+		return 4
+	case Float4:
+		return 5
+	case Float8:
+		return 6
+	}
+	return int(t-Int2) + 1
+}
+
+// Common is the type that values of two types meet in, for CASE, COALESCE, IN and UNION.
+func Common(a, b Type) (Type, bool) {
+	switch {
+	case a == b:
+		return a, true
+	case a == Unknown:
+		return b, true
+	case b == Unknown:
+		return a, true
+	case ImplicitCost(a, b) >= 0:
+		return b, true
+	case ImplicitCost(b, a) >= 0:
+		return a, true
+	case a.IsNumber() && b.IsNumber():
+		return Float8, true
+	}
+	return Unknown, false
+}
+
+// CastTo is the expression cast to a type, and false if there is no such cast. A constant is cast at once, unless that is an
+// error, which belongs to the rows that meet it.
+func CastTo(e Expr, t Type) (Expr, bool) {
+	from := e.Type()
+	if from == t || from == StreamTime && t == Numeric {
+		return e, true
+	}
+	if c, ok := e.(*Const); ok && c.D.IsNull() {
+		return &Const{T: t}, true
+	}
+	if from == Unknown {
+		from = Text
+		if t == Text {
+			return retype(e, t), true
+		}
+	}
+	switch {
+	case t == Jsonb && from == Text:
+		return &ReadJSON{X: e, T: Jsonb}, true
+	case from == Jsonb && castableJSON(t):
+		if r, ok := e.(*ReadJSON); ok {
+			return &ReadJSON{X: r.X, Path: r.Path, T: t}, true
+		}
+		return &ReadJSON{X: e, T: t}, true
+	}
+	f := casts[[2]Type{from, t}]
+	if f == nil {
+		return nil, false
+	}
+	return Fold(&Call{f, []Expr{e}}), true
+}
+
+func castableJSON(t Type) bool { return t == Text || t == Bool || t.IsNumber() }
+
+func retype(e Expr, t Type) Expr {
+	switch e := e.(type) {
+	case *Const:
+		return &Const{e.D, t}
+	case *Col:
+		return &Col{e.Index, t, e.Name}
+	}
+	return e
+}
+
+// Fold evaluates an expression without columns now, unless that is an error.
+func Fold(e Expr) Expr {
+	for _, a := range e.Args() {
+		if _, ok := a.(*Const); !ok {
+			return e
+		}
+	}
+	if len(e.Args()) == 0 {
+		return e
+	}
+	d, err := e.Eval(&Context{}, nil)
+	if err != nil {
+		return e
+	}
+	return &Const{d, e.Type()}
+}

@@ -1,0 +1,307 @@
+package flow
+
+import (
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/cockroachdb/apd/v3"
+)
+
+// intRange returns the bounds of an integer type.
+func intRange(t Type) (lo, hi int64) {
+	switch t {
+	case Int2:
+		return math.MinInt16, math.MaxInt16
+	case Int4:
+		return math.MinInt32, math.MaxInt32
+	}
+	return math.MinInt64, math.MaxInt64
+}
+
+func checkedInt(t Type, v int64) (Datum, error) {
+	if lo, hi := intRange(t); v < lo || v > hi {
+		return Null, outOfRange(t)
+	}
+	return NewInt(t, v), nil
+}
+
+func parseInt(text string, t Type) (Datum, error) {
+	v, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+	if err != nil {
+		if e, ok := err.(*strconv.NumError); ok && e.Err == strconv.ErrRange {
+			return Null, &EvalError{Code: "22003", Message: "value " + excerpt(text) + " is out of range for type " + t.SQL()}
+		}
+		return Null, invalidInput(t, text)
+	}
+	return checkedInt(t, v)
+}
+
+func parseFloat(text string, t Type) (Datum, error) {
+	bits := 64
+	if t == Float4 {
+		bits = 32
+	}
+	s := strings.TrimSpace(text)
+	if strings.ContainsAny(s, "xX_pP") { // Go's own notations
+		return Null, invalidInput(t, text)
+	}
+	v, err := strconv.ParseFloat(s, bits)
+	if err != nil {
+		if e, ok := err.(*strconv.NumError); ok && e.Err == strconv.ErrRange {
+			return Null, &EvalError{Code: "22003", Message: excerpt(text) + " is out of range for type " + t.SQL()}
+		}
+		return Null, invalidInput(t, text)
+	}
+	return NewFloat(t, v), nil
+}
+
+func floatToInt(f float64, t Type) (Datum, error) {
+	f = math.RoundToEven(f)
+	lo, hi := intRange(t)
+	if f != f || f < float64(lo) || f > float64(hi) || t == Int8 && f >= -float64(math.MinInt64) {
+		return Null, outOfRange(t)
+	}
+	return NewInt(t, int64(f)), nil
+}
+
+// checkedFloat reports an overflow of an operation on finite numbers.
+func checkedFloat(t Type, v float64, finite bool) (Datum, error) {
+	if t == Float4 {
+		v = float64(float32(v))
+	}
+	if finite && math.IsInf(v, 0) {
+		return Null, &EvalError{Code: "22003", Message: "value out of range: overflow"}
+	}
+	return NewFloat(t, v), nil
+}
+
+func finite(x ...float64) bool {
+	for _, v := range x {
+		if math.IsInf(v, 0) || v != v {
+			return false
+		}
+	}
+	return true
+}
+
+// floatToNumeric keeps 15 significant digits of a double precision and 6 of a real, as PostgreSQL does.
+func floatToNumeric(d Datum) (Datum, error) {
+	digits := 15
+	if d.t == Float4 {
+		digits = 6
+	}
+	f := d.Float()
+	switch {
+	case f != f:
+		return NewDecimal(&apd.Decimal{Form: apd.NaN}), nil
+	case math.IsInf(f, 0):
+		return NewDecimal(&apd.Decimal{Form: apd.Infinite, Negative: f < 0}), nil
+	}
+	return parseNumeric(strconv.FormatFloat(f, 'e', digits-1, 64))
+}
+
+// exact is apd without rounding.
+var exact = apd.Context{MaxExponent: apd.MaxExponent, MinExponent: apd.MinExponent, Rounding: apd.RoundHalfUp}
+
+// roundNumeric rounds half away from zero to a number of digits after the point, which may be negative.
+func roundNumeric(d Datum, scale int32, how apd.Rounder) Datum {
+	if d.numClass() != 0 {
+		return d
+	}
+	x := d.Decimal()
+	if -x.Exponent <= scale {
+		return d
+	}
+	c := exact
+	c.Precision = uint32(x.NumDigits()) + 2
+	c.Rounding = how
+	var r apd.Decimal
+	if x.NumDigits()+int64(x.Exponent)+int64(scale) < 0 {
+		// Less than a tenth of the unit rounds like any other small fraction, whatever its size.
+		x = &apd.Decimal{Negative: x.Negative, Exponent: -scale - 1}
+		x.Coeff.SetInt64(1)
+	}
+	if _, err := c.Quantize(&r, x, -scale); err != nil {
+		return d
+	}
+	return NewDecimal(&r)
+}
+
+func numericToInt(d Datum, t Type) (Datum, error) {
+	r := roundNumeric(d, 0, apd.RoundHalfUp)
+	if r.s != "" {
+		if c := d.numClass(); c != 0 {
+			word := "infinity"
+			if c == 2 {
+				word = "NaN"
+			}
+			return Null, &EvalError{Code: "0A000", Message: "cannot convert " + word + " to " + t.SQL()}
+		}
+		return Null, outOfRange(t)
+	}
+	return checkedInt(t, r.n)
+}
+
+func numericToFloat(d Datum, t Type) (Datum, error) {
+	if d.s == "" {
+		return checkedFloat(t, float64(d.n), true)
+	}
+	return parseFloat(d.s, t)
+}
+
+// numericOp applies one of + - * / % to two numerics.
+func numericOp(op byte, a, b Datum) (Datum, error) {
+	if a.s == "" && b.s == "" {
+		if v, ok := int64Op(op, a.n, b.n); ok {
+			return NewInt(Numeric, v), nil
+		}
+	}
+	x, y := a.Decimal(), b.Decimal()
+	if x.Form == apd.NaN || y.Form == apd.NaN {
+		return NewDecimal(&apd.Decimal{Form: apd.NaN}), nil
+	}
+	if (op == '/' || op == '%') && y.IsZero() {
+		return Null, errDivisionByZero
+	}
+	if x.Form == apd.Infinite || y.Form == apd.Infinite {
+		return infiniteOp(op, x, y)
+	}
+	var r apd.Decimal
+	var err error
+	switch op {
+	case '+':
+		_, err = exact.Add(&r, x, y)
+	case '-':
+		_, err = exact.Sub(&r, x, y)
+	case '*':
+		_, err = exact.Mul(&r, x, y)
+	case '/':
+		return divide(x, y)
+	case '%':
+		c := exact
+		c.Precision = 4 * maxNumericDigits
+		_, err = c.Rem(&r, x, y)
+	}
+	if err != nil {
+		return Null, errNumericOverflow
+	}
+	return checkedDecimal(&r)
+}
+
+// infiniteOp follows the rules of IEEE 754 for numerics of which one is infinite, as PostgreSQL does.
+func infiniteOp(op byte, x, y *apd.Decimal) (Datum, error) {
+	value := func(d *apd.Decimal) float64 {
+		if d.Form == apd.Infinite {
+			return math.Inf(1 - 2*b2i(d.Negative))
+		}
+		return float64(d.Sign())
+	}
+	a, b := value(x), value(y)
+	var r float64
+	switch op {
+	case '+':
+		r = a + b
+	case '-':
+		r = a - b
+	case '*':
+		r = a * b
+	case '/':
+		r = a / b
+	case '%':
+		if r = math.Mod(a, b); y.Form == apd.Infinite && x.Form != apd.Infinite {
+			return NewDecimal(x), nil
+		}
+	}
+	return floatToNumeric(NewFloat(Float8, r))
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// int64Op computes in 64 bits where the result is a whole number that fits.
+func int64Op(op byte, a, b int64) (int64, bool) {
+	switch op {
+	case '+':
+		v := a + b
+		return v, (v > a) == (b > 0)
+	case '-':
+		v := a - b
+		return v, (v < a) == (b > 0)
+	case '*':
+		if a == 0 || b == 0 {
+			return 0, true
+		}
+		v := a * b
+		return v, v/b == a && !(a == -1 && b == math.MinInt64) && !(b == -1 && a == math.MinInt64)
+	case '%':
+		if b == 0 || b == -1 {
+			return 0, b != 0
+		}
+		return a % b, true
+	case '/':
+		if b == 0 || b == -1 || a%b != 0 {
+			return 0, false
+		}
+		return a / b, true
+	}
+	return 0, false
+}
+
+// divide keeps as many digits as PostgreSQL: at least 16 significant ones, counted in its groups of four.
+func divide(x, y *apd.Decimal) (Datum, error) {
+	if x.IsZero() {
+		return NewInt(Numeric, 0), nil
+	}
+	wx, fx := leadingGroup(x)
+	wy, fy := leadingGroup(y)
+	weight := wx - wy
+	if fx <= fy {
+		weight--
+	}
+	scale := max(16-weight*4, -int(x.Exponent), -int(y.Exponent), 0)
+	scale = min(scale, 1000)
+	c := exact
+	c.Rounding = apd.RoundDown
+	digits := x.NumDigits() + int64(x.Exponent) - y.NumDigits() - int64(y.Exponent) + int64(scale) + 3
+	c.Precision = uint32(max(digits, 3))
+	var q, back apd.Decimal
+	if _, err := c.Quo(&q, x, y); err != nil {
+		return Null, errNumericOverflow
+	}
+	// The quotient is cut, not rounded; a sticky digit below it keeps a tie from looking exact.
+	if _, err := exact.Mul(&back, &q, y); err == nil && back.Cmp(x) != 0 {
+		var ten apd.Decimal
+		ten.SetInt64(10)
+		q.Coeff.Mul(&q.Coeff, &ten.Coeff)
+		q.Exponent--
+		var one apd.Decimal
+		one.SetInt64(1)
+		q.Coeff.Add(&q.Coeff, &one.Coeff)
+	}
+	d, err := checkedDecimal(&q)
+	if err != nil {
+		return Null, err
+	}
+	return roundNumeric(d, int32(scale), apd.RoundHalfUp), nil
+}
+
+// leadingGroup returns the weight of the first group of four digits as PostgreSQL stores a numeric, and its value.
+func leadingGroup(d *apd.Decimal) (weight, group int) {
+	digits := d.Coeff.String()
+	point := len(digits) + int(d.Exponent) // digits before the point
+	weight = (point+3)/4 - 1
+	if point <= 0 {
+		weight = -(-point)/4 - 1
+	}
+	lead := point - weight*4 // how many digits the first group has, 1 to 4
+	for len(digits) < lead {
+		digits += "0"
+	}
+	group, _ = strconv.Atoi(digits[:lead])
+	return weight, group
+}

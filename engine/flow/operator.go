@@ -1,0 +1,182 @@
+package flow
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Operator turns the changes of its inputs into the change of its output. Operators form a tree; each keeps what it needs to
+// answer for the next change alone. An operator belongs to one goroutine at a time.
+type Operator interface {
+	// Step takes one step and returns the change. The first step is taken even if nothing has come in: what is there from the
+	// beginning (a constant, the count of nothing) comes out of it.
+	Step(*Step) Delta
+	// Inputs are the operators below.
+	Inputs() []Operator
+	// String describes the operator in a line of EXPLAIN.
+	String() string
+}
+
+// Step is what one step of a dataflow works on.
+type Step struct {
+	Inputs  []Delta // by slot
+	Context *Context
+}
+
+// Dataflow is a compiled query: a tree of operators and the slots that its inputs come in by.
+type Dataflow struct {
+	Root  Operator
+	Slots []Slot
+}
+
+// Slot is an input of a dataflow: an object of the catalog, and what is to be done with each of its rows before it comes in.
+// The work of a slot needs no state, so that it may run elsewhere: where a source is decoded, on many goroutines.
+type Slot struct {
+	Object string // the object's id
+	Map    *Map
+}
+
+// Step takes a step with the changes of the inputs, one for each slot. The result may contain a row several times.
+func (d *Dataflow) Step(c *Context, inputs []Delta) Delta {
+	return d.Root.Step(&Step{Inputs: inputs, Context: c})
+}
+
+// Explain writes the tree of operators, one a line, inputs indented below.
+func (d *Dataflow) Explain() []string {
+	var lines []string
+	var walk func(o Operator, depth int)
+	walk = func(o Operator, depth int) {
+		for i, line := range strings.Split(o.String(), "\n") {
+			lines = append(lines, strings.Repeat("  ", depth+i)+line)
+		}
+		for _, in := range o.Inputs() {
+			walk(in, depth+1)
+		}
+	}
+	walk(d.Root, 0)
+	return lines
+}
+
+// Map filters rows and computes new ones from them. It keeps nothing.
+type Map struct {
+	Filters []Expr // all must be true
+	Exprs   []Expr // the columns of the output
+}
+
+// Apply adds what becomes of one row to out.
+func (m *Map) Apply(c *Context, row Row, diff int64, out *Delta) {
+	for _, f := range m.Filters {
+		d, err := f.Eval(c, row)
+		if err != nil {
+			out.fail(err.Error(), diff)
+			return
+		}
+		if d.IsNull() || !d.Bool() {
+			return
+		}
+	}
+	var r Row
+	if len(m.Exprs) > 0 {
+		r = make(Row, len(m.Exprs))
+		for i, e := range m.Exprs {
+			d, err := e.Eval(c, row)
+			if err != nil {
+				out.fail(err.Error(), diff)
+				return
+			}
+			r[i] = d
+		}
+	}
+	out.add(r, diff)
+}
+
+func (m *Map) String() string {
+	s := "Map " + list(m.Exprs)
+	if len(m.Filters) > 0 {
+		s += " WHERE " + strings.Trim(list(m.Filters), "()")
+	}
+	return s
+}
+
+// Input is a slot's place in the tree.
+type Input struct {
+	Slot int
+	Name string
+	Map  *Map // what the slot does, for EXPLAIN
+}
+
+// Step implements [Operator].
+func (o *Input) Step(s *Step) Delta { return s.Inputs[o.Slot] }
+
+// Inputs implements [Operator].
+func (o *Input) Inputs() []Operator { return nil }
+
+func (o *Input) String() string { return o.Map.String() + "\nInput " + o.Name }
+
+// Project is a [Map] above an operator.
+type Project struct {
+	In  Operator
+	Map *Map
+	out Delta
+}
+
+// Step implements [Operator].
+func (o *Project) Step(s *Step) Delta {
+	in := o.In.Step(s)
+	o.out.reset()
+	o.out.Errors = append(o.out.Errors, in.Errors...)
+	for _, u := range in.Rows {
+		o.Map.Apply(s.Context, u.Row, u.Diff, &o.out)
+	}
+	return o.out
+}
+
+// Inputs implements [Operator].
+func (o *Project) Inputs() []Operator { return []Operator{o.In} }
+
+func (o *Project) String() string { return o.Map.String() }
+
+// Values is a constant: rows of expressions without columns.
+type Values struct {
+	Rows [][]Expr
+	done bool
+}
+
+// Step implements [Operator].
+func (o *Values) Step(s *Step) Delta {
+	var out Delta
+	if o.done {
+		return out
+	}
+	o.done = true
+	for _, exprs := range o.Rows {
+		m := Map{Exprs: exprs}
+		m.Apply(s.Context, nil, 1, &out)
+	}
+	return out
+}
+
+// Inputs implements [Operator].
+func (o *Values) Inputs() []Operator { return nil }
+
+func (o *Values) String() string { return fmt.Sprintf("Constant (%d rows)", len(o.Rows)) }
+
+// Union is the sum of its inputs, as UNION ALL has it.
+type Union struct {
+	In  []Operator
+	out Delta
+}
+
+// Step implements [Operator].
+func (o *Union) Step(s *Step) Delta {
+	o.out.reset()
+	for _, in := range o.In {
+		o.out.Append(in.Step(s))
+	}
+	return o.out
+}
+
+// Inputs implements [Operator].
+func (o *Union) Inputs() []Operator { return o.In }
+
+func (o *Union) String() string { return "Union All" }

@@ -1,0 +1,210 @@
+package plan
+
+import (
+	"slices"
+
+	"github.com/mzdio/mzd/engine/flow"
+)
+
+// build makes the operators that compute exprs over the rows of a relation.
+func build(r rel, exprs []flow.Expr) *flow.Dataflow {
+	b := &builder{}
+	root := b.build(r, nil, exprs)
+	return &flow.Dataflow{Root: root, Slots: b.slots}
+}
+
+type builder struct{ slots []flow.Slot }
+
+// build makes an operator whose output is exprs, computed over the rows of r that pass the filters. Passing down what is wanted is
+// the whole optimisation: each relation computes only that, and asks its own inputs only for what it needs for it.
+func (b *builder) build(r rel, filters, exprs []flow.Expr) flow.Operator {
+	switch r := r.(type) {
+	case *get:
+		m := &flow.Map{Filters: filters, Exprs: exprs}
+		b.slots = append(b.slots, flow.Slot{Object: r.object.ID, Map: m})
+		return &flow.Input{Slot: len(b.slots) - 1, Name: r.object.Name, Map: m}
+	case *mapped:
+		if !small(r.exprs, filters, exprs) {
+			return project(b.build(r.in, r.filters, r.exprs), filters, exprs)
+		}
+		into := func(c *flow.Col) flow.Expr { return r.exprs[c.Index] }
+		return b.build(r.in, append(slices.Clip(r.filters), substitute(filters, into)...), substitute(exprs, into))
+	case *constant:
+		return project(&flow.Values{Rows: r.rows}, filters, exprs)
+	case *union:
+		o := &flow.Union{}
+		for _, in := range r.in {
+			o.In = append(o.In, b.build(in, filters, exprs))
+		}
+		return o
+	case *setOp:
+		o := &flow.Set{Kind: r.kind}
+		for _, in := range r.in {
+			o.In = append(o.In, b.build(in, nil, identity(in)))
+		}
+		return project(o, filters, exprs)
+	case *topK:
+		// All columns stay, because ties are broken by the whole row.
+		o := &flow.TopK{In: b.build(r.in, nil, identity(r.in)), Group: r.group, Order: r.order, Limit: r.limit, Offset: r.offset}
+		return project(o, filters, exprs)
+	case *reduced:
+		return b.reduce(r, filters, exprs)
+	}
+	return b.join(r.(*joined), filters, exprs)
+}
+
+// small tells whether substituting expressions into others keeps them small.
+func small(into []flow.Expr, lists ...[]flow.Expr) bool {
+	sizes := make([]int, len(into))
+	for i, e := range into {
+		sizes[i] = flow.Size(e)
+	}
+	n := 0
+	for _, list := range lists {
+		for _, e := range list {
+			flow.Walk(e, func(e flow.Expr) {
+				n++
+				if c, ok := e.(*flow.Col); ok {
+					n += sizes[c.Index]
+				}
+			})
+		}
+	}
+	return n <= maxExprSize
+}
+
+func substitute(list []flow.Expr, f func(*flow.Col) flow.Expr) []flow.Expr {
+	out := make([]flow.Expr, len(list))
+	for i, e := range list {
+		out[i] = flow.Substitute(e, f)
+	}
+	return out
+}
+
+// project puts a Map above an operator unless it would do nothing.
+func project(o flow.Operator, filters, exprs []flow.Expr) flow.Operator {
+	if len(filters) == 0 && isIdentity(exprs, width(o)) {
+		return o
+	}
+	return &flow.Project{In: o, Map: &flow.Map{Filters: filters, Exprs: exprs}}
+}
+
+func isIdentity(exprs []flow.Expr, width int) bool {
+	for i, e := range exprs {
+		if c, ok := e.(*flow.Col); !ok || c.Index != i {
+			return false
+		}
+	}
+	return len(exprs) == width
+}
+
+// width is the number of columns of an operator's output.
+func width(o flow.Operator) int {
+	switch o := o.(type) {
+	case *flow.Input:
+		return len(o.Map.Exprs)
+	case *flow.Project:
+		return len(o.Map.Exprs)
+	case *flow.Values:
+		return len(o.Rows[0])
+	case *flow.Reduce:
+		return o.Keys + len(o.Aggregates)
+	case *flow.Join:
+		return width(o.Left) - o.Keys + o.RightWidth
+	}
+	return width(o.Inputs()[0])
+}
+
+// needed lists the columns that expressions read, in order.
+func needed(lists ...[]flow.Expr) []int {
+	var out []int
+	for _, list := range lists {
+		for _, e := range list {
+			flow.Walk(e, func(e flow.Expr) {
+				if c, ok := e.(*flow.Col); ok && !slices.Contains(out, c.Index) {
+					out = append(out, c.Index)
+				}
+			})
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// renumber makes column references point to where the columns have gone.
+func renumber(list []flow.Expr, where map[int]int) []flow.Expr {
+	return substitute(list, func(c *flow.Col) flow.Expr { return &flow.Col{Index: where[c.Index], T: c.T, Name: c.Name} })
+}
+
+// reduce builds a grouping with only the aggregates that are wanted.
+func (b *builder) reduce(r *reduced, filters, exprs []flow.Expr) flow.Operator {
+	input := slices.Clone(r.keys)
+	o := &flow.Reduce{Keys: len(r.keys)}
+	where := map[int]int{}
+	for i := range r.keys {
+		where[i] = i
+	}
+	add := func(e flow.Expr) int {
+		if e == nil {
+			return -1
+		}
+		for i, x := range input[len(r.keys):] {
+			if x.String() == e.String() {
+				return len(r.keys) + i
+			}
+		}
+		input = append(input, e)
+		return len(input) - 1
+	}
+	for _, c := range needed(filters, exprs) {
+		if c < len(r.keys) {
+			continue
+		}
+		a := r.aggs[c-len(r.keys)]
+		agg := flow.Aggregate{Func: a.fn, Arg: add(a.arg), Filter: add(a.filter), Distinct: a.distinct}
+		if a.arg != nil {
+			agg.In = a.arg.Type()
+		}
+		where[c] = len(r.keys) + len(o.Aggregates)
+		o.Aggregates = append(o.Aggregates, agg)
+	}
+	o.In = b.build(r.in, nil, input)
+	return project(o, renumber(filters, where), renumber(exprs, where))
+}
+
+// join builds a join of what is needed of either side. A filter that reads one side only moves to that side, unless it is the side
+// that an outer join pads.
+func (b *builder) join(r *joined, filters, exprs []flow.Expr) flow.Operator {
+	split := len(r.left.columns())
+	var leftFilters, rightFilters, rest []flow.Expr
+	for _, f := range filters {
+		cols := needed([]flow.Expr{f})
+		switch {
+		case len(cols) > 0 && cols[len(cols)-1] < split:
+			leftFilters = append(leftFilters, f)
+		case len(cols) > 0 && cols[0] >= split && !r.outer:
+			rightFilters = append(rightFilters, flow.Substitute(f, func(c *flow.Col) flow.Expr {
+				return &flow.Col{Index: c.Index - split, T: c.T, Name: c.Name}
+			}))
+		default:
+			rest = append(rest, f)
+		}
+	}
+	left, right := slices.Clone(r.leftKey), slices.Clone(r.rightKey)
+	lc, rc := r.left.columns(), r.right.columns()
+	where := map[int]int{}
+	cols := needed(rest, exprs)
+	for i, c := range cols {
+		where[c] = i
+		if c < split {
+			left = append(left, &flow.Col{Index: c, T: lc[c].Type, Name: lc[c].Name})
+		} else {
+			right = append(right, &flow.Col{Index: c - split, T: rc[c-split].Type, Name: rc[c-split].Name})
+		}
+	}
+	o := &flow.Join{
+		Left: b.build(r.left, leftFilters, left), Right: b.build(r.right, rightFilters, right),
+		Keys: len(r.leftKey), Outer: r.outer, RightWidth: len(right) - len(r.rightKey),
+	}
+	return project(o, renumber(rest, where), renumber(exprs, where))
+}

@@ -1,0 +1,424 @@
+package plan
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/mzdio/mzd/engine/flow"
+	"github.com/mzdio/mzd/engine/sql"
+)
+
+var aggregates = map[string]flow.AggregateFunc{
+	"count": flow.Count, "sum": flow.Sum, "avg": flow.Avg, "min": flow.Min, "max": flow.Max,
+	"bool_and": flow.BoolAnd, "every": flow.BoolAnd, "bool_or": flow.BoolOr,
+}
+
+// elsewhere are functions of Materialize that the engine knows by name only.
+var elsewhere = map[string]string{
+	"now": "the views here have no clock; put the time into the event", "current_timestamp": "the views here have no clock; put the time into the event",
+	"mz_now": "temporal filters", "mz_logical_timestamp": "temporal filters", "string_agg": "", "array_agg": "", "jsonb_agg": "", "list_agg": "",
+	"jsonb_build_object": "", "jsonb_build_array": "", "date_trunc": "", "extract": "", "date_part": "", "stddev": "", "variance": "",
+	"row_number": "", "rank": "", "lag": "", "lead": "", "generate_series": "", "unnest": "", "jsonb_array_elements": "", "regexp_match": "",
+	"greatest": "", "least": "", "concat": "", "to_char": "", "jsonb_agg_object": "",
+}
+
+// hasAggregate tells whether an expression contains an aggregate.
+func hasAggregate(e sql.Expr) bool {
+	found := false
+	walk(e, func(e sql.Expr) {
+		if c, ok := e.(*sql.Call); ok {
+			_, isAggregate := aggregates[c.Name]
+			found = found || isAggregate
+		}
+	})
+	return found
+}
+
+func walk(e sql.Expr, f func(sql.Expr)) {
+	if e == nil {
+		return
+	}
+	f(e)
+	for _, x := range children(e) {
+		walk(x, f)
+	}
+}
+
+func children(e sql.Expr) []sql.Expr {
+	switch e := e.(type) {
+	case *sql.Unary:
+		return []sql.Expr{e.X}
+	case *sql.Binary:
+		return []sql.Expr{e.L, e.R}
+	case *sql.Cast:
+		return []sql.Expr{e.X}
+	case *sql.Call:
+		return append(e.Args[:len(e.Args):len(e.Args)], e.Filter)
+	case *sql.Case:
+		out := []sql.Expr{e.Operand, e.Else}
+		for _, w := range e.When {
+			out = append(out, w.Cond, w.Result)
+		}
+		return out
+	case *sql.In:
+		return append([]sql.Expr{e.X}, e.List...)
+	case *sql.Between:
+		return []sql.Expr{e.X, e.Low, e.High}
+	case *sql.Is:
+		return []sql.Expr{e.X}
+	case *sql.DistinctFrom:
+		return []sql.Expr{e.L, e.R}
+	}
+	return nil
+}
+
+// boolean plans a condition.
+func (b *planner) boolean(e sql.Expr, s *scope) flow.Expr {
+	return b.coerceBool(b.expr(e, s), e.Pos())
+}
+
+func (b *planner) coerceBool(x flow.Expr, pos int) flow.Expr {
+	if x.Type() == flow.Unknown {
+		x, _ = flow.CastTo(x, flow.Bool)
+	}
+	if x.Type() != flow.Bool {
+		b.fail(pos, "42804", "condition must be type boolean, not type %s", x.Type().SQL())
+	}
+	return x
+}
+
+// expr plans an expression. Above a GROUP BY, what equals a key is that key.
+func (b *planner) expr(e sql.Expr, s *scope) flow.Expr {
+	if g := s.group; g != nil && !hasAggregate(e) {
+		x := b.expr(e, g.inner)
+		for i, k := range g.keys {
+			if k.String() == b.known(x).String() {
+				return &flow.Col{Index: i, T: k.Type(), Name: figureName(e)}
+			}
+		}
+		if len(needed([]flow.Expr{x})) == 0 {
+			return x
+		}
+		switch e := e.(type) {
+		case *sql.Column, *resolved:
+			b.fail(e.Pos(), "42803", "column %q must appear in the GROUP BY clause or be used in an aggregate function", x.(*flow.Col).Name)
+		}
+	}
+	return b.node(e, s)
+}
+
+func (b *planner) node(e sql.Expr, s *scope) flow.Expr {
+	switch e := e.(type) {
+	case *resolved:
+		c := s.cols[e.index]
+		return &flow.Col{Index: e.index, T: c.typ, Name: c.name}
+	case *sql.Column:
+		i := b.find(s, e)
+		return &flow.Col{Index: i, T: s.cols[i].typ, Name: s.cols[i].name}
+	case *sql.Literal:
+		return b.literal(e)
+	case *sql.Unary:
+		return b.unary(e, s)
+	case *sql.Binary:
+		return b.binary(e, s)
+	case *sql.Cast:
+		x, t := b.expr(e.X, s), lookupType(e.Type)
+		out, ok := flow.CastTo(x, t)
+		if !ok {
+			b.fail(e.Pos(), "42846", "cannot cast type %s to %s", x.Type().SQL(), t.SQL())
+		}
+		return out
+	case *sql.Call:
+		return b.call(e, s)
+	case *sql.Case:
+		return b.caseExpr(e, s)
+	case *sql.In:
+		x := []flow.Expr{b.expr(e.X, s)}
+		for _, item := range e.List {
+			x = append(x, b.expr(item, s))
+		}
+		b.unify(x, e.Pos(), "IN")
+		return negate(flow.Fold(&flow.In{X: x}), e.Not)
+	case *sql.Between:
+		x, low, high := b.expr(e.X, s), b.expr(e.Low, s), b.expr(e.High, s)
+		return negate(flow.Fold(&flow.Logic{L: b.operator(">=", x, low, e.Pos()), R: b.operator("<=", x, high, e.Pos())}), e.Not)
+	case *sql.Is:
+		x := b.expr(e.X, s)
+		kind := map[string]flow.TestKind{"true": flow.IsTrue, "false": flow.IsFalse}[e.What]
+		if e.What != "null" {
+			x = b.coerceBool(x, e.Pos())
+		}
+		return negate(flow.Fold(&flow.Test{Kind: kind, X: x}), e.Not)
+	case *sql.DistinctFrom:
+		x := []flow.Expr{b.expr(e.L, s), b.expr(e.R, s)}
+		b.unify(x, e.Pos(), "IS DISTINCT FROM")
+		return negate(flow.Fold(&flow.Distinct{L: x[0], R: x[1]}), e.Not)
+	}
+	b.fail(e.Pos(), "42601", "* is not an expression")
+	return nil
+}
+
+func negate(e flow.Expr, really bool) flow.Expr {
+	if !really {
+		return e
+	}
+	return flow.Fold(&flow.Call{F: flow.Resolve("not", []flow.Type{flow.Bool}), X: []flow.Expr{e}})
+}
+
+func (b *planner) literal(e *sql.Literal) flow.Expr {
+	switch e.Kind {
+	case sql.String:
+		return &flow.Const{D: flow.NewText(e.Text)}
+	case sql.Bool:
+		return &flow.Const{D: flow.NewBool(e.Text == "true"), T: flow.Bool}
+	case sql.Null:
+		return &flow.Const{}
+	}
+	if n, err := strconv.ParseInt(e.Text, 10, 64); err == nil {
+		if n == int64(int32(n)) {
+			return &flow.Const{D: flow.NewInt(flow.Int4, n), T: flow.Int4}
+		}
+		return &flow.Const{D: flow.NewInt(flow.Int8, n), T: flow.Int8}
+	}
+	x, _ := flow.CastTo(&flow.Const{D: flow.NewText(e.Text), T: flow.Text}, flow.Numeric)
+	return x
+}
+
+func (b *planner) unary(e *sql.Unary, s *scope) flow.Expr {
+	x := b.expr(e.X, s)
+	if e.Op == "NOT" {
+		return negate(b.coerceBool(x, e.Pos()), true)
+	}
+	if x.Type() == flow.Unknown {
+		x, _ = flow.CastTo(x, flow.Float8)
+	}
+	if !x.Type().IsNumber() {
+		b.fail(e.Pos(), "42883", "operator does not exist: %s %s", e.Op, x.Type().SQL())
+	}
+	if e.Op == "+" {
+		return x
+	}
+	return b.apply("-", []flow.Expr{x}, e.Pos())
+}
+
+func (b *planner) binary(e *sql.Binary, s *scope) flow.Expr {
+	l, r := b.expr(e.L, s), b.expr(e.R, s)
+	switch e.Op {
+	case "AND", "OR":
+		return flow.Fold(&flow.Logic{Or: e.Op == "OR", L: b.coerceBool(l, e.L.Pos()), R: b.coerceBool(r, e.R.Pos())})
+	case "LIKE":
+		return b.operator("~~", l, r, e.Pos())
+	case "ILIKE":
+		return b.operator("~~*", l, r, e.Pos())
+	case "->", "->>", "#>", "#>>":
+		return b.jsonRead(e.Op, l, r, e.Pos())
+	case "||":
+		l, r = b.concatenable(l, r), b.concatenable(r, l)
+	}
+	return b.operator(e.Op, l, r, e.Pos())
+}
+
+// concatenable casts what stands beside a text to text.
+func (b *planner) concatenable(x, other flow.Expr) flow.Expr {
+	if t := other.Type(); t == flow.Text || t == flow.Unknown {
+		if y, ok := flow.CastTo(x, flow.Text); ok {
+			return y
+		}
+	}
+	return x
+}
+
+// operator applies a binary operator with the casts it needs.
+func (b *planner) operator(name string, l, r flow.Expr, pos int) flow.Expr {
+	return b.apply(name, []flow.Expr{l, r}, pos)
+}
+
+func (b *planner) apply(name string, args []flow.Expr, pos int) flow.Expr {
+	types := make([]flow.Type, len(args))
+	names := make([]string, len(args))
+	for i, a := range args {
+		types[i] = a.Type()
+		names[i] = a.Type().SQL()
+	}
+	f := flow.Resolve(name, types)
+	if f == nil {
+		if len(args) == 2 && !sqlName(name) {
+			b.fail(pos, "42883", "operator does not exist: %s %s %s", names[0], name, names[1])
+		}
+		b.fail(pos, "42883", "function %s(%s) does not exist", name, strings.Join(names, ", "))
+	}
+	cast := make([]flow.Expr, len(args))
+	for i, a := range args {
+		cast[i], _ = flow.CastTo(a, f.Params[i])
+	}
+	return flow.Fold(&flow.Call{F: f, X: cast})
+}
+
+func sqlName(s string) bool { return s[0] >= 'a' && s[0] <= 'z' }
+
+// jsonRead plans -> ->> #> #>>. A constant path needs no value of what lies on it.
+func (b *planner) jsonRead(op string, l, r flow.Expr, pos int) flow.Expr {
+	if l.Type() == flow.Unknown {
+		l, _ = flow.CastTo(l, flow.Jsonb)
+	}
+	if l.Type() != flow.Jsonb {
+		b.fail(pos, "42883", "operator does not exist: %s %s %s", l.Type().SQL(), op, r.Type().SQL())
+	}
+	read := &flow.ReadJSON{X: l, T: flow.Jsonb}
+	if strings.HasSuffix(op, ">>") {
+		read.Text, read.T = true, flow.Text
+	}
+	c, constant := r.(*flow.Const)
+	switch {
+	case constant && c.D.IsNull():
+		return &flow.Const{T: read.T}
+	case op[0] == '#':
+		path, ok := pathSteps(c, constant)
+		if !ok {
+			panic(sql.Unsupported(pos, "a path that is not a constant like '{a,0,b}' is"))
+		}
+		read.Path = path
+	case constant && (c.T == flow.Unknown || c.T == flow.Text):
+		read.Path = []flow.JSONStep{{Key: c.D.Str()}}
+	case constant && (c.T == flow.Int4 || c.T == flow.Int2):
+		read.Path = []flow.JSONStep{{Index: int(c.D.Int()), Kind: flow.ByIndex}}
+	default:
+		return b.operator(op, l, r, pos)
+	}
+	return flow.Fold(flow.NewReadJSON(read))
+}
+
+// pathSteps reads an array literal of plain elements.
+func pathSteps(c *flow.Const, constant bool) ([]flow.JSONStep, bool) {
+	if !constant || c.T != flow.Unknown && c.T != flow.Text {
+		return nil, false
+	}
+	s, open := strings.CutPrefix(strings.TrimSpace(c.D.Str()), "{")
+	s, closed := strings.CutSuffix(s, "}")
+	if !open || !closed || strings.ContainsAny(s, `"\{}`) {
+		return nil, false
+	}
+	var path []flow.JSONStep
+	for part := range strings.SplitSeq(s, ",") {
+		if s != "" {
+			path = append(path, flow.JSONStep{Key: strings.TrimSpace(part), Kind: flow.ByPath})
+		}
+	}
+	return path, true
+}
+
+// unify casts expressions to the type they have in common and returns it.
+func (b *planner) unify(list []flow.Expr, pos int, what string) flow.Type {
+	t := flow.Unknown
+	for _, e := range list {
+		common, ok := flow.Common(t, e.Type())
+		if !ok {
+			b.fail(pos, "42804", "%s types %s and %s cannot be matched", what, t.SQL(), e.Type().SQL())
+		}
+		t = common
+	}
+	for i, e := range list {
+		if e.Type() != t {
+			list[i], _ = flow.CastTo(e, t)
+		}
+	}
+	return t
+}
+
+func (b *planner) caseExpr(e *sql.Case, s *scope) flow.Expr {
+	var operand flow.Expr
+	if e.Operand != nil {
+		operand = b.expr(e.Operand, s)
+	}
+	var conds, results []flow.Expr
+	for _, w := range e.When {
+		cond := b.expr(w.Cond, s)
+		if operand != nil {
+			cond = b.operator("=", operand, cond, w.Cond.Pos())
+		}
+		conds = append(conds, b.coerceBool(cond, w.Cond.Pos()))
+		results = append(results, b.expr(w.Result, s))
+	}
+	if e.Else != nil {
+		results = append(results, b.expr(e.Else, s))
+	} else {
+		results = append(results, &flow.Const{})
+	}
+	c := &flow.Case{T: b.unify(results, e.Pos(), "CASE")}
+	for i, cond := range conds {
+		c.X = append(c.X, cond, results[i])
+	}
+	c.X = append(c.X, results[len(results)-1])
+	return flow.Fold(c)
+}
+
+func (b *planner) call(e *sql.Call, s *scope) flow.Expr {
+	if fn, ok := aggregates[e.Name]; ok {
+		return b.aggregate(fn, e, s)
+	}
+	if e.Distinct || e.Filter != nil {
+		b.fail(e.Pos(), "42809", "%s is not an aggregate function", e.Name)
+	}
+	if v, ok := b.env.Constants[e.Name]; ok && len(e.Args) == 0 {
+		return &flow.Const{D: flow.NewText(v), T: flow.Text}
+	}
+	args := make([]flow.Expr, len(e.Args))
+	for i, a := range e.Args {
+		args[i] = b.expr(a, s)
+	}
+	switch {
+	case e.Name == "coalesce" && len(args) > 0:
+		return flow.Fold(&flow.Coalesce{T: b.unify(args, e.Pos(), "COALESCE"), X: args})
+	case e.Name == "nullif" && len(args) == 2:
+		same := b.operator("=", args[0], args[1], e.Pos())
+		first := b.known(args[0])
+		return flow.Fold(&flow.Case{X: []flow.Expr{same, &flow.Const{T: first.Type()}, first}, T: first.Type()})
+	}
+	if hint, ok := elsewhere[e.Name]; ok {
+		err := sql.Unsupported(e.Pos(), e.Name+"() is")
+		if hint != "" {
+			err.Hint += " (" + hint + ")"
+		}
+		panic(err)
+	}
+	if !flow.Known(e.Name) || !sqlName(e.Name) || e.Name == "not" {
+		b.fail(e.Pos(), "42883", "function %s does not exist in the embedded engine", sql.Ident(e.Name))
+	}
+	return b.apply(e.Name, args, e.Pos())
+}
+
+func (b *planner) aggregate(fn flow.AggregateFunc, e *sql.Call, s *scope) flow.Expr {
+	g := s.group
+	if g == nil {
+		b.fail(e.Pos(), "42803", "aggregate functions are not allowed here")
+	}
+	if len(e.Args) != 1 {
+		if fn == flow.Count && len(e.Args) == 0 {
+			b.fail(e.Pos(), "42809", "count(*) must be used to call a parameterless aggregate function")
+		}
+		b.fail(e.Pos(), "42883", "%s takes one argument", e.Name)
+	}
+	a := aggregate{fn: fn, distinct: e.Distinct}
+	if _, star := e.Args[0].(*sql.Star); star && fn == flow.Count && !e.Distinct {
+		a.arg = nil
+	} else {
+		a.arg = b.known(b.expr(e.Args[0], g.inner))
+		if _, ok := flow.AggregateType(fn, a.arg.Type()); !ok {
+			b.fail(e.Pos(), "42883", "function %s(%s) does not exist", e.Name, a.arg.Type().SQL())
+		}
+	}
+	if e.Filter != nil {
+		a.filter = b.boolean(e.Filter, g.inner)
+	}
+	at := -1
+	for i, x := range g.aggs {
+		if x.same(a) {
+			at = i
+		}
+	}
+	if at < 0 {
+		at = len(g.aggs)
+		g.aggs = append(g.aggs, a)
+	}
+	return &flow.Col{Index: len(g.keys) + at, T: a.typ(), Name: e.Name}
+}

@@ -1,0 +1,167 @@
+// Package plan gives SQL its meaning: it resolves names and types, and builds the dataflow of package flow that keeps a query's
+// result up to date.
+//
+// [Query] plans a syntax tree against a [Catalog]; [Plan.Dataflow] builds operators for it. There is no optimiser. What is done is
+// done by construction: columns nobody reads are never computed, and what needs no state (filters, projections, JSON field reads)
+// is pushed down into the slots of the dataflow, where a source's decoders run it.
+package plan
+
+import (
+	"math"
+
+	"github.com/mzdio/mzd/engine/flow"
+	"github.com/mzdio/mzd/engine/sql"
+)
+
+// Column is a column of a relation.
+type Column struct {
+	Name string
+	Type flow.Type
+}
+
+// Object is something in the catalog that has rows.
+type Object struct {
+	ID      string
+	Name    string
+	Columns []Column
+	// Query is the definition of a view that is not maintained: it is planned in place of its name. Nil for the rest.
+	Query *sql.Query
+	// Introspection marks a relation of the catalog itself, which has rows to select but no changes to stream.
+	Introspection bool
+}
+
+// Catalog finds objects by name.
+type Catalog interface {
+	// Object returns nil if there is no object of the name.
+	Object(sql.Name) *Object
+}
+
+// Env is what a query is planned in.
+type Env struct {
+	Catalog Catalog
+	// Constants are functions without arguments whose value the engine knows: mz_version, mz_environment_id, version.
+	Constants map[string]string
+}
+
+// Plan is a query with its names resolved.
+type Plan struct {
+	Columns []Column
+	// Order, Limit and Offset are what is asked of the result as a whole. A result that is read once is finished by them; in a
+	// view that is kept up to date a limit is an operator, and an order without one means nothing.
+	Order  []flow.SortKey
+	Limit  int64
+	Offset int64
+	// Uses are the ids of all objects that the query names, views that were planned in place included.
+	Uses []string
+	// Introspection tells that it reads the catalog itself.
+	Introspection bool
+
+	rel rel // its columns are Columns, and then those that only Order needs
+}
+
+// Query plans a query. The error is a [*sql.Error] whose position is in the text the query was parsed from.
+func Query(env Env, q *sql.Query) (p *Plan, err error) {
+	b := &planner{env: env}
+	defer recoverError(&err)
+	r := b.query(q, nil)
+	p = &Plan{
+		Columns: r.visible(), Order: r.order, Limit: r.limit, Offset: r.offset, Uses: b.uses, Introspection: b.introspection, rel: r.rel,
+	}
+	return p, nil
+}
+
+// Constant plans and evaluates an expression without columns, as AS OF takes.
+func Constant(env Env, e sql.Expr) (d flow.Datum, err error) {
+	b := &planner{env: env}
+	defer recoverError(&err)
+	x := b.expr(e, &scope{})
+	v, evalErr := x.Eval(&flow.Context{}, nil)
+	if evalErr != nil {
+		return flow.Null, sql.Errorf(e.Pos(), "22000", "%s", evalErr.Error())
+	}
+	return v, nil
+}
+
+// recoverError turns the planner's panics into errors; see [planner].
+func recoverError(err *error) {
+	if r := recover(); r != nil {
+		e, ok := r.(*sql.Error)
+		if !ok {
+			panic(r)
+		}
+		*err = e
+	}
+}
+
+// Once builds the dataflow of the query for a result that is read once: its rows are to be sorted, cut and freed of the columns
+// behind Columns by the reader.
+func (p *Plan) Once() *flow.Dataflow { return build(p.rel, identity(p.rel)) }
+
+// Maintained builds the dataflow of the query for a result that is kept up to date.
+func (p *Plan) Maintained() *flow.Dataflow {
+	r := p.rel
+	if p.Limit != flow.NoLimit || p.Offset > 0 {
+		r = &topK{in: r, order: p.Order, limit: p.Limit, offset: p.Offset}
+	}
+	return build(r, identity(p.rel)[:len(p.Columns)])
+}
+
+func identity(r rel) []flow.Expr { return columnRefs(r.columns()) }
+
+func columnRefs(cols []Column) []flow.Expr {
+	out := make([]flow.Expr, len(cols))
+	for i, c := range cols {
+		out[i] = &flow.Col{Index: i, T: c.Type, Name: c.Name}
+	}
+	return out
+}
+
+// The bounds of a query after its views have been planned in place.
+const (
+	maxRelations = 1000 // relations and operators
+	maxViewDepth = 50   // views on views
+	maxExprSize  = 5000 // nodes of an expression that is substituted into others
+)
+
+// typeNames are the names of types that a cast may use.
+var typeNames = map[string]flow.Type{
+	"bool": flow.Bool, "boolean": flow.Bool,
+	"int2": flow.Int2, "smallint": flow.Int2,
+	"int4": flow.Int4, "int": flow.Int4, "integer": flow.Int4,
+	"int8": flow.Int8, "bigint": flow.Int8,
+	"float4": flow.Float4, "real": flow.Float4,
+	"float8": flow.Float8, "float": flow.Float8, "double": flow.Float8, "double precision": flow.Float8,
+	"numeric": flow.Numeric, "decimal": flow.Numeric, "dec": flow.Numeric,
+	"text": flow.Text, "varchar": flow.Text, "string": flow.Text,
+	"jsonb": flow.Jsonb, "json": flow.Jsonb,
+	"date": flow.Date, "timestamp": flow.Timestamp, "timestamptz": flow.Timestamptz,
+	"mz_timestamp": flow.Numeric,
+}
+
+func lookupType(t sql.TypeName) flow.Type {
+	typ, ok := typeNames[t.Name]
+	if !ok {
+		panic(&sql.Error{Pos: t.Pos(), Code: "42704", Message: `type "` + t.Name + `" does not exist in the embedded engine`})
+	}
+	return typ
+}
+
+// count reads a LIMIT or OFFSET.
+func (b *planner) count(e sql.Expr, what string) int64 {
+	x, ok := flow.CastTo(b.expr(e, &scope{}), flow.Int8)
+	c, constant := x.(*flow.Const)
+	if !ok || !constant {
+		b.fail(e.Pos(), "42601", "%s must be a whole number", what)
+	}
+	if c.D.IsNull() {
+		if what == "LIMIT" {
+			return flow.NoLimit
+		}
+		return 0
+	}
+	if n := c.D.Int(); n >= 0 && n <= math.MaxInt64 {
+		return n
+	}
+	b.fail(e.Pos(), "2201W", "%s must not be negative", what)
+	return 0
+}

@@ -1,0 +1,116 @@
+package plan_test
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/mzdio/mzd/engine/flow"
+	"github.com/mzdio/mzd/engine/plan"
+	"github.com/mzdio/mzd/engine/sql"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// catalog is a fixed catalog for tests, of tables and of views that are planned in place.
+type catalog map[string]*plan.Object
+
+func (c catalog) Object(name sql.Name) *plan.Object { return c[name.Base()] }
+
+func columns(list ...any) []plan.Column {
+	var out []plan.Column
+	for i := 0; i < len(list); i += 2 {
+		out = append(out, plan.Column{Name: list[i].(string), Type: list[i+1].(flow.Type)})
+	}
+	return out
+}
+
+var tables = catalog{
+	"t": {ID: "t", Name: "t", Columns: columns("a", flow.Int4, "b", flow.Int8, "c", flow.Text, "d", flow.Float8, "e", flow.Bool, "n", flow.Numeric)},
+	"u": {ID: "u", Name: "u", Columns: columns("a", flow.Int4, "x", flow.Int4, "y", flow.Text)},
+	"j": {ID: "j", Name: "j", Columns: columns("data", flow.Jsonb)},
+	"w": {ID: "w", Name: "w", Columns: columns("text", flow.Text, "mz_line_no", flow.Int8)},
+}
+
+func env() plan.Env {
+	c := catalog{}
+	for name, o := range tables {
+		c[name] = o
+	}
+	for name, text := range map[string]string{
+		"pv": "SELECT a + 1 AS a1, b, c || 'x' AS cx, 1 / a AS inv FROM t WHERE a > 0",
+		"pw": "SELECT val->>'user' AS user, (val->'id')::float::int AS id, (val->'bot')::bool AS bot FROM (SELECT text::jsonb AS val FROM w)",
+	} {
+		q := parse(text)
+		p, err := plan.Query(plan.Env{Catalog: c}, q)
+		if err != nil {
+			panic(err)
+		}
+		c[name] = &plan.Object{ID: name, Name: name, Columns: p.Columns, Query: q}
+	}
+	return plan.Env{Catalog: c, Constants: map[string]string{"mz_version": "test"}}
+}
+
+func parse(text string) *sql.Query {
+	list, err := sql.Parse(text)
+	if err != nil {
+		panic(fmt.Sprintf("%s: %v", text, err))
+	}
+	return list[0].Statement.(*sql.Query)
+}
+
+// goldenLines runs a test for each line of a file of "input  =>  output".
+func goldenLines(t *testing.T, name string, run func(input string) string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	golden, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	for line := range strings.SplitSeq(strings.TrimSpace(string(golden)), "\n") {
+		input, want, _ := strings.Cut(line, "  =>  ")
+		got := run(input)
+		if got != want && !*update {
+			t.Errorf("%s\ngot  %s\nwant %s", input, got, want)
+		}
+		fmt.Fprintf(&out, "%s  =>  %s\n", input, got)
+	}
+	if *update {
+		if err := os.WriteFile(path, []byte(out.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// evaluate plans and evaluates an expression without columns.
+func evaluate(input string) (flow.Type, flow.Datum, error) {
+	q, err := sql.Parse("SELECT " + input)
+	if err != nil {
+		return 0, flow.Null, err
+	}
+	p, err := plan.Query(env(), q[0].Statement.(*sql.Query))
+	if err != nil {
+		return 0, flow.Null, err
+	}
+	d := p.Once().Step(&flow.Context{}, nil)
+	if len(d.Errors) > 0 {
+		return 0, flow.Null, errors.New("evaluation: " + d.Errors[0].Message)
+	}
+	return p.Columns[0].Type, d.Rows[0].Row[0], nil
+}
+
+// TestExpressions holds expressions against testdata: type and value, or the error.
+func TestExpressions(t *testing.T) {
+	goldenLines(t, "expressions.txt", func(input string) string {
+		typ, d, err := evaluate(input)
+		if err != nil {
+			return "error: " + err.Error()
+		}
+		return typ.Name() + " " + d.String()
+	})
+}

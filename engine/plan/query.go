@@ -1,0 +1,384 @@
+package plan
+
+import (
+	"slices"
+	"strconv"
+
+	"github.com/mzdio/mzd/engine/flow"
+	"github.com/mzdio/mzd/engine/sql"
+)
+
+// planner resolves one query. Its methods panic with a *sql.Error, which the entry points recover: so they read as rules.
+type planner struct {
+	env           Env
+	uses          []string
+	introspection bool
+	relations     int
+	views         int // views being planned in place, outermost first
+}
+
+func (b *planner) fail(pos int, code, format string, args ...any) {
+	panic(sql.Errorf(pos, code, format, args...))
+}
+
+// ctes are the common table expressions in sight.
+type ctes struct {
+	def   sql.CTE
+	outer *ctes
+}
+
+// result is a planned query before it is known what it is for.
+type result struct {
+	rel           rel
+	width         int // columns that are visible; those behind are for order
+	order         []flow.SortKey
+	limit, offset int64
+}
+
+func (r result) visible() []Column { return r.rel.columns()[:r.width] }
+
+// asRel is the result as a relation in another query.
+func (r result) asRel() rel {
+	in := r.rel
+	if r.limit != flow.NoLimit || r.offset > 0 {
+		in = &topK{in: in, order: r.order, limit: r.limit, offset: r.offset}
+	}
+	if len(in.columns()) == r.width {
+		return in
+	}
+	cols := r.visible()
+	return &mapped{in: in, exprs: columnRefs(cols), cols: cols}
+}
+
+// query plans a query whose literals without a type become text at the end.
+func (b *planner) query(q *sql.Query, with *ctes) result {
+	r := b.untyped(q, with)
+	cols := r.rel.columns()
+	if !slices.ContainsFunc(cols, func(c Column) bool { return c.Type == flow.Unknown }) {
+		return r
+	}
+	exprs := columnRefs(cols)
+	out := slices.Clone(cols)
+	for i, e := range exprs {
+		if e.Type() == flow.Unknown {
+			exprs[i], _ = flow.CastTo(e, flow.Text)
+			out[i].Type = flow.Text
+		}
+	}
+	r.rel = &mapped{in: r.rel, exprs: exprs, cols: out}
+	return r
+}
+
+func (b *planner) untyped(q *sql.Query, with *ctes) result {
+	for _, c := range q.With {
+		with = &ctes{c, with}
+	}
+	var r result
+	switch body := q.Body.(type) {
+	case *sql.Select:
+		r = b.selectQuery(body, q.OrderBy, with)
+	case *sql.Query:
+		inner := b.untyped(body, with).asRel()
+		r = result{rel: inner, width: len(inner.columns())}
+		r.order = b.orderByOutput(r, q.OrderBy)
+	case *sql.SetOp:
+		r = b.setOp(body, with)
+		r.order = b.orderByOutput(r, q.OrderBy)
+	case *sql.Values:
+		r = b.values(body)
+		r.order = b.orderByOutput(r, q.OrderBy)
+	}
+	r.limit = flow.NoLimit
+	if q.Limit != nil {
+		r.limit = b.count(q.Limit, "LIMIT")
+	}
+	if q.Offset != nil {
+		r.offset = b.count(q.Offset, "OFFSET")
+	}
+	return r
+}
+
+// grow counts what the query consists of.
+func (b *planner) grow(pos int) {
+	if b.relations++; b.relations > maxRelations {
+		b.fail(pos, "54001", "query of more than %d relations, views included", maxRelations)
+	}
+}
+
+func (b *planner) values(v *sql.Values) result {
+	c := &constant{}
+	width := len(v.Rows[0])
+	for _, row := range v.Rows {
+		if len(row) != width {
+			b.fail(v.Pos(), "42601", "VALUES lists must all be the same length")
+		}
+		exprs := make([]flow.Expr, width)
+		for i, e := range row {
+			exprs[i] = b.expr(e, &scope{})
+		}
+		c.rows = append(c.rows, exprs)
+	}
+	for i := range width {
+		column := make([]flow.Expr, len(c.rows))
+		for j := range c.rows {
+			column[j] = c.rows[j][i]
+		}
+		t := b.unify(column, v.Pos(), "VALUES")
+		for j := range c.rows {
+			c.rows[j][i] = column[j]
+		}
+		c.cols = append(c.cols, Column{"column" + strconv.Itoa(i+1), t})
+	}
+	return result{rel: c, width: width}
+}
+
+func (b *planner) setOp(s *sql.SetOp, with *ctes) result {
+	b.grow(s.Pos())
+	side := func(e sql.SetExpr) rel { return b.untyped(&sql.Query{At: s.At, Body: e}, with).asRel() }
+	l, r := side(s.L), side(s.R)
+	lc, rc := l.columns(), r.columns()
+	if len(lc) != len(rc) {
+		b.fail(s.Pos(), "42601", "each side of a %s must have the same number of columns", s.Op)
+	}
+	le, re := columnRefs(lc), columnRefs(rc)
+	cols := slices.Clone(lc)
+	for i := range le {
+		pair := []flow.Expr{le[i], re[i]}
+		cols[i].Type = b.unify(pair, s.Pos(), s.Op)
+		le[i], re[i] = pair[0], pair[1]
+	}
+	in := []rel{&mapped{in: l, exprs: le, cols: cols}, &mapped{in: r, exprs: re, cols: cols}}
+	var out rel
+	switch {
+	case s.Op == "union" && s.All:
+		out = &union{in}
+	case s.Op == "union":
+		out = &setOp{flow.DistinctRows, []rel{&union{in}}}
+	case s.Op == "except" && s.All:
+		out = &setOp{flow.ExceptAll, in}
+	case s.Op == "except":
+		out = &setOp{flow.Except, in}
+	case s.All:
+		out = &setOp{flow.IntersectAll, in}
+	default:
+		out = &setOp{flow.Intersect, in}
+	}
+	return result{rel: out, width: len(cols)}
+}
+
+// selectQuery plans one SELECT with the ORDER BY of the query that it is the body of.
+func (b *planner) selectQuery(s *sql.Select, orderBy []sql.Order, with *ctes) result {
+	in, sc := b.from(s, with)
+	in = b.where(in, sc, s.Where)
+
+	items := b.expandStars(s, sc)
+	aggregated := s.GroupBy != nil || s.Having != nil ||
+		slices.ContainsFunc(items, func(i sql.Item) bool { return hasAggregate(i.Expr) }) ||
+		slices.ContainsFunc(orderBy, func(o sql.Order) bool { return hasAggregate(o.Expr) })
+	if aggregated {
+		sc = &scope{group: &grouping{inner: sc, keys: b.groupKeys(s, items, sc)}}
+	}
+	var exprs []flow.Expr
+	var cols []Column
+	for _, item := range items {
+		e := b.expr(item.Expr, sc)
+		exprs = append(exprs, e)
+		cols = append(cols, Column{outputName(item), e.Type()})
+	}
+	var having []flow.Expr
+	if s.Having != nil {
+		having = conjuncts(b.boolean(s.Having, sc))
+	}
+	width := len(exprs)
+	var group []int
+	for _, e := range s.DistinctOn {
+		group = append(group, b.column(&exprs, b.orderExpr(e, items, sc)))
+	}
+	order := make([]flow.SortKey, len(orderBy))
+	for i, o := range orderBy {
+		order[i] = sortKey(o, b.column(&exprs, b.orderExpr(o.Expr, items, sc)))
+		if s.Distinct && s.DistinctOn == nil && order[i].Column >= width {
+			b.fail(o.Expr.Pos(), "42P10", "for SELECT DISTINCT, ORDER BY expressions must appear in select list")
+		}
+	}
+	for _, e := range exprs[width:] {
+		cols = append(cols, Column{"", e.Type()})
+	}
+	if aggregated {
+		in = sc.group.rel(in)
+	}
+	var out rel = &mapped{in: in, filters: having, exprs: exprs, cols: cols}
+	switch {
+	case s.DistinctOn != nil:
+		for i, k := range order[:min(len(group), len(order))] {
+			if !slices.Contains(group, k.Column) {
+				b.fail(orderBy[i].Expr.Pos(), "42P10", "SELECT DISTINCT ON expressions must match initial ORDER BY expressions")
+			}
+		}
+		out = &topK{in: out, group: group, order: order, limit: 1}
+	case s.Distinct:
+		out = &setOp{flow.DistinctRows, []rel{out}}
+	}
+	return result{rel: out, width: width, order: order}
+}
+
+// column returns the index of an expression among the columns, adding it if it is not there.
+func (b *planner) column(exprs *[]flow.Expr, e flow.Expr) int {
+	for i, x := range *exprs {
+		if x.String() == e.String() {
+			return i
+		}
+	}
+	*exprs = append(*exprs, e)
+	return len(*exprs) - 1
+}
+
+func sortKey(o sql.Order, column int) flow.SortKey {
+	return flow.SortKey{Column: column, Desc: o.Desc, NullsFirst: o.Nulls == "first" || o.Nulls == "" && o.Desc}
+}
+
+// orderExpr resolves an entry of ORDER BY: the position or the name of an item, or an expression like those of the select list.
+func (b *planner) orderExpr(e sql.Expr, items []sql.Item, sc *scope) flow.Expr {
+	if i, ok := b.position(e, len(items), "ORDER BY"); ok {
+		return b.expr(items[i].Expr, sc)
+	}
+	if c, ok := e.(*sql.Column); ok && len(c.Parts) == 1 {
+		for _, item := range items {
+			if outputName(item) == c.Parts[0] {
+				return b.expr(item.Expr, sc)
+			}
+		}
+	}
+	return b.expr(e, sc)
+}
+
+// position reads a whole number that stands for a column of the output.
+func (b *planner) position(e sql.Expr, width int, where string) (int, bool) {
+	l, ok := e.(*sql.Literal)
+	if !ok || l.Kind != sql.Number {
+		return 0, false
+	}
+	n, err := strconv.Atoi(l.Text)
+	if err != nil || n < 1 || n > width {
+		b.fail(e.Pos(), "42P10", "%s position %s is not in select list", where, l.Text)
+	}
+	return n - 1, true
+}
+
+// orderByOutput resolves an ORDER BY that can only name columns of the output.
+func (b *planner) orderByOutput(r result, orderBy []sql.Order) []flow.SortKey {
+	cols := r.visible()
+	order := make([]flow.SortKey, len(orderBy))
+	for i, o := range orderBy {
+		at, ok := b.position(o.Expr, len(cols), "ORDER BY")
+		if c, isColumn := o.Expr.(*sql.Column); !ok && isColumn && len(c.Parts) == 1 {
+			at = slices.IndexFunc(cols, func(x Column) bool { return x.Name == c.Parts[0] })
+			ok = at >= 0
+		}
+		if !ok {
+			b.fail(o.Expr.Pos(), "42703", "ORDER BY of this query can only name its columns")
+		}
+		order[i] = sortKey(o, at)
+	}
+	return order
+}
+
+// groupKeys resolves GROUP BY: input columns before names of the output, and positions.
+func (b *planner) groupKeys(s *sql.Select, items []sql.Item, sc *scope) []flow.Expr {
+	var keys []flow.Expr
+	for _, e := range s.GroupBy {
+		if i, ok := b.position(e, len(items), "GROUP BY"); ok {
+			e = items[i].Expr
+		} else if c, ok := e.(*sql.Column); ok && len(c.Parts) == 1 && !sc.has(c.Parts[0]) {
+			for _, item := range items {
+				if outputName(item) == c.Parts[0] {
+					e = item.Expr
+					break
+				}
+			}
+		}
+		if hasAggregate(e) {
+			b.fail(e.Pos(), "42803", "aggregate functions are not allowed in GROUP BY")
+		}
+		b.column(&keys, b.known(b.expr(e, sc)))
+	}
+	return keys
+}
+
+// known gives a literal without a type the type text.
+func (b *planner) known(e flow.Expr) flow.Expr {
+	if e.Type() == flow.Unknown {
+		e, _ = flow.CastTo(e, flow.Text)
+	}
+	return e
+}
+
+// expandStars replaces * and t.* by the columns they stand for.
+func (b *planner) expandStars(s *sql.Select, sc *scope) []sql.Item {
+	var out []sql.Item
+	for _, item := range s.Items {
+		star, ok := item.Expr.(*sql.Star)
+		if !ok {
+			out = append(out, item)
+			continue
+		}
+		n := len(out)
+		for i, c := range sc.cols {
+			if star.Table == "" && !c.hidden || star.Table != "" && c.table == star.Table {
+				out = append(out, sql.Item{Expr: &resolved{star.At, i}, Alias: c.name})
+			}
+		}
+		switch {
+		case len(out) == n && star.Table != "":
+			b.fail(star.Pos(), "42P01", "no table %s in FROM", sql.Ident(star.Table))
+		case s.From == nil:
+			b.fail(star.Pos(), "42601", "SELECT * with no tables specified is not valid")
+		}
+	}
+	return out
+}
+
+// resolved is a column of the input that has been found already: what a star stands for.
+type resolved struct {
+	sql.At
+	index int
+}
+
+func (r *resolved) String() string { return "#" + strconv.Itoa(r.index) }
+
+// outputName is the name of a column of the output, chosen as PostgreSQL does.
+func outputName(item sql.Item) string {
+	if item.Alias != "" {
+		return item.Alias
+	}
+	if name := figureName(item.Expr); name != "" {
+		return name
+	}
+	return "?column?"
+}
+
+func figureName(e sql.Expr) string {
+	switch e := e.(type) {
+	case *sql.Column:
+		return e.Parts[len(e.Parts)-1]
+	case *sql.Call:
+		return e.Name
+	case *sql.Case:
+		if name := figureName(e.Else); name != "" {
+			return name
+		}
+		return "case"
+	case *sql.Cast:
+		if name := figureName(e.X); name != "" {
+			return name
+		}
+		if t, ok := typeNames[e.Type.Name]; ok {
+			return t.Name()
+		}
+	case *sql.Literal:
+		if e.Kind == sql.Bool {
+			return "bool"
+		}
+	}
+	return ""
+}

@@ -1,0 +1,346 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/mzdio/mzd/engine/flow"
+	"github.com/mzdio/mzd/engine/plan"
+	"github.com/mzdio/mzd/engine/sql"
+)
+
+// Session executes the statements of one connection. It is used by one goroutine at a time.
+type Session struct {
+	e       *Engine
+	status  byte // I idle, T in a transaction, E in one that has failed
+	cursors map[string]*cursor
+	params  map[string]string
+	closed  bool
+}
+
+// NewSession begins a session; its owner closes it.
+func (e *Engine) NewSession() *Session {
+	return &Session{e: e, status: 'I', cursors: map[string]*cursor{}, params: map[string]string{}}
+}
+
+// Statement is a parsed statement.
+type Statement struct {
+	node  sql.Statement
+	text  string
+	query string // the text it is part of, in which its positions count
+}
+
+// String is the statement's text.
+func (s Statement) String() string { return s.text }
+
+// IsEmpty tells that there is nothing to execute.
+func (s Statement) IsEmpty() bool {
+	_, ok := s.node.(*sql.Empty)
+	return ok || s.node == nil
+}
+
+// Field is a column of a result.
+type Field struct {
+	Name string
+	Type flow.Type
+}
+
+// Result is what executing a statement gives. Its functions are called by the session's goroutine, before the next statement or, for
+// cursors, while the transaction lasts.
+type Result struct {
+	Fields  []Field // nil: no rows
+	Copy    bool    // COPY ... TO STDOUT: the rows go as text in copy messages
+	CopyIn  func(ctx context.Context, r io.Reader) (int64, error)
+	Notices []Notice // to be sent before the rows
+	// Next returns the rows that are to be sent together, and io.EOF at the end. It blocks until there is something or the context
+	// ends; a call that the context has ended may be followed by another, and nothing is lost. It is nil if there are no rows.
+	Next func(ctx context.Context) ([]flow.Row, error)
+	// Tag is the command tag, once Next has returned io.EOF.
+	Tag func() string
+	// Close releases what the result holds, also before its end. It may be called twice.
+	Close func()
+}
+
+// Parse splits and parses a query text. The error is an [*Error] with a position.
+func (s *Session) Parse(query string) ([]Statement, error) {
+	parsed, err := sql.Parse(query)
+	if err != nil {
+		return nil, located(err, query)
+	}
+	out := make([]Statement, len(parsed))
+	for i, p := range parsed {
+		out[i] = Statement{node: p.Statement, text: query[p.Pos:p.End], query: query}
+	}
+	return out, nil
+}
+
+// TxStatus is the transaction status that a ReadyForQuery message tells: 'I', 'T' or 'E'.
+func (s *Session) TxStatus() byte { return s.status }
+
+// Close ends the session's cursors and streams.
+func (s *Session) Close() {
+	s.closeCursors()
+	s.closed = true
+}
+
+// Describe returns the columns of a statement's result, nil if it has no rows.
+func (s *Session) Describe(st Statement) ([]Field, error) {
+	f, err := s.describe(st.node)
+	return f, s.failed(located(err, st.query))
+}
+
+func (s *Session) describe(node sql.Statement) ([]Field, error) {
+	s.e.mu.Lock()
+	defer s.e.mu.Unlock()
+	switch n := node.(type) {
+	case *sql.Query:
+		p, err := plan.Query(s.e.env(), n)
+		if err != nil {
+			return nil, err
+		}
+		return fields(p.Columns), nil
+	case *sql.Subscribe:
+		t, _, err := s.e.newStream(n)
+		if err != nil {
+			return nil, err
+		}
+		return t.fields(), nil
+	case *sql.Fetch:
+		c := s.cursors[n.Cursor]
+		if c == nil {
+			return nil, errorf("34000", "cursor %s does not exist", sql.Ident(n.Cursor))
+		}
+		return c.fields, nil
+	case *sql.Show:
+		return showFields(n), nil
+	case *sql.Explain:
+		return []Field{{"Physical Plan", flow.Text}}, nil
+	}
+	return nil, nil
+}
+
+func fields(cols []plan.Column) []Field {
+	out := make([]Field, len(cols))
+	for i, c := range cols {
+		out[i] = Field(c)
+	}
+	return out
+}
+
+// failed notes that an error ends a transaction.
+func (s *Session) failed(err error) error {
+	if err != nil && s.status == 'T' {
+		s.status = 'E'
+	}
+	return err
+}
+
+// Execute executes a statement. Errors are an [*Error], or the context's. What a result's Next returns later is an error of the
+// statement too; the caller reports it by [Session.Fail].
+func (s *Session) Execute(ctx context.Context, st Statement) (*Result, error) {
+	if _, ends := st.node.(*sql.Transaction); s.status == 'E' && !ends {
+		return nil, errorf("25P02", "current transaction is aborted, commands ignored until end of transaction block")
+	}
+	r, err := s.execute(ctx, st)
+	if err != nil {
+		return nil, s.failed(located(err, st.query))
+	}
+	if r.Close == nil {
+		r.Close = func() {}
+	}
+	if next := r.Next; next != nil {
+		r.Next = func(ctx context.Context) ([]flow.Row, error) {
+			rows, err := next(ctx)
+			if err != nil && err != io.EOF {
+				err = s.failed(located(err, st.query))
+			}
+			return rows, err
+		}
+	}
+	return r, nil
+}
+
+func (s *Session) execute(ctx context.Context, st Statement) (*Result, error) {
+	switch n := st.node.(type) {
+	case *sql.Empty:
+		return done(""), nil
+	case *sql.Query:
+		return s.selectQuery(ctx, n)
+	case *sql.Subscribe:
+		return s.subscribe(n)
+	case *sql.Copy:
+		return s.copyOut(ctx, n)
+	case *sql.CreateSource:
+		return s.e.createSource(n)
+	case *sql.CreateView:
+		return s.e.createView(n, st)
+	case *sql.Drop:
+		return s.e.drop(n)
+	case *sql.Show:
+		return s.show(n)
+	case *sql.Set:
+		return s.set(n)
+	case *sql.Transaction:
+		return s.transaction(n.Verb)
+	case *sql.Discard:
+		if n.Deallocate != "" {
+			return done("DEALLOCATE"), nil
+		}
+		s.closeCursors()
+		clear(s.params)
+		return done("DISCARD ALL"), nil
+	case *sql.Declare:
+		return s.declare(ctx, n)
+	case *sql.Fetch:
+		return s.fetch(n)
+	case *sql.CloseCursor:
+		return s.closeCursor(n)
+	case *sql.Explain:
+		return s.explain(n)
+	}
+	return nil, errorf("0A000", "%s is not supported by the embedded engine", st.text)
+}
+
+// done is the result of a statement without rows.
+func done(tag string, notices ...Notice) *Result {
+	return &Result{Tag: func() string { return tag }, Notices: notices}
+}
+
+// table is a result whose rows are there already.
+func table(fields []Field, rows []flow.Row, verb string) *Result {
+	sent := false
+	return &Result{
+		Fields: fields,
+		Next: func(context.Context) ([]flow.Row, error) {
+			if sent || len(rows) == 0 {
+				return nil, io.EOF
+			}
+			sent = true
+			return rows, nil
+		},
+		Tag: func() string { return fmt.Sprintf("%s %d", verb, len(rows)) },
+	}
+}
+
+// transaction moves between the states of a transaction. Everything a transaction can do here is reading, so there is nothing to undo.
+func (s *Session) transaction(verb string) (*Result, error) {
+	switch {
+	case verb == "BEGIN" && s.status != 'I':
+		if s.status == 'E' {
+			return nil, errorf("25P02", "current transaction is aborted, commands ignored until end of transaction block")
+		}
+		return done("BEGIN", Notice{"WARNING", "25001", "there is already a transaction in progress"}), nil
+	case verb == "BEGIN":
+		s.status = 'T'
+		return done("BEGIN"), nil
+	case s.status == 'I':
+		return done(verb, Notice{"WARNING", "25P01", "there is no transaction in progress"}), nil
+	}
+	if s.status == 'E' {
+		verb = "ROLLBACK"
+	}
+	s.status = 'I'
+	s.closeCursors()
+	return done(verb), nil
+}
+
+// selectQuery reads a query's result once, at one time.
+func (s *Session) selectQuery(ctx context.Context, q *sql.Query) (*Result, error) {
+	e := s.e
+	e.mu.Lock()
+	p, err := plan.Query(e.env(), q)
+	if err != nil {
+		e.mu.Unlock()
+		return nil, err
+	}
+	at := uint64(now)
+	if q.AsOf != nil {
+		if at, err = e.time(q.AsOf.Time); err != nil {
+			e.mu.Unlock()
+			return nil, err
+		}
+	}
+	df := p.Once()
+	inputs, err := e.bind(df)
+	names := e.names(p.Uses)
+	e.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	var rows []flow.Row
+	ready := false
+	v := newView("", names, p.Columns, df, inputs)
+	r := &Result{Fields: fields(p.Columns)}
+	r.Next = func(ctx context.Context) ([]flow.Row, error) {
+		if ready {
+			return nil, io.EOF
+		}
+		if rows, err = e.read(ctx, v, p, at, q.AsOf != nil && q.AsOf.AtLeast); err != nil {
+			return nil, err
+		}
+		ready = true
+		if len(rows) == 0 {
+			return nil, io.EOF
+		}
+		return rows, nil
+	}
+	r.Tag = func() string { return fmt.Sprintf("SELECT %d", len(rows)) }
+	return r, nil
+}
+
+// names lists objects for a message. The caller holds mu.
+func (e *Engine) names(ids []string) string {
+	var out []string
+	for _, o := range e.ordered() {
+		if slices.Contains(ids, o.ID) {
+			out = append(out, o.Name)
+		}
+	}
+	if out == nil {
+		return "the query"
+	}
+	return strings.Join(out, ", ")
+}
+
+// subscribe begins a stream that the client reads as it comes.
+func (s *Session) subscribe(n *sql.Subscribe) (*Result, error) {
+	s.e.mu.Lock()
+	t, notices, err := s.e.newStream(n)
+	s.e.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	notices = append(notices, Notice{"NOTICE", "01000", "streaming SUBSCRIBE rows directly requires a client that does not buffer output"})
+	count := 0
+	return &Result{
+		Fields: t.fields(), Notices: notices, Close: t.Close,
+		Next: func(ctx context.Context) ([]flow.Row, error) {
+			rows, err := t.Next(ctx)
+			count += len(rows)
+			return rows, err
+		},
+		Tag: func() string { return fmt.Sprintf("SELECT %d", count) },
+	}, nil
+}
+
+func (s *Session) copyOut(ctx context.Context, n *sql.Copy) (*Result, error) {
+	var r *Result
+	var err error
+	switch of := n.Of.(type) {
+	case *sql.Query:
+		r, err = s.selectQuery(ctx, of)
+	case *sql.Subscribe:
+		r, err = s.subscribe(of)
+	}
+	if err != nil {
+		return nil, err
+	}
+	tag := r.Tag
+	r.Copy = true
+	r.Notices = slices.DeleteFunc(r.Notices, func(n Notice) bool { return n.Code == "01000" })
+	r.Tag = func() string { return "COPY" + strings.TrimPrefix(tag(), "SELECT") }
+	return r, nil
+}

@@ -1,0 +1,191 @@
+package engine
+
+import (
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/mzdio/mzd/engine/flow"
+	"github.com/mzdio/mzd/engine/plan"
+	"github.com/mzdio/mzd/engine/sql"
+)
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// parameters are the session parameters that clients ask for, with their defaults.
+var parameters = map[string]string{
+	"application_name": "", "client_encoding": "UTF8", "client_min_messages": "notice", "cluster": "default", "database": "materialize",
+	"datestyle": "ISO, MDY", "extra_float_digits": "1", "idle_in_transaction_session_timeout": "0", "integer_datetimes": "on",
+	"intervalstyle": "postgres", "mz_version": Version, "search_path": "public", "server_version": "9.5.0",
+	"server_version_num": "90500", "standard_conforming_strings": "on", "statement_timeout": "0", "timezone": "UTC",
+	"transaction_isolation": "strict serializable",
+}
+
+// fixed are the parameters that have the value they have: a client that needs another must learn that it cannot have it.
+var fixed = map[string][]string{
+	"client_encoding": {"utf8", "utf-8", "unicode"}, "timezone": {"utc", "gmt", "etc/utc", "z", "default"},
+	"standard_conforming_strings": {"on", "true"}, "integer_datetimes": {"on"}, "datestyle": {"iso", "iso, mdy", "default"},
+	"mz_version": {}, "server_version": {}, "server_version_num": {},
+}
+
+// maxParameters bounds the parameters that a session may invent.
+const maxParameters = 100
+
+func (s *Session) set(n *sql.Set) (*Result, error) {
+	if n.Reset {
+		delete(s.params, n.Name)
+		if n.Name == "all" {
+			clear(s.params)
+		}
+		return done("RESET"), nil
+	}
+	value := strings.Join(n.Values, ", ")
+	if allowed, ok := fixed[n.Name]; ok && !slices.Contains(allowed, strings.ToLower(value)) {
+		return nil, errorf("22023", "parameter %s cannot be set to %q in the embedded engine: it is %q", n.Name, value, parameters[n.Name])
+	} else if ok {
+		return done("SET"), nil
+	}
+	if len(s.params) >= maxParameters || len(value) > 1024 {
+		return nil, errorf("54000", "too many session parameters")
+	}
+	s.params[n.Name] = value
+	return done("SET"), nil
+}
+
+// showFields are the columns of a SHOW.
+func showFields(n *sql.Show) []Field {
+	text := func(names ...string) []Field {
+		var f []Field
+		for _, n := range names {
+			f = append(f, Field{n, flow.Text})
+		}
+		return f
+	}
+	switch {
+	case n.Parameter && n.What == "all":
+		return text("name", "setting")
+	case n.Parameter:
+		return text(n.What)
+	case n.What == "sources":
+		return append(text("name", "state"), Field{"bytes", flow.Int8}, Field{"lines", flow.Int8}, Field{"bad_lines", flow.Int8}, Field{"problem", flow.Text})
+	case n.What == "columns":
+		return append(text("name"), Field{"nullable", flow.Bool}, Field{"type", flow.Text})
+	case n.What == "objects":
+		return text("name", "type")
+	case strings.HasPrefix(n.What, "create"):
+		return text("name", "create_sql")
+	}
+	return text("name")
+}
+
+func (s *Session) show(n *sql.Show) (*Result, error) {
+	s.e.mu.Lock()
+	defer s.e.mu.Unlock()
+	rows, err := s.showRows(n)
+	if err != nil {
+		return nil, err
+	}
+	return table(showFields(n), rows, "SELECT"), nil
+}
+
+func (s *Session) showRows(n *sql.Show) ([]flow.Row, error) {
+	var rows []flow.Row
+	add := func(cells ...string) {
+		r := make(flow.Row, len(cells))
+		for i, c := range cells {
+			r[i] = flow.NewText(c)
+		}
+		rows = append(rows, r)
+	}
+	switch {
+	case n.Parameter && n.What == "all":
+		for _, name := range slices.Sorted(maps.Keys(parameters)) {
+			add(name, s.parameter(name))
+		}
+		return rows, nil
+	case n.Parameter:
+		_, known := parameters[n.What]
+		if _, set := s.params[n.What]; !known && !set {
+			return nil, errorf("42704", "unrecognized configuration parameter %q", n.What)
+		}
+		add(s.parameter(n.What))
+		return rows, nil
+	case n.Name != nil:
+		o := s.e.lookup(*n.Name)
+		if o == nil {
+			return nil, sql.Errorf(n.Name.Pos(), "42704", "unknown catalog item '%s'", n.Name)
+		}
+		if n.What != "columns" {
+			add("materialize.public."+o.Name, o.text)
+			return rows, nil
+		}
+		for _, c := range o.Columns {
+			rows = append(rows, flow.Row{flow.NewText(c.Name), flow.NewBool(true), flow.NewText(c.Type.SQL())})
+		}
+		return rows, nil
+	}
+	for _, o := range s.e.ordered() {
+		switch {
+		case n.Materialized && o.view == nil, n.What == "views" && o.source != nil, n.What == "sources" && o.source == nil, n.What == "tables":
+		case n.What == "sources":
+			src := o.source
+			problem := flow.Null
+			if src.err != nil {
+				problem = flow.NewText(src.err.Error())
+			}
+			rows = append(rows, flow.Row{flow.NewText(o.Name), flow.NewText(src.state), flow.NewInt(flow.Int8, src.extent.Offset),
+				flow.NewInt(flow.Int8, src.extent.Lines), flow.NewInt(flow.Int8, src.bad), problem})
+		case n.What == "objects":
+			add(o.Name, o.kind)
+		default:
+			add(o.Name)
+		}
+	}
+	slices.SortFunc(rows, flow.CompareRows)
+	return rows, nil
+}
+
+func (s *Session) parameter(name string) string {
+	if v, ok := s.params[name]; ok {
+		return v
+	}
+	return parameters[name]
+}
+
+// explain prints the operators that a query or view is made of.
+func (s *Session) explain(n *sql.Explain) (*Result, error) {
+	s.e.mu.Lock()
+	defer s.e.mu.Unlock()
+	q := n.Query
+	if n.View != nil {
+		o := s.e.lookup(*n.View)
+		if o == nil {
+			return nil, sql.Errorf(n.View.Pos(), "42704", "unknown catalog item '%s'", n.View)
+		}
+		if o.source != nil || o == &introspection {
+			return nil, sql.Errorf(n.View.Pos(), "42809", "%s is not a view", n.View)
+		}
+		parsed, err := sql.Parse(o.text)
+		if err != nil {
+			return nil, err
+		}
+		q = parsed[0].Statement.(*sql.CreateView).Query
+	}
+	p, err := plan.Query(s.e.env(), q)
+	if err != nil {
+		return nil, err
+	}
+	df := p.Once()
+	if n.View != nil {
+		df = p.Maintained()
+	}
+	var rows []flow.Row
+	for _, line := range df.Explain() {
+		rows = append(rows, flow.Row{flow.NewText(line)})
+	}
+	return table([]Field{{"Physical Plan", flow.Text}}, rows, "EXPLAIN"), nil
+}

@@ -1,0 +1,24 @@
+package sql
+
+import "fmt"
+
+// Error says what is wrong with a statement, and where.
+type Error struct {
+	Pos     int    // byte offset in the text that was parsed
+	Code    string // SQLSTATE: 42601 syntax, 0A000 not supported, 54001 too complex, ...
+	Message string
+	Hint    string
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Errorf makes an [Error].
+func Errorf(pos int, code, format string, args ...any) *Error {
+	return &Error{Pos: pos, Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// Unsupported is the error for what Materialize does and the embedded engine does not.
+func Unsupported(pos int, what string) *Error {
+	return &Error{Pos: pos, Code: "0A000", Message: what + " not supported by the embedded engine",
+		Hint: "This works on Materialize, not in the embedded engine."}
+}

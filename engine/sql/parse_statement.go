@@ -1,0 +1,394 @@
+package sql
+
+import "strings"
+
+// unsupportedStatements are the statements of Materialize and PostgreSQL that the engine knows by name only.
+var unsupportedStatements = map[string]string{
+	"insert": "INSERT is", "update": "UPDATE is", "delete": "DELETE is", "alter": "ALTER is", "grant": "GRANT is",
+	"revoke": "REVOKE is", "truncate": "TRUNCATE is", "prepare": "PREPARE is", "execute": "EXECUTE is", "listen": "LISTEN is",
+	"merge": "MERGE is", "call": "CALL is", "do": "DO is", "savepoint": "SAVEPOINT is", "lock": "LOCK is", "comment": "COMMENT is",
+	"vacuum": "VACUUM is", "analyze": "ANALYZE is", "table": "TABLE is", "release": "RELEASE is", "validate": "VALIDATE is",
+}
+
+func (p *parser) statement() Statement {
+	p.depth, p.chain = 0, 0
+	t := p.peek()
+	switch {
+	case p.atQuery():
+		return p.query()
+	case p.eat("create"):
+		return p.create(t.pos)
+	case p.eat("drop"):
+		return p.drop()
+	case p.at("tail"), p.at("subscribe"):
+		return p.subscribe()
+	case p.eat("copy"):
+		return p.copy()
+	case p.eat("show"):
+		return p.show()
+	case p.eat("set"):
+		return p.set()
+	case p.eat("reset"):
+		return &Set{Name: p.parameter(), Reset: true}
+	case p.eat("begin"), p.eat("start", "transaction"):
+		p.eatAny("work", "transaction")
+		p.modes()
+		return &Transaction{"BEGIN"}
+	case p.eat("commit"), p.eat("end"):
+		p.eatAny("work", "transaction")
+		return &Transaction{"COMMIT"}
+	case p.eat("rollback"), p.eat("abort"):
+		p.eatAny("work", "transaction")
+		return &Transaction{"ROLLBACK"}
+	case p.eat("discard"):
+		p.expect("all")
+		return &Discard{}
+	case p.eat("deallocate"):
+		p.eat("prepare")
+		return &Discard{Deallocate: p.label("a name")}
+	case p.eat("declare"):
+		return p.declare()
+	case p.eat("fetch"):
+		return p.fetch(t.pos)
+	case p.eat("close"):
+		c := &CloseCursor{At: At(t.pos)}
+		if !p.eat("all") {
+			c.Cursor = p.ident("a cursor")
+		}
+		return c
+	case p.eat("explain"):
+		return p.explain()
+	}
+	if what, ok := unsupportedStatements[t.text]; ok && t.kind == word {
+		p.unsupported(t.pos, what)
+	}
+	p.expected("a statement")
+	return nil
+}
+
+// modes skips the modes of a transaction, all of which suit one that only reads.
+func (p *parser) modes() {
+	for {
+		switch {
+		case p.eat("isolation", "level"):
+			if !p.eat("read", "committed") && !p.eat("read", "uncommitted") && !p.eat("repeatable", "read") && !p.eat("strict", "serializable") {
+				p.expect("serializable")
+			}
+		case p.eat("read", "only"), p.eat("read", "write"), p.eat("deferrable"), p.eat("not", "deferrable"):
+		default:
+			return
+		}
+		p.eat(",")
+	}
+}
+
+func (p *parser) create(pos int) Statement {
+	replace := p.eat("or", "replace")
+	materialized := p.eat("materialized")
+	switch {
+	case p.eat("source"):
+		if replace {
+			p.fail(pos, "42601", "a source cannot be created OR REPLACE")
+		}
+		return p.createSource(materialized)
+	case p.eat("view"):
+		return p.createView(replace, materialized)
+	}
+	t := p.peek()
+	if t.kind == word {
+		p.unsupported(t.pos, "CREATE "+strings.ToUpper(t.text)+" is")
+	}
+	p.expected("SOURCE or VIEW")
+	return nil
+}
+
+func (p *parser) createSource(materialized bool) Statement {
+	s := &CreateSource{Materialized: materialized, IfNotExists: p.eat("if", "not", "exists"), Name: p.name("a source")}
+	p.expect("from")
+	if t := p.peek(); !p.eat("file") {
+		if t.kind == word {
+			p.unsupported(t.pos, "a source FROM "+strings.ToUpper(t.text)+" is")
+		}
+		p.expected("FILE")
+	}
+	s.Path = p.string("a path in quotes")
+	if p.at("compression") {
+		p.unsupported(p.peek().pos, "COMPRESSION is")
+	}
+	if p.eat("with") {
+		p.expect("(")
+		for {
+			t := p.peek()
+			switch option := p.label("an option"); option {
+			case "tail":
+				s.Tail = p.boolean()
+			case "timestamp_frequency_ms": // accepted for the statements of 2020; a tick has a frequency of its own
+				p.expect("=")
+				p.number("a number")
+			default:
+				p.fail(t.pos, "42601", "unknown option %s of a FILE source: it has tail", Ident(option))
+			}
+			if !p.eat(",") {
+				break
+			}
+		}
+		p.expect(")")
+	}
+	p.expect("format")
+	switch t := p.peek(); {
+	case p.eat("text"), p.eat("json"):
+		s.Format = t.text
+	case p.eat("regex"):
+		s.Format, s.Regex = "regex", p.string("a regular expression in quotes")
+	case t.kind == word:
+		p.unsupported(t.pos, "FORMAT "+strings.ToUpper(t.text)+" is")
+	default:
+		p.expected("TEXT, REGEX or JSON")
+	}
+	return s
+}
+
+// boolean parses the value of an option: nothing or = true, = false.
+func (p *parser) boolean() bool {
+	if !p.eat("=") {
+		return true
+	}
+	t := p.next()
+	switch strings.ToLower(t.text) {
+	case "true", "on", "1":
+		return true
+	case "false", "off", "0":
+		return false
+	}
+	p.fail(t.pos, "42601", "expected true or false, found %s", t.describe())
+	return false
+}
+
+func (p *parser) createView(replace, materialized bool) Statement {
+	s := &CreateView{OrReplace: replace, Materialized: materialized, IfNotExists: p.eat("if", "not", "exists")}
+	if s.Name = p.name("a view"); p.at("(") {
+		s.Columns = p.names("a column")
+	}
+	if p.at("in", "cluster") || p.at("with") {
+		p.unsupported(p.peek().pos, "this option of a view is")
+	}
+	p.expect("as")
+	if !p.atQuery() {
+		p.expected("SELECT")
+	}
+	s.Query = p.query()
+	return s
+}
+
+func (p *parser) drop() Statement {
+	s := &Drop{Materialized: p.eat("materialized")}
+	t := p.peek()
+	if s.Kind = p.eatAny("view", "source"); s.Kind == "" {
+		if t.kind == word {
+			p.unsupported(t.pos, "DROP "+strings.ToUpper(t.text)+" is")
+		}
+		p.expected("VIEW or SOURCE")
+	}
+	s.IfExists = p.eat("if", "exists")
+	s.Name = p.name("a " + s.Kind)
+	if p.at(",") {
+		p.unsupported(p.peek().pos, "DROP of several objects is")
+	}
+	s.Cascade = p.eatAny("cascade", "restrict") == "cascade"
+	return s
+}
+
+func (p *parser) subscribe() Statement {
+	s := &Subscribe{Tail: p.next().text == "tail", Snapshot: true}
+	p.eat("to")
+	if p.eat("(") {
+		s.Query = p.query()
+		p.expect(")")
+	} else {
+		n := p.name("a view, or a query in parentheses")
+		s.Name = &n
+	}
+	if p.at("envelope") || p.at("within") {
+		p.refuse(p.peek())
+	}
+	if p.at("with") || p.at("(") {
+		p.eat("with")
+		p.expect("(")
+		for {
+			t := p.peek()
+			switch option := p.label("an option"); option {
+			case "progress":
+				s.Progress = p.boolean()
+			case "snapshot":
+				s.Snapshot = p.boolean()
+			default:
+				p.fail(t.pos, "42601", "unknown option %s: there are PROGRESS and SNAPSHOT", Ident(option))
+			}
+			if !p.eat(",") {
+				break
+			}
+		}
+		p.expect(")")
+	}
+	s.AsOf = p.asOf()
+	if p.eat("up", "to") {
+		s.UpTo = p.expr()
+	}
+	return s
+}
+
+func (p *parser) copy() Statement {
+	if !p.at("(") {
+		p.unsupported(p.peek().pos, "COPY of anything but (a query) TO STDOUT is")
+	}
+	p.expect("(")
+	s := &Copy{}
+	switch {
+	case p.at("tail"), p.at("subscribe"):
+		s.Of = p.subscribe()
+	case p.atQuery():
+		s.Of = p.query()
+	default:
+		p.expected("SELECT, TAIL or SUBSCRIBE")
+	}
+	p.expect(")", "to", "stdout")
+	p.eat("with")
+	if p.eat("(") {
+		p.expect("format")
+		if t := p.next(); t.text != "text" {
+			p.unsupported(t.pos, "COPY in a format other than text is")
+		}
+		p.expect(")")
+	}
+	return s
+}
+
+func (p *parser) show() Statement {
+	s := &Show{Materialized: p.eat("materialized")}
+	switch t := p.peek(); {
+	case p.eat("views"), p.eat("sources"), p.eat("tables"), p.eat("objects"):
+		s.What = t.text
+		if p.at("from") || p.at("like") || p.at("where") || p.at("in") {
+			p.unsupported(p.peek().pos, "a filter of SHOW is")
+		}
+	case p.at("columns", "from"), p.at("columns", "in"):
+		p.i += 2
+		n := p.name("a view")
+		s.What, s.Name = "columns", &n
+	case p.eat("create"):
+		s.Materialized = p.eat("materialized")
+		kind := p.eatAny("view", "source")
+		if kind == "" {
+			p.expected("VIEW or SOURCE")
+		}
+		n := p.name("a " + kind)
+		s.What, s.Name = "create "+kind, &n
+	case s.Materialized:
+		p.expected("VIEWS or SOURCES")
+	default:
+		s.What, s.Parameter = p.parameter(), true
+	}
+	return s
+}
+
+// parameter reads the name of a session parameter, some of which are written in several words.
+func (p *parser) parameter() string {
+	switch {
+	case p.eat("transaction", "isolation", "level"):
+		return "transaction_isolation"
+	case p.eat("time", "zone"):
+		return "timezone"
+	case p.eat("all"):
+		return "all"
+	}
+	name := p.label("a parameter")
+	for p.eat(".") {
+		name += "." + p.label("a parameter")
+	}
+	return strings.ToLower(name)
+}
+
+func (p *parser) set() Statement {
+	if p.eat("transaction") || p.eat("session", "characteristics", "as", "transaction") {
+		p.modes()
+		return &Set{Name: "transaction_isolation", Values: []string{"strict serializable"}}
+	}
+	p.eatAny("session", "local")
+	zone := p.at("time", "zone")
+	s := &Set{Name: p.parameter()}
+	if !zone && !p.eat("=") {
+		p.expect("to")
+	}
+	for {
+		sign := ""
+		if p.eat("-") {
+			sign = "-"
+		}
+		t := p.peek()
+		if t.kind == op || t.kind == eof || t.kind == param {
+			p.expected("a value")
+		}
+		p.i++
+		if s.Values = append(s.Values, sign+t.text); !p.eat(",") {
+			return s
+		}
+	}
+}
+
+func (p *parser) declare() Statement {
+	d := &Declare{At: At(p.peek().pos), Cursor: p.ident("a cursor")}
+	if p.at("binary") || p.at("scroll") || p.at("insensitive") {
+		p.unsupported(p.peek().pos, "this kind of cursor is")
+	}
+	p.eat("no", "scroll")
+	p.expect("cursor")
+	if p.at("with", "hold") {
+		p.unsupported(p.peek().pos, "WITH HOLD is")
+	}
+	p.eat("without", "hold")
+	p.expect("for")
+	switch {
+	case p.at("tail"), p.at("subscribe"):
+		d.Of = p.subscribe()
+	case p.atQuery():
+		d.Of = p.query()
+	default:
+		p.expected("SELECT, TAIL or SUBSCRIBE")
+	}
+	return d
+}
+
+func (p *parser) fetch(pos int) Statement {
+	f := &Fetch{At: At(pos), Count: 1}
+	p.eat("forward")
+	switch {
+	case p.eat("all"):
+		f.Count = -1
+	case p.eat("next"):
+	case p.peek().kind == number:
+		f.Count = p.number("a count")
+	}
+	p.eatAny("from", "in")
+	f.Cursor = p.ident("a cursor")
+	if p.at("with") || p.at("(") {
+		p.eat("with")
+		p.expect("(", "timeout")
+		p.eat("=")
+		f.Timeout = p.string("an interval in quotes")
+		p.expect(")")
+	}
+	return f
+}
+
+func (p *parser) explain() Statement {
+	for p.eatAny("optimized", "physical", "plan", "for") != "" {
+	}
+	if p.eat("materialized", "view") || p.eat("view") {
+		n := p.name("a view")
+		return &Explain{View: &n}
+	}
+	if !p.atQuery() {
+		p.expected("SELECT or VIEW")
+	}
+	return &Explain{Query: p.query()}
+}

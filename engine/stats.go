@@ -1,0 +1,69 @@
+package engine
+
+// Stats is what an operator wants to know of an engine.
+type Stats struct {
+	Views   []ViewStats
+	Sources []SourceStats
+	// Upper is the frontier, in milliseconds since 1970: all times below are closed. 0 while the engine is opening.
+	Upper uint64
+	// Opening tells that the sources are being read again, and nothing can be read before.
+	Opening bool
+}
+
+// ViewStats describes a maintained view.
+type ViewStats struct {
+	ID, Name     string
+	Rows         int64  // now, with their counts
+	Updates      uint64 // rows that changed, since the process began
+	Errors       int64  // of evaluation, now
+	Ready        bool   // it can be read
+	Since        uint64 // the earliest time that can be read
+	Bytes        int    // estimate of what its rows hold in memory
+	HistoryBytes int    // and of its history
+	Problem      string // why it cannot be read, if it never will
+}
+
+// SourceStats describes a source.
+type SourceStats struct {
+	ID, Name, Path string
+	State          string // one of the Source constants
+	Problem        string // what is wrong with the file
+	Offset, Size   int64  // bytes read, and the length of the file when it was opened
+	Lines, Bad     int64  // lines read, and lines skipped because they are too long, no UTF-8 or no JSON
+}
+
+// Stats may be called at any time.
+func (e *Engine) Stats() Stats {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := Stats{Upper: e.upper, Opening: e.opening}
+	for _, o := range e.ordered() {
+		if src := o.source; src != nil {
+			x := SourceStats{ID: o.ID, Name: o.Name, Path: src.path, State: src.state, Offset: src.extent.Offset, Size: src.target,
+				Lines: src.extent.Lines, Bad: src.bad}
+			if src.err != nil {
+				x.Problem = src.err.Error()
+			}
+			s.Sources = append(s.Sources, x)
+		}
+		if v := o.view; v != nil {
+			x := ViewStats{ID: o.ID, Name: o.Name, Rows: v.contents.rows, Updates: v.updates, Ready: v.ready, Since: v.since,
+				Bytes: v.contents.bytes, HistoryBytes: v.bytes}
+			for _, n := range v.errors {
+				x.Errors += n
+			}
+			if v.broken != nil {
+				x.Problem = v.broken.Message
+			}
+			s.Views = append(s.Views, x)
+		}
+	}
+	return s
+}
+
+// badLine counts a line that was given up before it was decoded.
+func (e *Engine) badLine(s *source) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s.bad++
+}

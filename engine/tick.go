@@ -1,0 +1,253 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/mzdio/mzd/engine/flow"
+)
+
+// dataflow is the goroutine that ticks.
+func (e *Engine) dataflow(ctx context.Context) error {
+	c := &flow.Context{}
+	if err := e.advance(); err != nil {
+		return err
+	}
+	idle := time.NewTicker(idleTick)
+	defer idle.Stop()
+	var lastTick time.Time
+	progress := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-idle.C:
+			if err := e.advance(); err != nil {
+				return err
+			}
+		case first := <-e.chunks:
+			batch, ok := e.collect(ctx, first, lastTick)
+			if !ok {
+				return nil
+			}
+			lastTick = time.Now()
+			if err := e.tick(c, batch); err != nil {
+				return err
+			}
+			e.report(&progress)
+		}
+	}
+}
+
+// collect gathers the chunks of a tick: what arrives until the interval since the last tick has passed, up to the events of a tick.
+func (e *Engine) collect(ctx context.Context, first *chunk, lastTick time.Time) ([]*chunk, bool) {
+	batch, lines := []*chunk{first}, first.count
+	timer := time.NewTimer(time.Until(lastTick.Add(e.opt.TickInterval)))
+	defer timer.Stop()
+	for due := false; lines < e.opt.TickEvents; {
+		select {
+		case c := <-e.chunks:
+			batch, lines = append(batch, c), lines+c.count
+			continue
+		default:
+		}
+		if due {
+			break
+		}
+		select {
+		case c := <-e.chunks:
+			batch, lines = append(batch, c), lines+c.count
+		case <-timer.C:
+			due = true
+		case <-ctx.Done():
+			return nil, false
+		}
+	}
+	for _, c := range batch {
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+			return nil, false
+		}
+	}
+	return batch, true
+}
+
+// outcome is what a step did to a view.
+type outcome struct {
+	view *view
+	change
+}
+
+// stepGraph steps the views with what has been read. The caller holds graphMu.
+func (e *Engine) stepGraph(c *flow.Context, batch []*chunk) []outcome {
+	var outcomes []outcome
+	by := map[*view]int{}
+	for _, v := range e.graph {
+		for slot, in := range v.inputs {
+			if in.view != nil {
+				if i, ok := by[in.view]; ok {
+					v.feed(c, slot, outcomes[i].rows, outcomes[i].errors)
+				}
+				continue
+			}
+			for _, k := range batch {
+				if k.src == in.src && k.lines != "" {
+					v.deltas[slot].Append(k.out(c, in.proj))
+				}
+			}
+		}
+		rows, errs := v.step(c)
+		v.clear()
+		if len(rows) > 0 || len(errs) > 0 {
+			by[v] = len(outcomes)
+			outcomes = append(outcomes, outcome{v, change{rows: rows, errors: errs}})
+		}
+	}
+	return outcomes
+}
+
+// tick steps the views with what has been read, and publishes.
+func (e *Engine) tick(c *flow.Context, batch []*chunk) error {
+	e.graphMu.Lock()
+	defer e.graphMu.Unlock()
+	outcomes := e.stepGraph(c, batch)
+	at, err := e.reserve()
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, o := range outcomes {
+		o.time = at
+		o.view.apply(o.change, o.view.ready)
+	}
+	for _, k := range batch {
+		e.settle(k, at)
+	}
+	if !e.opening || e.opened(at) {
+		e.close(at + 1)
+	}
+	return nil
+}
+
+// settle publishes what a chunk says about its source. The caller holds mu.
+func (e *Engine) settle(k *chunk, at uint64) {
+	s := k.src
+	s.extent = k.after
+	s.bad += k.bad
+	switch {
+	case k.failure != nil:
+		s.err = k.failure
+		s.state = SourceFailed
+		if k.ended {
+			s.state = SourceShrunk
+		}
+		e.log.Error("source stopped", "source", s.name, "state", s.state, "error", k.failure)
+		if k.ended && !s.caughtUp {
+			s.broken = brokenSource(s)
+			e.breakDependents()
+		}
+	case k.ended:
+		s.state = SourceDone
+	case k.caughtUp:
+		s.caughtUp = true
+		s.state = SourceTailing
+		if s.file == nil {
+			s.state = SourceMissing
+		}
+		e.log.Info("source read", "source", s.name, "state", s.state, "bytes", s.extent.Offset, "lines", s.extent.Lines)
+	case s.state == SourceFailed: // lines again
+		s.err, s.state = nil, SourceTailing
+		if !s.caughtUp {
+			s.state = SourceLoading
+		}
+	}
+	if s.caughtUp {
+		if n := len(s.marks); n == 0 || s.marks[n-1].offset != s.extent.Offset {
+			s.marks = append(s.marks, mark{at, s.extent.Offset, s.extent.Lines})
+		}
+	}
+}
+
+// opened ends the opening if all sources have been read again; what is in the graph can be read from then on. The caller holds mu.
+func (e *Engine) opened(at uint64) bool {
+	for _, o := range e.objects {
+		if o.source != nil && !o.source.caughtUp && o.source.broken == nil {
+			return false
+		}
+	}
+	e.opening = false
+	for _, v := range e.graph {
+		if v.broken == nil {
+			v.ready, v.since = true, at
+		}
+	}
+	return true
+}
+
+// close closes all times below upper and forgets history. The caller holds mu.
+func (e *Engine) close(upper uint64) {
+	e.upper = max(e.upper, upper)
+	keep := uint64(e.opt.History.Milliseconds())
+	until, held := uint64(0), e.upper
+	if e.upper > keep {
+		until = e.upper - 1 - keep
+	}
+	for h := range e.holds {
+		held = min(held, h.time)
+	}
+	for _, v := range e.graph {
+		v.trim(until, held+1, e.opt.HistoryBytes)
+	}
+	for _, o := range e.objects {
+		if o.source != nil {
+			o.source.trim(min(until, held))
+		}
+	}
+	e.notify()
+}
+
+// advance closes the times until now when nothing has come in.
+func (e *Engine) advance() error {
+	e.graphMu.Lock()
+	defer e.graphMu.Unlock()
+	at, err := e.reserve()
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.opening || e.opened(at) {
+		e.close(at)
+	}
+	return nil
+}
+
+// reserve returns the next time, the clock's but never one that has been closed, and makes sure that it may be used. The caller
+// holds graphMu, so that nobody else uses it.
+func (e *Engine) reserve() (uint64, error) {
+	e.mu.Lock()
+	at := max(uint64(time.Now().UnixMilli()), e.upper)
+	enough := at+1 < e.reserved
+	e.mu.Unlock()
+	if enough {
+		return at, nil
+	}
+	return at, e.save(false)
+}
+
+// report logs how far the sources have been read while that takes long.
+func (e *Engine) report(last *time.Time) {
+	if time.Since(*last) < 2*time.Second {
+		return
+	}
+	*last = time.Now()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, o := range e.objects {
+		if s := o.source; s != nil && s.state == SourceLoading {
+			e.log.Info("source loading", "source", s.name, "bytes", s.extent.Offset, "of", s.target, "lines", s.extent.Lines)
+		}
+	}
+}

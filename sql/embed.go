@@ -1,0 +1,11 @@
+// Package sql holds the demo's views as SQL texts, for whoever wants them without a file at hand.
+package sql
+
+import "embed"
+
+// Files are the texts by file name. wikipedia.sql has the views of the Wikipedia demo over a landed file of JSON documents, and
+// wikipedia2020.sql the text that the demo was typed in 2020, over the raw event stream. Both run on the embedded engine and on
+// the releases of Materialize that have FILE sources.
+//
+//go:embed *.sql
+var Files embed.FS
