@@ -15,9 +15,12 @@ import (
 // one or the new one, whole, and after Replace returned nil the new one.
 // Concurrent calls for one path are not allowed. It leaves path + ".tmp" behind
 // if the process dies in the middle; the next call replaces that too.
-func Replace(path string, data []byte) error {
+func Replace(path string, data []byte) error { return ReplaceIn(OS, path, data) }
+
+// ReplaceIn is [Replace] in a file system.
+func ReplaceIn(fs FS, path string, data []byte) error {
 	temp := path + ".tmp"
-	file, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	file, err := fs.Open(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}
@@ -29,13 +32,13 @@ func Replace(path string, data []byte) error {
 		err = e
 	}
 	if err == nil {
-		err = os.Rename(temp, path)
+		err = fs.Rename(temp, path)
 	}
 	if err != nil {
-		os.Remove(temp)
+		fs.Remove(temp)
 		return err
 	}
-	return SyncDir(filepath.Dir(path))
+	return fs.SyncDir(filepath.Dir(path))
 }
 
 // SyncDir makes the entries of a directory durable: without it a crash may

@@ -36,7 +36,6 @@ type view struct {
 	subscribe Subscribe
 	log       *slog.Logger
 	metrics   viewMetrics
-	identity  string // of the history in the log; belongs to the goroutine
 
 	mu         sync.Mutex // guards what follows
 	state      State
@@ -82,7 +81,7 @@ func (v *view) run(ctx context.Context) {
 func (v *view) follow(ctx context.Context, retry *backoff.Backoff) error {
 	v.enter(Connecting)
 	upper, _ := v.data.Frontier()
-	s, err := v.subscribe(ctx, Request{Name: v.Name, Query: v.Query, Upper: upper.Time, Identity: v.identity})
+	s, err := v.subscribe(ctx, Request{Name: v.Name, Query: v.Query, Upper: upper.Time, Identity: v.data.Identity()})
 	if err != nil {
 		return err
 	}
@@ -126,7 +125,7 @@ func (v *view) append(b core.Batch) error {
 func (v *view) restart(s Stream, b core.Batch) error {
 	upper, _ := v.data.Frontier()
 	before := v.data.View()
-	if !upper.IsZero() && s.Identity() == v.identity && slices.Equal(s.Columns(), before.Columns) && b.Upper.Time > upper.Time {
+	if !upper.IsZero() && s.Identity() == v.data.Identity() && slices.Equal(s.Columns(), before.Columns) && b.Upper.Time > upper.Time {
 		v.metrics.resnapshots.Inc()
 		v.log.Info("upstream history lost: continuing with the difference to a new snapshot", "rows", len(b.Updates), "from", upper.Time, "to", b.Upper.Time)
 		return v.data.Rebase(b.Upper.Time, b.Updates)
@@ -138,11 +137,7 @@ func (v *view) restart(s Stream, b core.Batch) error {
 	if !upper.IsZero() {
 		v.log.Warn("upstream is another one, or the view was changed: starting a new history", "from", upper.Time, "to", b.Upper.Time)
 	}
-	if err := v.data.Reset(described, b.Upper.Time, b.Updates); err != nil {
-		return err
-	}
-	v.identity = s.Identity()
-	return nil
+	return v.data.Reset(described, s.Identity(), b.Upper.Time, b.Updates)
 }
 
 // describe makes the view of columns and the configured key.

@@ -13,8 +13,15 @@
 // Compaction is merging adjacent spans, nothing else; what is merged into the
 // base is gone as history and stays as contents.
 //
-// Where to begin: [New], then [Log.Reset], [Log.Append] and [Log.Rebase] for
-// the one who writes, [Log.Follow] and [Log.Read] for those who read.
+// A log that was opened in a directory is durable. Its writer never waits for
+// the disk: [Log.Run] writes behind it, and everything that came in while the
+// disk was busy shares one sync. So a log has two frontiers. Readers who can
+// start over follow the one in memory ([Log.Follow]); positions that are kept
+// anywhere must come from the other one ([Log.Durable], [Log.DurableReader]).
+//
+// Where to begin: [Open] or [New], then [Log.Reset], [Log.Append] and
+// [Log.Rebase] for the one who writes, [Log.Follow] and [Log.Read] for those who
+// read.
 package viewlog
 
 import (
@@ -22,11 +29,13 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/durable"
 )
 
 // Options are the settings of a [Log]. The zero value is good.
@@ -35,31 +44,42 @@ type Options struct {
 	// minutes. It is measured in the daemon's time, not the upstream's, which
 	// need not be a clock.
 	Retain time.Duration
+	// Logger gets what happens to the files; nil: nobody.
+	Logger *slog.Logger
+	// FS is where the files are; nil: [durable.OS].
+	FS durable.FS
 }
 
 // DefaultRetain is how long exact history is kept unless the options say more.
 const DefaultRetain = 10 * time.Minute
 
 // Log is the log of one view. One goroutine writes (Reset, Append, Rebase,
-// Compact); any number of goroutines read at the same time.
-//
-// A log keeps everything in memory, so what its readers may see is as durable
-// as it ever gets: [Log.Durable] equals the frontier.
+// Compact), one runs (Run), and any number of goroutines read at the same time.
 type Log struct {
 	retain time.Duration
+	log    *slog.Logger
+	disk   *store        // belongs to Run; nil: there is none
+	dirty  chan struct{} // has an element when there is something to write
 
 	// mu guards everything below. What the slices point to is immutable: a
 	// reader takes slices under the lock and adds them up outside.
-	mu         sync.Mutex
-	view       *core.View
-	generation core.Generation // empty until the first Reset
-	base       []core.Update   // the contents below since
-	since      core.Time
-	spans      spans
-	upper      core.Time
-	changed    chan struct{} // closed and replaced when the frontier moves
-	holds      map[*Hold]core.Time
-	stats      Stats
+	mu          sync.Mutex
+	view        *core.View
+	identity    string        // of the upstream
+	generations []generation  // the last is current; none until the first Reset
+	base        []core.Update // the contents below since
+	since       core.Time
+	spans       spans
+	upper       core.Time
+	changed     chan struct{} // closed and replaced when the frontier moves
+	holds       map[*Hold]core.Time
+	stats       Stats
+
+	pending  []record // appended and not taken by Run yet
+	rewrite  bool     // the files are to be written anew, of what is in memory
+	durable  core.Time
+	hardened chan struct{} // closed and replaced when durable moves
+	trouble  error         // of the disk, while it lasts
 }
 
 // Stats are figures about a log, for metrics and status.
@@ -71,40 +91,60 @@ type Stats struct {
 	Updates     int64     // updates appended since the log was made
 	Spans       int       // pieces of history
 	Compactions int64     // merges done
+	Durable     core.Time // everything below is on disk
+	Trouble     error     // why writing to disk does not work now; nil: it does
 }
 
-// New returns the empty log of the view called name. It knows no columns and
-// its readers wait until the first [Log.Reset].
+// New returns the empty log of the view called name, in memory only. It knows no
+// columns and its readers wait until the first [Log.Reset]. Nothing of it
+// survives the process, so that its durable frontier is as good as its other
+// one.
 func New(name string, o Options) *Log {
 	if o.Retain <= 0 {
 		o.Retain = DefaultRetain
 	}
-	return &Log{
-		retain:  o.Retain,
-		view:    &core.View{Name: name},
-		changed: make(chan struct{}),
-		holds:   make(map[*Hold]core.Time),
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	return &Log{
+		retain:   o.Retain,
+		log:      o.Logger,
+		dirty:    make(chan struct{}, 1),
+		view:     &core.View{Name: name},
+		changed:  make(chan struct{}),
+		hardened: make(chan struct{}),
+		holds:    make(map[*Hold]core.Time),
+	}
+}
+
+// generation returns the name of the current history; empty before the first
+// Reset.
+func (l *Log) generation() core.Generation {
+	if n := len(l.generations); n > 0 {
+		return l.generations[n-1].ID
+	}
+	return ""
 }
 
 // ErrGap means that a batch does not begin where the log ends (I1).
 var ErrGap = errors.New("batch does not continue the log")
 
 // Reset begins a new history: contents is the whole view at upper, its times
-// are ignored. Every position of the old history is void from now on, and all
+// are ignored, and identity is that of the upstream. Every position of the old history is void from now on, and all
 // readers get a base. It is called for the first snapshot, and when positions
 // have lost their meaning: another upstream, changed columns, times that went
 // backwards.
 //
 // Reset takes over contents.
-func (l *Log) Reset(view *core.View, upper core.Time, contents []core.Update) error {
+func (l *Log) Reset(view *core.View, identity string, upper core.Time, contents []core.Update) error {
 	if upper == 0 {
 		return fmt.Errorf("reset log of %s to time 0: %w", view.Name, ErrGap)
 	}
 	base := solid(upper, contents)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.view, l.generation = view, core.NewGeneration()
+	l.view, l.identity, l.generations = view, identity, []generation{{ID: core.NewGeneration()}}
+	l.pending, l.rewrite, l.durable = nil, true, 0
 	l.base, l.since = base, endOfSolid(0, upper)
 	l.spans = spans{}
 	clear(l.holds)
@@ -129,14 +169,8 @@ func (l *Log) Append(lower, upper core.Time, updates []core.Update) error {
 	}
 	arrived := time.Now()
 	l.count(updates)
-	for len(updates) > 0 {
-		t, n := updates[0].Time, 1
-		for n < len(updates) && updates[n].Time == t {
-			n++
-		}
-		l.spans.push(span{lower: t, upper: t + 1, arrived: arrived, run: updates[:n:n]})
-		updates = updates[n:]
-	}
+	l.spans.list = appendExact(l.spans.list, arrived, updates)
+	l.later(record{arrived: arrived.UnixMilli(), lower: lower, upper: upper, updates: updates})
 	l.advance(upper)
 	return nil
 }
@@ -160,26 +194,44 @@ func (l *Log) Rebase(upper core.Time, contents []core.Update) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.count(difference)
+	arrived := time.Now()
 	if len(difference) > 0 || upper > lower+1 {
-		l.spans.push(span{lower: lower, upper: endOfSolid(lower, upper), arrived: time.Now(), run: difference})
+		l.spans.list = append(l.spans.list, span{lower: lower, upper: endOfSolid(lower, upper), arrived: arrived, run: difference})
 	}
+	l.later(record{flags: flagSolid, arrived: arrived.UnixMilli(), lower: lower, upper: upper, updates: difference})
 	l.advance(upper)
 	return nil
 }
 
 // continues tells whether [lower, upper) can be appended.
 func (l *Log) continues(lower, upper core.Time) error {
-	if l.generation == "" || lower != l.upper || upper <= lower {
+	if len(l.generations) == 0 || lower != l.upper || upper <= lower {
 		return fmt.Errorf("append [%d, %d) to %s, which ends at %d: %w", lower, upper, l.view.Name, l.upper, ErrGap)
 	}
 	return nil
 }
 
-// advance moves the frontier and wakes the readers, once each.
+// advance moves the frontier and wakes the readers, once each, and whoever
+// writes to disk.
 func (l *Log) advance(upper core.Time) {
 	l.upper = upper
 	close(l.changed)
 	l.changed = make(chan struct{})
+	if l.disk == nil {
+		l.harden(upper)
+		return
+	}
+	select {
+	case l.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// harden moves the durable frontier.
+func (l *Log) harden(upper core.Time) {
+	l.durable = upper
+	close(l.hardened)
+	l.hardened = make(chan struct{})
 }
 
 func (l *Log) count(updates []core.Update) {
@@ -203,14 +255,26 @@ func (l *Log) View() *core.View {
 func (l *Log) Frontier() (core.Token, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return core.Token{Time: l.upper, Generation: l.generation}, l.changed
+	return core.Token{Time: l.upper, Generation: l.generation()}, l.changed
 }
 
-// Durable returns the token up to which the log would survive a crash of the
-// daemon as far as positions are concerned: no durable position may pass it.
-func (l *Log) Durable() core.Token {
-	upper, _ := l.Frontier()
-	return upper
+// Identity returns the identity of the upstream whose history the log holds.
+func (l *Log) Identity() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.identity
+}
+
+// Durable returns the token up to which the log would survive a crash, zero if
+// nothing would, and a channel that is closed when it has moved. No position
+// that is kept anywhere may pass it.
+func (l *Log) Durable() (core.Token, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.durable == 0 {
+		return core.Token{}, l.hardened
+	}
+	return core.Token{Time: l.durable, Generation: l.generation()}, l.hardened
 }
 
 // Stats returns figures about the log as of now.
@@ -219,6 +283,7 @@ func (l *Log) Stats() Stats {
 	defer l.mu.Unlock()
 	s := l.stats
 	s.Upper, s.Since, s.Spans = l.upper, l.since, len(l.spans.list)
+	s.Durable, s.Trouble = l.durable, l.trouble
 	return s
 }
 
@@ -232,7 +297,7 @@ func (l *Log) Readable(t core.Time) (core.Time, bool) {
 
 func (l *Log) readable(t core.Time) (core.Time, bool) {
 	t = min(t, l.upper)
-	if l.generation == "" || t < l.since {
+	if len(l.generations) == 0 || t < l.since {
 		return 0, false
 	}
 	return l.spans.readable(t), true
@@ -242,12 +307,33 @@ func (l *Log) readable(t core.Time) (core.Time, bool) {
 // All its updates have the time at-1. The error wraps [core.ErrNotReadable].
 func (l *Log) Read(from core.Token, at core.Time) (core.Batch, error) {
 	l.mu.Lock()
+	return l.read(from, core.Token{Time: at, Generation: l.generation()})
+}
+
+// Between returns the net batch between two tokens, of which from may be zero.
+// It is a pure function of the log's history and the tokens: whoever asked
+// before a restart of mzd gets the same bytes after it. The error wraps
+// [core.ErrNotReadable] when the log cannot continue from one of them.
+func (l *Log) Between(from, to core.Token) (core.Batch, error) {
+	l.mu.Lock()
+	if !l.knows(to) || !from.IsZero() && (!l.knows(from) || from.Time > to.Time) {
+		defer l.mu.Unlock()
+		return core.Batch{}, fmt.Errorf("read %s from %q to %q: %w", l.view.Name, from, to, core.ErrNotReadable)
+	}
+	return l.read(from, to)
+}
+
+// read reads up to a token whose generation belongs to the log's history. It is
+// called with the lock held, and gives it up.
+func (l *Log) read(from, to core.Token) (core.Batch, error) {
+	at := to.Time
 	if t, ok := l.readable(at); !ok || t != at {
 		err := fmt.Errorf("read %s at %d (kept from %d, complete to %d): %w", l.view.Name, at, l.since, l.upper, core.ErrNotReadable)
 		l.mu.Unlock()
 		return core.Batch{}, err
 	}
-	b := core.Batch{View: l.view, Upper: core.Token{Time: at, Generation: l.generation}}
+	b := core.Batch{View: l.view, Upper: to}
+	current := l.generation()
 	var first int
 	var base []core.Update
 	if l.knows(from) && from.Time <= at {
@@ -267,7 +353,7 @@ func (l *Log) Read(from core.Token, at core.Time) (core.Batch, error) {
 	}
 	if merged {
 		l.mu.Lock()
-		if l.generation == b.Upper.Generation && l.stats.Compactions == compactions {
+		if l.generation() == current && l.stats.Compactions == compactions {
 			l.spans.keep(pieces)
 		}
 		l.mu.Unlock()
@@ -278,8 +364,12 @@ func (l *Log) Read(from core.Token, at core.Time) (core.Batch, error) {
 
 // knows reports whether the log can continue from the token.
 func (l *Log) knows(from core.Token) bool {
-	if from.IsZero() || from.Generation != l.generation {
+	i := slices.IndexFunc(l.generations, func(g generation) bool { return g.ID == from.Generation })
+	if from.IsZero() || i < 0 {
 		return false
+	}
+	if i < len(l.generations)-1 && from.Time > l.generations[i].End {
+		return false // lost with the process that gave the token away
 	}
 	t, ok := l.readable(from.Time)
 	return ok && t == from.Time
@@ -287,8 +377,13 @@ func (l *Log) knows(from core.Token) bool {
 
 // Follow returns the batches after from, as [core.Reader] says.
 func (l *Log) Follow(ctx context.Context, from core.Token) iter.Seq2[core.Batch, error] {
+	return follow(ctx, l, from)
+}
+
+// follow is a cut of one.
+func follow(ctx context.Context, r core.CutReader, from core.Token) iter.Seq2[core.Batch, error] {
 	return func(yield func(core.Batch, error) bool) {
-		for cut, err := range core.FollowCut(ctx, []core.CutReader{l}, []core.Token{from}) {
+		for cut, err := range core.FollowCut(ctx, []core.CutReader{r}, []core.Token{from}) {
 			if err != nil {
 				yield(core.Batch{}, err)
 				return

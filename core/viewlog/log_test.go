@@ -25,7 +25,10 @@ var (
 func TestModel(t *testing.T) {
 	for seed := *firstSeed; seed < *firstSeed+*seeds; seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { newModel(t, seed).run(1500) })
+			synctest.Test(t, func(t *testing.T) { newModel(t, seed, false).run(1500) })
+		})
+		t.Run(fmt.Sprint("disk/seed=", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { newModel(t, seed, true).run(1500) })
 		})
 	}
 }
@@ -38,11 +41,24 @@ type model struct {
 	t       *testing.T
 	r       *rand.Rand
 	log     *viewlog.Log
+	fs      *memFS        // nil: in memory
+	stop    func()        // ends Run
 	updates []core.Update // of this history, times as told
 	upper   core.Time
 	tokens  []core.Token // of all histories
 	holds   []*held
-	resets  int
+
+	history   int                     // the number of this one
+	histories [][]core.Update         // what was told of each, in the end
+	ends      map[core.Generation]end // of generations that are not current
+	historyOf map[core.Generation]int // of every generation seen
+	durable   map[int]core.Time       // the largest durable frontier seen, by history
+}
+
+// end is where a generation ended, and the history that it was part of.
+type end struct {
+	history int
+	upper   core.Time
 }
 
 type held struct {
@@ -50,12 +66,96 @@ type held struct {
 	at core.Token
 }
 
-func newModel(t *testing.T, seed uint64) *model {
-	return &model{
-		t:   t,
-		r:   rand.New(rand.NewPCG(seed, 0)),
-		log: viewlog.New("v", viewlog.Options{Retain: retain}),
+func newModel(t *testing.T, seed uint64, disk bool) *model {
+	m := &model{
+		t:         t,
+		r:         rand.New(rand.NewPCG(seed, 0)),
+		ends:      map[core.Generation]end{},
+		durable:   map[int]core.Time{},
+		historyOf: map[core.Generation]int{},
 	}
+	if disk {
+		m.fs = newMemFS()
+	}
+	m.open()
+	return m
+}
+
+func (m *model) open() {
+	o := viewlog.Options{Retain: retain}
+	if m.fs == nil {
+		m.log, m.stop = viewlog.New("v", o), func() {}
+		return
+	}
+	o.FS = m.fs
+	var err error
+	if m.log, err = viewlog.Open("dir", "v", o); err != nil {
+		m.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(m.t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		m.log.Run(ctx)
+	}()
+	m.stop = func() {
+		cancel()
+		<-done
+	}
+}
+
+// crash ends the process, or the machine, and begins again with what is left.
+func (m *model) crash() {
+	if m.fs == nil {
+		return
+	}
+	if m.r.IntN(2) == 0 {
+		synctest.Wait() // everything has become durable
+	}
+	if d, _ := m.log.Durable(); !d.IsZero() {
+		m.durable[m.history] = d.Time
+	}
+	m.histories[m.history] = m.updates
+	switch m.r.IntN(3) {
+	case 0:
+		m.stop() // as it should be
+	case 1:
+		m.fs = m.fs.kill()
+		m.stop()
+	default:
+		m.fs = m.fs.crash(m.r)
+		m.stop()
+	}
+	m.open()
+	m.holds = nil
+	upper, _ := m.log.Frontier()
+	if upper.IsZero() {
+		if len(m.durable) > 0 {
+			m.t.Fatalf("nothing is left of %v", m.durable)
+		}
+		m.reset()
+		return
+	}
+	before := m.history
+	fmt.Sscanf(m.log.View().Columns[0].Name, "c%d", &m.history)
+	if m.history > before || upper.Time < m.durable[m.history] {
+		m.t.Fatalf("history %d at %d came back at %s of history %d, of which %d was durable", before, m.upper, upper, m.history, m.durable[m.history])
+	}
+	for i := m.history + 1; i <= before; i++ {
+		if m.durable[i] > 0 {
+			m.t.Fatalf("history %d came back, and of history %d was durable until %d", m.history, i, m.durable[i])
+		}
+	}
+	for _, k := range m.tokens { // what was given away of this history and is lost
+		if e, ended := m.ends[k.Generation]; m.historyOf[k.Generation] == m.history && (!ended || e.upper > upper.Time) {
+			m.ends[k.Generation] = end{m.history, upper.Time}
+		}
+	}
+	m.updates = slices.DeleteFunc(slices.Clone(m.histories[m.history]), func(u core.Update) bool { return u.Time >= upper.Time })
+	m.histories[m.history] = m.updates
+	m.durable[m.history] = upper.Time
+	m.moved(upper.Time)
+	m.check(core.Token{}, upper.Time)
 }
 
 func (m *model) run(steps int) {
@@ -74,11 +174,16 @@ func (m *model) run(steps int) {
 			m.log.Compact()
 		case n < 80:
 			m.hold()
+		case n < 82:
+			m.crash()
+		case n < 90:
+			m.checkBetween()
 		default:
 			m.read()
 		}
 	}
 	m.checkEverything()
+	m.stop()
 }
 
 func pass(d time.Duration) { <-time.After(d) }
@@ -130,9 +235,13 @@ func (m *model) rebase() {
 func (m *model) reset() {
 	upper := 1 + core.Time(m.r.IntN(50))
 	contents := m.randomContents()
-	m.resets++
-	view := &core.View{Name: "v", Columns: []core.Column{{Name: fmt.Sprint("c", m.resets), Type: "text"}}}
-	if err := m.log.Reset(view, upper, slices.Clone(contents)); err != nil {
+	if len(m.histories) > 0 {
+		m.histories[m.history] = m.updates
+	}
+	m.history = len(m.histories)
+	m.histories = append(m.histories, nil)
+	view := &core.View{Name: "v", Columns: []core.Column{{Name: fmt.Sprint("c", m.history), Type: "text"}}}
+	if err := m.log.Reset(view, "upstream", upper, slices.Clone(contents)); err != nil {
 		m.t.Fatal(err)
 	}
 	m.updates, m.holds = nil, nil
@@ -149,6 +258,7 @@ func (m *model) moved(upper core.Time) {
 		m.t.Fatalf("frontier: got %s, want time %d", token, upper)
 	}
 	m.tokens = append(m.tokens, token)
+	m.historyOf[token.Generation] = m.history
 }
 
 func (m *model) hold() {
@@ -194,10 +304,12 @@ func (m *model) check(from core.Token, at core.Time) {
 	if want := (core.Token{Time: at, Generation: current.Generation}); b.Upper != want {
 		m.t.Fatalf("read from %s at %d: upper %s, want %s", from, at, b.Upper, want)
 	}
-	if !b.IsBase() && (b.Lower != from || from.Generation != current.Generation || from.Time > at) {
+	ended, before := m.ends[from.Generation]
+	legal := from.Generation == current.Generation || before && ended.history == m.history && from.Time <= ended.upper
+	if !b.IsBase() && (b.Lower != from || !legal || from.Time > at) {
 		m.t.Fatalf("read from %s at %d: delta from %s in history %s", from, at, b.Lower, current)
 	}
-	if b.View.Columns[0].Name != fmt.Sprint("c", m.resets) {
+	if b.View.Columns[0].Name != fmt.Sprint("c", m.history) {
 		m.t.Fatalf("read from %s at %d: columns of another history: %v", from, at, b.View.Columns)
 	}
 	want := contentsAt(m.updates, at)
@@ -214,6 +326,35 @@ func (m *model) check(from core.Token, at core.Time) {
 	}
 	if !maps.Equal(got, want) {
 		m.t.Fatalf("read from %s at %d (base %v): got %v, want %v", from, at, b.IsBase(), got, want)
+	}
+}
+
+// checkBetween reads between two tokens that were given away: the same bytes
+// each time, whatever became of the log meanwhile.
+func (m *model) checkBetween() {
+	from, to := m.tokens[m.r.IntN(len(m.tokens))], m.tokens[m.r.IntN(len(m.tokens))]
+	b, err := m.log.Between(from, to)
+	if err != nil {
+		if !errors.Is(err, core.ErrNotReadable) {
+			m.t.Fatalf("between %s and %s: %v", from, to, err)
+		}
+		return
+	}
+	if b.Lower != from || b.Upper != to {
+		m.t.Fatalf("between %s and %s: got from %s to %s", from, to, b.Lower, b.Upper)
+	}
+	want := contentsAt(m.updates, to.Time)
+	for row, n := range contentsAt(m.updates, from.Time) {
+		if want[row] -= n; want[row] == 0 {
+			delete(want, row)
+		}
+	}
+	got := make(map[core.Row]core.Diff)
+	for _, u := range b.Updates {
+		got[u.Row] = u.Diff
+	}
+	if !maps.Equal(got, want) {
+		m.t.Fatalf("between %s and %s: got %v, want %v", from, to, got, want)
 	}
 }
 
@@ -263,7 +404,7 @@ func begun(t *testing.T, upper core.Time, rows ...core.Row) *viewlog.Log {
 	for _, r := range rows {
 		contents = append(contents, core.Update{Diff: 1, Row: r})
 	}
-	if err := l.Reset(&core.View{Name: "v"}, upper, contents); err != nil {
+	if err := l.Reset(&core.View{Name: "v"}, "upstream", upper, contents); err != nil {
 		t.Fatal(err)
 	}
 	return l
@@ -312,7 +453,7 @@ func TestFollow(t *testing.T) {
 			}
 		}()
 		synctest.Wait() // the reader waits for the first snapshot
-		must(t, l.Reset(&core.View{Name: "v"}, 10, []core.Update{{Diff: 2, Row: `["a"]`}}))
+		must(t, l.Reset(&core.View{Name: "v"}, "upstream", 10, []core.Update{{Diff: 2, Row: `["a"]`}}))
 		expect(t, <-batches, "base 10: [a]+2")
 
 		must(t, l.Append(10, 11, []core.Update{{Time: 10, Diff: 1, Row: `["b"]`}}))
@@ -329,7 +470,7 @@ func TestFollow(t *testing.T) {
 		must(t, l.Rebase(40, []core.Update{{Diff: 1, Row: `["z"]`}, {Diff: 5, Row: `["c"]`}}))
 		expect(t, <-batches, "delta 30-40: [a]-2 [b]-1 [z]+1")
 
-		must(t, l.Reset(&core.View{Name: "v"}, 7, nil))
+		must(t, l.Reset(&core.View{Name: "v"}, "upstream", 7, nil))
 		expect(t, <-batches, "base 7:")
 		cancel()
 		if b, ok := <-batches; ok {
@@ -375,7 +516,7 @@ func TestCut(t *testing.T) {
 			}
 		}()
 		must(t, a.Append(10, 20, []core.Update{{Time: 15, Diff: 1, Row: `["x"]`}}))
-		must(t, b.Reset(&core.View{Name: "w"}, 12, nil))
+		must(t, b.Reset(&core.View{Name: "w"}, "upstream", 12, nil))
 		cut := <-cuts
 		expect(t, cut[0], "base 12: [a]+1")
 		expect(t, cut[1], "base 12:")

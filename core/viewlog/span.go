@@ -35,7 +35,18 @@ type group struct{ level, index int }
 
 const fanout = 16
 
-func (s *spans) push(sp span) { s.list = append(s.list, sp) }
+// appendExact appends the updates of an exact batch, a span for each time.
+func appendExact(list []span, arrived time.Time, updates []core.Update) []span {
+	for len(updates) > 0 {
+		t, n := updates[0].Time, 1
+		for n < len(updates) && updates[n].Time == t {
+			n++
+		}
+		list = append(list, span{lower: t, upper: t + 1, arrived: arrived, run: updates[:n:n]})
+		updates = updates[n:]
+	}
+	return list
+}
 
 // at returns how many spans end at or before t. t must be readable.
 func (s *spans) at(t core.Time) int {

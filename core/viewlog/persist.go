@@ -1,0 +1,216 @@
+package viewlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/backoff"
+	"github.com/mzdio/mzd/core/durable"
+)
+
+// Open opens the log of the view called name in a directory of its own, which
+// it makes if there is none. What was durable is there again, under a new
+// generation: tokens that were given away before still work as far as the log
+// has come back.
+//
+// A file that is not what was written is a [*DamageError]; an error that wraps
+// [ErrNewer] says that the directory belongs to a later version. Open starts
+// nothing: without [Log.Run] nothing becomes durable.
+func Open(dir, name string, o Options) (*Log, error) {
+	if o.FS == nil {
+		o.FS = durable.OS
+	}
+	l := New(name, o)
+	disk, c, fresh, err := openStore(o.FS, dir, name)
+	if err != nil {
+		return nil, fmt.Errorf("open the log of view %s: %w", name, err)
+	}
+	l.disk = disk
+	if fresh {
+		return l, nil
+	}
+	m := disk.manifest
+	l.view, l.identity = &core.View{Name: name, Columns: m.Columns, Key: m.Key}, m.Identity
+	l.base, l.since, l.spans.list, l.upper, l.durable = c.base, c.since, c.spans, c.upper, c.upper
+	l.count(c.base)
+	for _, sp := range c.spans {
+		l.count(sp.run)
+	}
+	l.stats.Updates = 0 // of this process
+	m.Generations = slices.DeleteFunc(slices.Clone(m.Generations), func(g generation) bool {
+		return g.End != 0 && g.End < c.since // none of its tokens can be read
+	})
+	m.Generations[len(m.Generations)-1].End = c.upper
+	m.Generations = append(m.Generations, generation{ID: core.NewGeneration()})
+	m.Segments = slices.Clone(m.Segments)
+	m.Segments[len(m.Segments)-1].Bytes = disk.synced
+	if err := disk.saveManifest(m); err != nil {
+		return nil, fmt.Errorf("open the log of view %s: %w", name, err)
+	}
+	l.generations = m.Generations
+	return l, nil
+}
+
+// Run writes the log to disk until ctx ends; then it writes what is left and
+// closes the files. While the disk does not take anything, what is to be written
+// is merged in memory, the durable frontier stands, and everything else goes on;
+// [Stats] says why. Run of a log in memory only waits for ctx.
+func (l *Log) Run(ctx context.Context) error {
+	if l.disk == nil {
+		<-ctx.Done()
+		return nil
+	}
+	for {
+		select {
+		case <-l.dirty:
+		case <-ctx.Done():
+			return errors.Join(l.flush(), l.disk.close())
+		}
+		retry := backoff.Backoff{Min: 50 * time.Millisecond, Max: 5 * time.Second}
+		for err := l.flush(); err != nil; err = l.flush() {
+			if backoff.Wait(ctx, retry.Next()) != nil {
+				return errors.Join(l.flush(), l.disk.close())
+			}
+		}
+	}
+}
+
+// flush makes durable what the log holds now.
+func (l *Log) flush() error {
+	l.mu.Lock()
+	if len(l.generations) == 0 || !l.rewrite && len(l.pending) == 0 {
+		l.mu.Unlock()
+		return nil
+	}
+	generation, rewrite, records := l.generation(), l.rewrite, l.pending
+	var everything []record
+	if rewrite || l.disk.grown() {
+		everything = l.everything()
+	}
+	m := manifest{Columns: l.view.Columns, Key: l.view.Key, Identity: l.identity, Generations: l.generations}
+	l.pending, l.rewrite = nil, false
+	l.mu.Unlock()
+
+	err := errNothing
+	if everything != nil {
+		err = l.disk.rewrite(m, everything)
+	}
+	if err != nil && !rewrite {
+		// There may be room for what is new, if not for all of it once more.
+		err = l.disk.write(records)
+	}
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.note(err)
+	if generation != l.generation() {
+		return err // a new history has begun meanwhile, and is to be written anew
+	}
+	switch {
+	case err == nil:
+		l.harden(l.disk.upper)
+	case rewrite:
+		l.rewrite = true
+	default:
+		l.pending = append([]record{mergeRecords(records)}, l.pending...)
+	}
+	return err
+}
+
+// errNothing is no error: nothing was tried yet.
+var errNothing = errors.New("nothing written")
+
+// note keeps and logs the state of the disk.
+func (l *Log) note(err error) {
+	switch before := l.trouble; {
+	case err != nil && (before == nil || before.Error() != err.Error()):
+		l.log.Error("the log cannot be written; views go on, sinks that keep positions wait", "view", l.view.Name, "error", err)
+	case err == nil && before != nil:
+		l.log.Info("the log can be written again", "view", l.view.Name)
+	}
+	l.trouble = err
+}
+
+// later keeps a record for Run. Progress after progress is one.
+func (l *Log) later(r record) {
+	if l.disk == nil || l.rewrite {
+		return
+	}
+	if n := len(l.pending); n > 0 && len(r.updates) == 0 && len(l.pending[n-1].updates) == 0 && r.flags == l.pending[n-1].flags {
+		l.pending[n-1].upper = r.upper
+		return
+	}
+	l.pending = append(l.pending, r)
+}
+
+// everything returns the log as records.
+func (l *Log) everything() []record {
+	records := []record{{flags: flagSolid, upper: l.since, updates: l.base}}
+	end := l.since
+	upTo := func(t core.Time, flags byte) {
+		if end < t {
+			records = append(records, record{flags: flags, lower: end, upper: t})
+			end = t
+		}
+	}
+	for _, sp := range l.spans.list {
+		upTo(sp.lower, 0)
+		r := record{arrived: sp.arrived.UnixMilli(), lower: sp.lower, upper: sp.upper, updates: sp.run}
+		if sp.upper-sp.lower > 1 || len(sp.run) > 0 && sp.run[0].Time != sp.lower {
+			r.flags = flagSolid
+		}
+		records = append(records, r)
+		end = sp.upper
+	}
+	if l.upper == core.EndOfTime {
+		upTo(l.upper, flagSolid) // sealed: one piece to the end
+	} else {
+		upTo(l.upper, 0)
+	}
+	return records
+}
+
+// mergeRecords makes one solid record of several.
+func mergeRecords(records []record) record {
+	if len(records) == 1 {
+		return records[0]
+	}
+	last := records[len(records)-1]
+	var runs [][]core.Update
+	for _, r := range records {
+		for _, sp := range appendExact(nil, time.Time{}, r.updates) {
+			runs = append(runs, sp.run)
+		}
+	}
+	return record{
+		flags: flagSolid, arrived: last.arrived, lower: records[0].lower, upper: last.upper,
+		updates: net(last.upper-1, runs...),
+	}
+}
+
+func timeOf(ms int64) time.Time { return time.UnixMilli(ms) }
+
+// DurableReader reads a log as far as it is durable: what a sink must follow
+// that keeps its position, or whose receiver does.
+func (l *Log) DurableReader() core.CutReader { return durableReader{l} }
+
+type durableReader struct{ *Log }
+
+// Frontier returns the durable frontier.
+func (r durableReader) Frontier() (core.Token, <-chan struct{}) { return r.Durable() }
+
+// Readable is that of the log, below the durable frontier.
+func (r durableReader) Readable(t core.Time) (core.Time, bool) {
+	upper, _ := r.Durable()
+	return r.Log.Readable(min(t, upper.Time))
+}
+
+// Follow is that of the log, below the durable frontier.
+func (r durableReader) Follow(ctx context.Context, from core.Token) iter.Seq2[core.Batch, error] {
+	return follow(ctx, r, from)
+}

@@ -1,0 +1,503 @@
+package viewlog
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/durable"
+)
+
+// store is a log on disk: a manifest and the segments that it names. It belongs
+// to one goroutine.
+type store struct {
+	fs   durable.FS
+	dir  string
+	view string // its name
+
+	manifest  manifest
+	file      durable.File // the last segment; nil: the next write begins another
+	size      int64        // of what is written of it
+	synced    int64        // of what is durable
+	upper     core.Time    // of what is durable
+	rewritten int64        // how much was written when all was written anew
+	buf       []byte
+}
+
+// manifest says what a log consists of. It is replaced as a whole.
+type manifest struct {
+	Format      int           `json:"format"`
+	Name        string        `json:"name"`
+	Columns     []core.Column `json:"columns"`
+	Key         []int         `json:"key,omitempty"`
+	Identity    string        `json:"identity"`
+	Generations []generation  `json:"generations"` // the last one is current
+	Segments    []segment     `json:"segments"`    // in the order of their times
+}
+
+// generation is a history, or the part of it between two openings.
+type generation struct {
+	ID  core.Generation `json:"id"`
+	End core.Time       `json:"end,string"` // the log's frontier when the next one began; of the current one: 0
+}
+
+// segment is a file of the log.
+type segment struct {
+	Number int   `json:"number"`
+	Bytes  int64 `json:"bytes"` // how much of it counts; of the last: how much is known to be durable
+}
+
+const manifestName = "manifest"
+
+func (s segment) file() string { return fmt.Sprintf("%08d.log", s.Number) }
+
+// DamageError says that a file of a log is not what was written. mzd never
+// guesses what it was.
+type DamageError struct {
+	File   string
+	Offset int64
+	Err    error
+}
+
+// Error says what, where, and what to do.
+func (e *DamageError) Error() string {
+	return fmt.Sprintf("%s is damaged at offset %d: %v; restore it from a backup, or remove the directory %s to begin again from the database",
+		e.File, e.Offset, e.Err, filepath.Dir(e.File))
+}
+
+// Unwrap returns what is wrong at the offset.
+func (e *DamageError) Unwrap() error { return e.Err }
+
+// ErrNewer is wrapped by the error of [Open] for a directory that was written by
+// a newer version of mzd.
+var ErrNewer = errors.New("written by a newer version of mzd; run that one")
+
+func (s *store) path(name string) string { return filepath.Join(s.dir, name) }
+
+// encode writes the manifest as its file: a line of JSON and one with its
+// checksum.
+func (m manifest) encode() []byte {
+	text, err := json.Marshal(m)
+	if err != nil {
+		panic(err) // strings and numbers
+	}
+	text = append(text, '\n')
+	return fmt.Appendf(text, "crc32c %08x\n", crc32.Checksum(text, castagnoli))
+}
+
+func decodeManifest(data []byte) (manifest, error) {
+	var m manifest
+	text, sum, ok := bytes.Cut(data, []byte{'\n'})
+	if !ok || string(sum) != fmt.Sprintf("crc32c %08x\n", crc32.Checksum(data[:len(text)+1], castagnoli)) {
+		return m, errors.New("the checksum does not fit")
+	}
+	var version struct{ Format int }
+	if err := json.Unmarshal(text, &version); err != nil {
+		return m, err
+	}
+	if version.Format > formatVersion {
+		return m, fmt.Errorf("format %d: %w", version.Format, ErrNewer)
+	}
+	if err := json.Unmarshal(text, &m); err != nil {
+		return m, err
+	}
+	if len(m.Generations) == 0 || len(m.Segments) == 0 {
+		return m, errors.New("no generations, or no segments")
+	}
+	return m, nil
+}
+
+// saveManifest makes the manifest durable. The last segment counts as far as it
+// is synced now.
+func (s *store) saveManifest(m manifest) error {
+	if err := durable.ReplaceIn(s.fs, s.path(manifestName), m.encode()); err != nil {
+		return fmt.Errorf("save the manifest: %w", err)
+	}
+	s.manifest = m
+	return nil
+}
+
+// contents is what a log holds, on its way from and to disk.
+type contents struct {
+	base  []core.Update
+	since core.Time // 0: nothing
+	spans []span
+	upper core.Time
+}
+
+// openStore reads what is there. fresh is true if there was nothing.
+func openStore(fsys durable.FS, dir, view string) (s *store, c contents, fresh bool, err error) {
+	s = &store{fs: fsys, dir: dir, view: view}
+	if err := fsys.MkdirAll(dir); err != nil {
+		return nil, c, false, err
+	}
+	data, err := fsys.ReadFile(s.path(manifestName))
+	if errors.Is(err, fs.ErrNotExist) {
+		// Nothing was ever durable here: what may lie about is of a process that
+		// died over its first snapshot.
+		return s, c, true, s.removeStrangers()
+	}
+	if err != nil {
+		return nil, c, false, err
+	}
+	if s.manifest, err = decodeManifest(data); err != nil {
+		if errors.Is(err, ErrNewer) {
+			return nil, c, false, fmt.Errorf("%s: %w", s.path(manifestName), err)
+		}
+		return nil, c, false, &DamageError{s.path(manifestName), 0, err}
+	}
+	if s.manifest.Name != view {
+		return nil, c, false, &DamageError{s.path(manifestName), 0, fmt.Errorf("it is the log of view %q, not of %q", s.manifest.Name, view)}
+	}
+	for i, seg := range s.manifest.Segments {
+		last := i == len(s.manifest.Segments)-1
+		if err := s.load(&c, seg, last); err != nil {
+			return nil, c, false, err
+		}
+	}
+	if c.since == 0 {
+		return nil, c, false, &DamageError{s.path(manifestName), 0, errors.New("its segments have no base")}
+	}
+	s.upper, s.rewritten = c.upper, s.manifest.Segments[0].Bytes
+	if err := s.removeStrangers(); err != nil {
+		return nil, c, false, err
+	}
+	return s, c, false, s.reopen()
+}
+
+// load reads a segment into c. Of the last segment it finds out where it ends.
+func (s *store) load(c *contents, seg segment, last bool) error {
+	path := s.path(seg.file())
+	data, err := s.fs.ReadFile(path)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return &DamageError{path, 0, errors.New("it is named by the manifest, and is not there")}
+		}
+		return err
+	}
+	if int64(len(data)) < seg.Bytes {
+		return &DamageError{path, int64(len(data)), fmt.Errorf("it ends here, and had %d bytes", seg.Bytes)}
+	}
+	if !last {
+		data = data[:seg.Bytes]
+	}
+	end, err := scan(data, s.view, seg.Number, c.add)
+	if err != nil {
+		// What was never known to be durable may be torn: a process or a
+		// machine died while it was written. What comes after a place that was
+		// durable, or says that it was, is no such end.
+		if !last || end < max(seg.Bytes, syncedAfter(data[end:])) {
+			return &DamageError{path, end, err}
+		}
+	}
+	if last {
+		s.size, s.synced = end, end
+	}
+	return nil
+}
+
+// scan reads the frames of a segment. end is where the last batch that is
+// complete ends; err says what is wrong behind it, if anything is there.
+func scan(data []byte, view string, number int, add func(record) error) (end int64, err error) {
+	payload, rest, err := nextFrame(data)
+	if err != nil {
+		return 0, err
+	}
+	h, err := parseHeader(payload)
+	if err != nil {
+		return 0, err
+	}
+	if h.version > formatVersion {
+		return 0, fmt.Errorf("format %d: %w", h.version, ErrNewer)
+	}
+	if h.view != view || h.number != number {
+		return 0, fmt.Errorf("it is segment %d of view %q, not %d of %q", h.number, h.view, number, view)
+	}
+	end = int64(len(data) - len(rest))
+	var whole record // of the pieces so far
+	for open := false; len(rest) > 0 || open; {
+		if len(rest) == 0 {
+			return end, fmt.Errorf("%w: a batch is cut off", errFrame)
+		}
+		if payload, rest, err = nextFrame(rest); err != nil {
+			return end, err
+		}
+		r, err := parseRecord(payload)
+		if err != nil {
+			return end, err
+		}
+		if open && (r.lower != whole.lower || r.upper != whole.upper) {
+			return end, fmt.Errorf("%w: a piece of another batch", errFrame)
+		}
+		r.updates = append(whole.updates, r.updates...)
+		if open = r.flags&flagMore != 0; open {
+			whole = r
+			continue
+		}
+		whole = record{}
+		if err := add(r); err != nil {
+			return end, err
+		}
+		end = int64(len(data) - len(rest))
+	}
+	return end, nil
+}
+
+// syncedAfter looks for intact frames behind a damaged place, and returns the
+// largest size that they know to have been durable.
+func syncedAfter(data []byte) int64 {
+	var synced int64
+	for i := 1; i+frameHeader < len(data); i++ {
+		payload, _, err := nextFrame(data[i:])
+		if err != nil {
+			continue
+		}
+		if r, err := parseRecord(payload); err == nil {
+			synced = max(synced, r.synced)
+			i += frameHeader + len(payload) - 1
+		}
+	}
+	return synced
+}
+
+// add puts a batch behind the others.
+func (c *contents) add(r record) error {
+	if r.lower != c.upper {
+		return fmt.Errorf("%w: a batch from %d where the log ends at %d", errFrame, r.lower, c.upper)
+	}
+	c.upper = r.upper
+	switch {
+	case r.lower == 0:
+		c.base, c.since = r.updates, endOfSolid(0, r.upper)
+	case r.flags&flagSolid != 0:
+		c.spans = append(c.spans, span{lower: r.lower, upper: endOfSolid(r.lower, r.upper), arrived: timeOf(r.arrived), run: r.updates})
+	default:
+		c.spans = appendExact(c.spans, timeOf(r.arrived), r.updates)
+	}
+	return nil
+}
+
+// reopen opens the last segment to go on writing, without what is torn.
+func (s *store) reopen() error {
+	last := s.manifest.Segments[len(s.manifest.Segments)-1]
+	f, err := s.fs.Open(s.path(last.file()), os.O_WRONLY)
+	if err != nil {
+		return err
+	}
+	err = f.Truncate(s.size)
+	if err == nil {
+		_, err = f.Seek(s.size, io.SeekStart)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		f.Close()
+		return err
+	}
+	s.file = f
+	return nil
+}
+
+// removeStrangers removes segments that the manifest does not name: they were
+// replaced, or never came to be used.
+func (s *store) removeStrangers() error {
+	entries, err := s.fs.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	named := map[string]bool{manifestName: true}
+	for _, seg := range s.manifest.Segments {
+		named[seg.file()] = true
+	}
+	for _, e := range entries {
+		ours := strings.HasSuffix(e.Name(), ".log") || strings.HasSuffix(e.Name(), ".tmp")
+		if ours && !named[e.Name()] {
+			if err := s.fs.Remove(s.path(e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// write appends records and makes them durable. After an error nothing of them
+// counts, and the same may be written again.
+func (s *store) write(records []record) error {
+	if s.file == nil {
+		if err := s.roll(); err != nil {
+			return err
+		}
+	}
+	written, err := s.writeTo(s.file, s.synced, records)
+	if err != nil {
+		// What was written of it must not stay in front of what comes next.
+		if e := errors.Join(s.file.Truncate(s.size), seekTo(s.file, s.size)); e != nil {
+			s.abandon()
+		}
+		return fmt.Errorf("write %s: %w", s.path(s.last().file()), err)
+	}
+	if err := s.file.Sync(); err != nil {
+		// The kernel may have dropped the pages and forgotten about it: this
+		// file is never trusted again beyond what was durable before.
+		s.abandon()
+		return fmt.Errorf("sync %s: %w", s.path(s.last().file()), err)
+	}
+	s.size += written
+	s.synced = s.size
+	s.upper = records[len(records)-1].upper
+	return nil
+}
+
+// writeTo writes records as frames, about a piece at a time.
+func (s *store) writeTo(w io.Writer, synced int64, records []record) (written int64, err error) {
+	buf := s.buf[:0]
+	for i, r := range records {
+		r.synced = synced
+		for more := true; more; more = len(r.updates) > 0 {
+			if buf, r = appendPiece(buf, r); len(buf) < pieceBytes && (len(r.updates) > 0 || i < len(records)-1) {
+				continue
+			}
+			n, err := w.Write(buf)
+			if written += int64(n); err != nil {
+				return written, err
+			}
+			buf = buf[:0]
+		}
+	}
+	s.buf = buf
+	return written, nil
+}
+
+func seekTo(f durable.File, offset int64) error {
+	_, err := f.Seek(offset, io.SeekStart)
+	return err
+}
+
+func (s *store) last() segment {
+	if n := len(s.manifest.Segments); n > 0 {
+		return s.manifest.Segments[n-1]
+	}
+	return segment{}
+}
+
+// abandon gives the last segment up, as far as it is not durable.
+func (s *store) abandon() {
+	s.file.Close()
+	s.file = nil
+}
+
+// roll begins a new segment behind the last one.
+func (s *store) roll() error {
+	m := s.manifest
+	m.Segments = append([]segment(nil), m.Segments...)
+	if n := len(m.Segments); n > 0 {
+		m.Segments[n-1].Bytes = s.synced
+	}
+	f, size, err := s.create(s.last().Number + 1)
+	if err != nil {
+		return err
+	}
+	m.Segments = append(m.Segments, segment{s.last().Number + 1, size})
+	if err := s.saveManifest(m); err != nil {
+		f.Close()
+		return err
+	}
+	s.file, s.size, s.synced = f, size, size
+	return nil
+}
+
+// create makes the file of a segment, with its header, and makes it durable.
+func (s *store) create(number int) (durable.File, int64, error) {
+	path := s.path(segment{Number: number}.file())
+	f, err := s.fs.Open(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return nil, 0, err
+	}
+	h := appendHeader(nil, header{formatVersion, number, s.view})
+	_, err = f.Write(h)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = s.fs.SyncDir(s.dir)
+	}
+	if err != nil {
+		f.Close()
+		return nil, 0, fmt.Errorf("create %s: %w", path, err)
+	}
+	return f, int64(len(h)), nil
+}
+
+// rewrite puts the records into a new segment that takes the place of all
+// others, under the manifest m. It is how a history begins, and how a log is
+// compacted on disk. After an error the log is what it was.
+func (s *store) rewrite(m manifest, records []record) error {
+	number := s.last().Number + 1
+	f, size, err := s.create(number)
+	if err != nil {
+		return err
+	}
+	written, err := s.writeTo(f, 0, records)
+	size += written
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		m.Format, m.Name, m.Segments = formatVersion, s.view, []segment{{number, size}}
+		err = s.saveManifest(m)
+	}
+	if err != nil {
+		f.Close()
+		s.rewritten = max(s.rewritten, s.total()) // not again at once
+		return fmt.Errorf("rewrite the log as %s: %w", s.path(segment{Number: number}.file()), err)
+	}
+	if s.file != nil {
+		s.file.Close()
+	}
+	s.file, s.size, s.synced, s.rewritten = f, size, size, size
+	s.upper = records[len(records)-1].upper
+	return s.removeStrangers()
+}
+
+// grown reports whether the files have become so much larger than they were
+// when they were last written anew that it is time to do it again.
+func (s *store) grown() bool {
+	return s.total() > 2*s.rewritten+minRewrite
+}
+
+// total is the size of all segments.
+func (s *store) total() int64 {
+	total := s.size
+	for _, seg := range s.manifest.Segments {
+		if seg.Number != s.last().Number {
+			total += seg.Bytes
+		}
+	}
+	return total
+}
+
+// minRewrite is how much a log may grow before it is written anew, however
+// small it is.
+const minRewrite = 4 << 20
+
+// close notes how far the log is durable, and closes its file.
+func (s *store) close() error {
+	if s.file == nil {
+		return nil
+	}
+	m := s.manifest
+	m.Segments = append([]segment(nil), m.Segments...)
+	m.Segments[len(m.Segments)-1].Bytes = s.synced
+	err := errors.Join(s.saveManifest(m), s.file.Close())
+	s.file = nil
+	return err
+}
