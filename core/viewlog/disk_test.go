@@ -1,0 +1,345 @@
+package viewlog_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/viewlog"
+)
+
+// opened is a log on a file system, running.
+type opened struct {
+	*viewlog.Log
+	t    *testing.T
+	stop func() error
+}
+
+func open(t *testing.T, fs *memFS) opened {
+	t.Helper()
+	l, err := viewlog.Open("dir", "v", viewlog.Options{FS: fs, Retain: retain})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- l.Run(ctx) }()
+	return opened{l, t, func() error {
+		cancel()
+		return <-done
+	}}
+}
+
+// step appends one batch: row n comes, row n-3 goes.
+func (o opened) step(n int) {
+	o.t.Helper()
+	updates := []core.Update{{Time: core.Time(n), Diff: 1, Row: core.Row(fmt.Sprintf(`["row %d"]`, n))}}
+	if n > 3 {
+		updates = append(updates, core.Update{Time: core.Time(n), Diff: -1, Row: core.Row(fmt.Sprintf(`["row %d"]`, n-3))})
+	}
+	must(o.t, o.Append(core.Time(n), core.Time(n+1), core.Consolidate(updates)))
+}
+
+// wanted are the contents after step n.
+func wanted(n int) map[core.Row]core.Diff {
+	rows := map[core.Row]core.Diff{}
+	for i := max(1, n-2); i <= n; i++ {
+		rows[core.Row(fmt.Sprintf(`["row %d"]`, i))] = 1
+	}
+	return rows
+}
+
+// holds checks that the log is what it was after the step that its frontier
+// tells, and returns that step.
+func (o opened) holds() int {
+	o.t.Helper()
+	upper, _ := o.Frontier()
+	if upper.IsZero() {
+		return 0
+	}
+	b, err := o.Read(core.Token{}, upper.Time)
+	must(o.t, err)
+	got := map[core.Row]core.Diff{}
+	for _, u := range b.Updates {
+		got[u.Row] = u.Diff
+	}
+	n := int(upper.Time) - 1
+	if want := wanted(n); !maps.Equal(got, want) {
+		o.t.Fatalf("after step %d: got %v, want %v", n, got, want)
+	}
+	return n
+}
+
+// written makes the files of a log of some steps: with a base, several syncs,
+// and a clean end or none.
+func written(t *testing.T, steps int, clean bool) (fs *memFS, durable int) {
+	t.Helper()
+	fs = newMemFS()
+	o := open(t, fs)
+	must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, nil))
+	for n := 1; n <= steps; n++ {
+		o.step(n)
+		if n%2 == 0 {
+			synctest.Wait()
+		}
+	}
+	synctest.Wait()
+	token, _ := o.Durable()
+	if clean {
+		must(t, o.stop())
+		return fs, int(token.Time) - 1
+	}
+	left := fs.kill()
+	o.stop()
+	return left, int(token.Time) - 1
+}
+
+// damage opens a copy of the files with one of them changed. The log must be
+// what it was at some step, at least the last that is known to be durable, or be
+// refused with the name of the file and a place in it.
+func damage(t *testing.T, files *memFS, name, what string, data []byte, known int) {
+	t.Helper()
+	fs := newMemFS()
+	for n, f := range files.now {
+		fs.now[n] = &memFile{data: slices.Clone(f.data)}
+	}
+	fs.now[name] = &memFile{data: data}
+	l, err := viewlog.Open("dir", "v", viewlog.Options{FS: fs})
+	if err != nil {
+		var d *viewlog.DamageError
+		switch {
+		case errors.Is(err, viewlog.ErrNewer): // a flipped version, with a checksum that fits, is none of ours
+			t.Errorf("%s: %v", what, err)
+		case !errors.As(err, &d), d.File != name, d.Offset < 0, d.Offset > int64(len(data)):
+			t.Errorf("%s: the refusal does not say where: %v", what, err)
+		}
+		return
+	}
+	if n := (opened{Log: l, t: t}).holds(); n < known {
+		t.Errorf("%s: opened at step %d, and %d was known to be durable", what, n, known)
+	}
+}
+
+// TestEveryByte cuts the files of a log at every byte, and flips every byte.
+func TestEveryByte(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const steps = 12
+		for _, clean := range []bool{true, false} {
+			files, durable := written(t, steps, clean)
+			if durable != steps {
+				t.Fatalf("durable until step %d, want %d", durable, steps)
+			}
+			// What a frame says was durable before it was written is known; of
+			// the last sync nobody knows, unless the end was a clean one.
+			known := steps - 2
+			if clean {
+				known = steps
+			}
+			for name, f := range files.now {
+				for i := range f.data {
+					damage(t, files, name, fmt.Sprintf("%s (clean %v) cut at %d of %d", name, clean, i, len(f.data)), f.data[:i:i], cutAt(name, known, clean))
+					flipped := slices.Clone(f.data)
+					flipped[i] ^= 0x20
+					damage(t, files, name, fmt.Sprintf("%s (clean %v) flipped at %d of %d", name, clean, i, len(f.data)), flipped, known)
+				}
+			}
+		}
+	})
+}
+
+// cutAt is what must be left of a file that is cut: a segment that ends early
+// has lost what told about its syncs too.
+func cutAt(name string, known int, clean bool) int {
+	if strings.HasSuffix(name, ".log") && !clean {
+		return 0
+	}
+	return known
+}
+
+// TestEveryFault fails each call to the file system in turn, once or from then
+// on for a while. What the log says is durable must be there after a crash, and
+// once the trouble is over it goes on.
+func TestEveryFault(t *testing.T) {
+	const steps = 30
+	run := func(t *testing.T, name string, fail func(call int, op string) error) (calls int) {
+		fs := newMemFS()
+		fs.fail = fail
+		l, err := viewlog.Open("dir", "v", viewlog.Options{FS: fs, Retain: retain})
+		if err != nil {
+			return fs.calls // refused: nothing was promised
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- l.Run(ctx) }()
+		o := opened{Log: l, t: t}
+		must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, nil))
+		for n := 1; n <= steps; n++ {
+			o.step(n)
+			if o.holds() != n {
+				t.Fatalf("%s: readers do not see step %d", name, n)
+			}
+			if n%3 == 0 {
+				synctest.Wait()
+			}
+		}
+		pass(time.Minute) // the trouble is over, and was tried again
+		synctest.Wait()
+		token, _ := o.Durable()
+		if token.Time != steps+1 {
+			t.Errorf("%s: durable until %s, want all %d steps; trouble: %v", name, token, steps, o.Stats().Trouble)
+		}
+		calls = fs.calls
+		left := fs.kill()
+		cancel()
+		<-done
+		again := open(t, left)
+		if n := again.holds(); n != steps {
+			t.Errorf("%s: came back at step %d, want %d", name, n, steps)
+		}
+		must(t, again.stop())
+		return calls
+	}
+	synctest.Test(t, func(t *testing.T) {
+		calls := run(t, "no fault", nil)
+		for i := 1; i <= calls; i++ {
+			run(t, fmt.Sprintf("call %d fails", i), func(call int, op string) error {
+				if call == i {
+					return fmt.Errorf("%s: %w", op, errDiskFull)
+				}
+				return nil
+			})
+			run(t, fmt.Sprintf("calls %d to %d fail", i, i+9), func(call int, op string) error {
+				if call >= i && call < i+10 {
+					return fmt.Errorf("%s: %w", op, errDiskFull)
+				}
+				return nil
+			})
+		}
+		t.Logf("%d calls", calls)
+	})
+}
+
+// TestDiskFull looks at what people are told while the disk is full, and that
+// what waits is merged.
+func TestDiskFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := newMemFS()
+		o := open(t, fs)
+		must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, nil))
+		o.step(1)
+		synctest.Wait()
+		fs.mu.Lock()
+		fs.fail = func(_ int, op string) error {
+			if op == "write" {
+				return errDiskFull
+			}
+			return nil
+		}
+		fs.mu.Unlock()
+		for n := 2; n <= 2000; n++ {
+			o.step(n)
+			if n%100 == 0 {
+				pass(time.Second)
+			}
+		}
+		s := o.Stats()
+		if s.Trouble == nil || !strings.Contains(s.Trouble.Error(), "dir/00000001.log") || !strings.Contains(s.Trouble.Error(), "no space left") {
+			t.Errorf("trouble: %v, want the file and what is wrong", s.Trouble)
+		}
+		if s.Durable != 2 || s.Upper != 2001 {
+			t.Errorf("durable until %d of %d, want 2 of 2001", s.Durable, s.Upper)
+		}
+		fs.mu.Lock()
+		fs.fail = nil
+		fs.mu.Unlock()
+		pass(time.Minute)
+		if s = o.Stats(); s.Trouble != nil || s.Durable != 2001 {
+			t.Errorf("with space again: durable until %d, trouble %v", s.Durable, s.Trouble)
+		}
+		must(t, o.stop())
+		again := open(t, fs)
+		if n := again.holds(); n != 2000 {
+			t.Errorf("came back at step %d, want 2000", n)
+		}
+		must(t, again.stop())
+		if size := len(fs.now["dir/00000001.log"].data); size > 50_000 {
+			t.Errorf("2000 steps that cancel out took %d bytes", size)
+		}
+	})
+}
+
+// TestRefusals reads what people are told about directories that cannot be
+// opened.
+func TestRefusals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		files, _ := written(t, 4, true)
+		manifest, segment := files.now["dir/manifest"], files.now["dir/00000001.log"]
+		for _, c := range []struct {
+			name string
+			make func(fs *memFS)
+			want string
+		}{
+			{"missing segment", func(fs *memFS) { delete(fs.now, "dir/00000001.log") }, "dir/00000001.log is damaged at offset 0: it is named by the manifest, and is not there"},
+			{"short segment", func(fs *memFS) { fs.now["dir/00000001.log"].data = segment.data[:50] }, "dir/00000001.log is damaged at offset 50: it ends here, and had"},
+			{"no checksum", func(fs *memFS) { fs.now["dir/manifest"].data = []byte("{}\n") }, "dir/manifest is damaged at offset 0: the checksum does not fit"},
+			{"another view", func(fs *memFS) {}, `it is the log of view "v", not of "w"`},
+		} {
+			fs := newMemFS()
+			fs.now["dir/manifest"] = &memFile{data: slices.Clone(manifest.data)}
+			fs.now["dir/00000001.log"] = &memFile{data: slices.Clone(segment.data)}
+			c.make(fs)
+			name := "v"
+			if c.name == "another view" {
+				name = "w"
+			}
+			_, err := viewlog.Open("dir", name, viewlog.Options{FS: fs})
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s: got %v, want %s", c.name, err, c.want)
+			}
+		}
+	})
+}
+
+// TestRealFiles goes once through real files.
+func TestRealFiles(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "views", "v")
+	var tokens []core.Token
+	for round := range 3 {
+		l, err := viewlog.Open(dir, "v", viewlog.Options{})
+		must(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- l.Run(ctx) }()
+		o := opened{Log: l, t: t}
+		if round == 0 {
+			must(t, o.Reset(&core.View{Name: "v", Columns: []core.Column{{Name: "a", Type: "text"}}, Key: []int{0}}, "upstream", 1, nil))
+		}
+		for _, k := range tokens {
+			if b, err := o.Read(k, core.Time(100*round+1)); err != nil || b.IsBase() {
+				t.Errorf("round %d: read from %s: base %v, %v; want a delta", round, k, b.IsBase(), err)
+			}
+		}
+		for n := 100*round + 1; n <= 100*(round+1); n++ {
+			o.step(n)
+			token, _ := o.Frontier()
+			tokens = append(tokens, token)
+		}
+		cancel()
+		must(t, <-done)
+		if o.holds() != 100*(round+1) || o.View().Key[0] != 0 || o.Identity() != "upstream" {
+			t.Errorf("round %d: %+v", round, o.View())
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "manifest")); err != nil {
+		t.Error(err)
+	}
+}
