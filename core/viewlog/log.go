@@ -44,22 +44,29 @@ type Options struct {
 	// minutes. It is measured in the daemon's time, not the upstream's, which
 	// need not be a clock.
 	Retain time.Duration
+	// RetainBytes bounds the memory of exact history, about: beyond it the
+	// oldest is merged before its time; 0: 256 MiB.
+	RetainBytes int64
 	// Logger gets what happens to the files; nil: nobody.
 	Logger *slog.Logger
 	// FS is where the files are; nil: [durable.OS].
 	FS durable.FS
 }
 
-// DefaultRetain is how long exact history is kept unless the options say more.
-const DefaultRetain = 10 * time.Minute
+// How much exact history is kept unless the options say otherwise.
+const (
+	DefaultRetain      = 10 * time.Minute
+	DefaultRetainBytes = 256 << 20
+)
 
 // Log is the log of one view. One goroutine writes (Reset, Append, Rebase,
 // Compact), one runs (Run), and any number of goroutines read at the same time.
 type Log struct {
-	retain time.Duration
-	log    *slog.Logger
-	disk   *store        // belongs to Run; nil: there is none
-	dirty  chan struct{} // has an element when there is something to write
+	retain      time.Duration
+	retainBytes int64
+	log         *slog.Logger
+	disk        *store        // belongs to Run; nil: there is none
+	dirty       chan struct{} // has an element when there is something to write
 
 	// mu guards everything below. What the slices point to is immutable: a
 	// reader takes slices under the lock and adds them up outside.
@@ -88,6 +95,7 @@ type Stats struct {
 	Since       core.Time // from here on history is kept
 	Rows        int64     // rows in the view at Upper, copies counted
 	Bytes       int64     // memory held for rows, base and history, about
+	History     int64     // of it for history
 	Updates     int64     // updates appended since the log was made
 	Spans       int       // pieces of history
 	Compactions int64     // merges done
@@ -103,17 +111,21 @@ func New(name string, o Options) *Log {
 	if o.Retain <= 0 {
 		o.Retain = DefaultRetain
 	}
+	if o.RetainBytes <= 0 {
+		o.RetainBytes = DefaultRetainBytes
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Log{
-		retain:   o.Retain,
-		log:      o.Logger,
-		dirty:    make(chan struct{}, 1),
-		view:     &core.View{Name: name},
-		changed:  make(chan struct{}),
-		hardened: make(chan struct{}),
-		holds:    make(map[*Hold]core.Time),
+		retain:      o.Retain,
+		retainBytes: o.RetainBytes,
+		log:         o.Logger,
+		dirty:       make(chan struct{}, 1),
+		view:        &core.View{Name: name},
+		changed:     make(chan struct{}),
+		hardened:    make(chan struct{}),
+		holds:       make(map[*Hold]core.Time),
 	}
 }
 
@@ -150,6 +162,7 @@ func (l *Log) Reset(view *core.View, identity string, upper core.Time, contents 
 	clear(l.holds)
 	l.stats.Rows, l.stats.Bytes = 0, 0
 	l.count(base)
+	l.stats.History = 0
 	l.advance(upper)
 	return nil
 }
@@ -238,7 +251,9 @@ func (l *Log) count(updates []core.Update) {
 	for _, u := range updates {
 		l.stats.Rows += int64(u.Diff)
 	}
-	l.stats.Bytes += size(updates)
+	bytes := size(updates)
+	l.stats.Bytes += bytes
+	l.stats.History += bytes
 	l.stats.Updates += int64(len(updates))
 }
 
@@ -433,7 +448,7 @@ func (h *Hold) Release() {
 // it after appending; most calls return at once.
 func (l *Log) Compact() bool {
 	l.mu.Lock()
-	old, oldBase, held := l.spans.arrivedBefore(time.Now().Add(-l.retain)), l.base, l.heldTimes()
+	old, oldBase, held := l.spans.old(time.Now().Add(-l.retain), l.stats.History-l.retainBytes), l.base, l.heldTimes()
 	l.mu.Unlock()
 	if !worthMerging(oldBase, old) {
 		return false
@@ -441,7 +456,8 @@ func (l *Log) Compact() bool {
 
 	// Readers go on meanwhile; they hold the old slices.
 	base, since, rest := merge(oldBase, old, held)
-	freed := size(oldBase) - size(base) + sizeOf(old) - sizeOf(rest)
+	before, after := sizeOf(old), sizeOf(rest)
+	grown := size(base) - size(oldBase)
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -450,7 +466,8 @@ func (l *Log) Compact() bool {
 	}
 	l.base, l.since = base, max(l.since, since)
 	l.spans.replaceFirst(len(old), rest)
-	l.stats.Bytes -= freed
+	l.stats.Bytes += grown + after - before
+	l.stats.History += after - before
 	l.stats.Compactions++
 	return true
 }

@@ -586,6 +586,26 @@ func TestCompactionForgets(t *testing.T) {
 	})
 }
 
+// TestRetainBytes checks that history is bounded in bytes too.
+func TestRetainBytes(t *testing.T) {
+	const bound = 100_000
+	l := viewlog.New("v", viewlog.Options{RetainBytes: bound})
+	must(t, l.Reset(&core.View{Name: "v"}, "upstream", 1, nil))
+	for i := core.Time(1); i <= 5000; i++ {
+		must(t, l.Append(i, i+1, core.Consolidate([]core.Update{
+			{Time: i, Diff: 1, Row: core.Row(fmt.Sprintf("[%d]", i))}, {Time: i, Diff: -1, Row: core.Row(fmt.Sprintf("[%d]", i-100))},
+		})))
+		l.Compact()
+		if s := l.Stats(); s.History > 2*bound {
+			t.Fatalf("after %d changes: %d bytes of history, want about %d", i, s.History, bound)
+		}
+	}
+	s := l.Stats()
+	if s.Since < 1000 || s.Since > 4900 || s.Bytes < s.History {
+		t.Errorf("history since %d of 5000, %+v", s.Since, s)
+	}
+}
+
 // TestConcurrentReaders lets readers of all speeds follow one busy writer; each
 // of them adds up what it gets and must agree with the log at each step.
 func TestConcurrentReaders(t *testing.T) {

@@ -38,6 +38,7 @@ func Open(dir, name string, o Options) (*Log, error) {
 	l.view, l.identity = &core.View{Name: name, Columns: m.Columns, Key: m.Key}, m.Identity
 	l.base, l.since, l.spans.list, l.upper, l.durable = c.base, c.since, c.spans, c.upper, c.upper
 	l.count(c.base)
+	l.stats.History = 0
 	for _, sp := range c.spans {
 		l.count(sp.run)
 	}

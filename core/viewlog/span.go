@@ -120,10 +120,12 @@ func (g group) first() int {
 	return n
 }
 
-// arrivedBefore returns the first spans, those that arrived before t.
-func (s *spans) arrivedBefore(t time.Time) []span {
+// old returns the first spans: those that arrived before t, and more until they
+// hold so many excess bytes.
+func (s *spans) old(t time.Time, excess int64) []span {
 	n := 0
-	for n < len(s.list) && s.list[n].arrived.Before(t) {
+	for n < len(s.list) && (s.list[n].arrived.Before(t) || excess > 0) {
+		excess -= size(s.list[n].run)
 		n++
 	}
 	return s.list[:n:n]
