@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/mzdio/mzd/schema"
@@ -13,7 +14,7 @@ import (
 
 // verb is one thing that mzd does.
 type verb struct {
-	name     string
+	name     string // one word, or two: "log" leads to "log ls"
 	short    string // one line, for the list of verbs
 	long     string // for its own help: what it does, in full sentences
 	operands string // what may follow the flags, as the help shows it; empty: nothing
@@ -34,51 +35,98 @@ func dispatch(ctx context.Context, args []string, e env) error {
 		writeOverview(e.stderr)
 		return usage(errors.New("say what to do"))
 	}
-	name, rest := args[0], args[1:]
-	switch name {
+	switch args[0] {
 	case "-h", "-help", "--help":
-		name, rest = "help", nil
+		args = []string{"help"}
 	case "-version", "--version":
-		name, rest = "version", nil
+		args = []string{"version"}
 	}
-	if strings.HasPrefix(name, "-") {
-		name, rest = "run", args
+	if strings.HasPrefix(args[0], "-") {
+		args = append([]string{"run"}, args...)
 	}
-	v, err := findVerb(name)
+	v, rest, err := findVerb(args)
 	if err != nil {
 		return err
 	}
 	return v.run(ctx, rest, e)
 }
 
-func findVerb(name string) (verb, error) {
-	var names []string
-	for _, v := range verbs() {
-		if v.name == name {
-			return v, nil
+// findVerb finds the verb that a command line begins with, and what follows it.
+func findVerb(args []string) (v verb, rest []string, err error) {
+	all := verbs()
+	for n := min(2, len(args)); n > 0; n-- {
+		name := strings.Join(args[:n], " ")
+		if i := slices.IndexFunc(all, func(v verb) bool { return v.name == name }); i >= 0 {
+			return all[i], args[n:], nil
 		}
+	}
+	return verb{}, nil, noVerb(args[0], "")
+}
+
+// verbsOf returns the verbs of two words that begin with the given one, or
+// those of one word.
+func verbsOf(first string) []verb {
+	return slices.DeleteFunc(verbs(), func(v verb) bool {
+		before, _, two := strings.Cut(v.name, " ")
+		return two != (first != "") || two && before != first
+	})
+}
+
+// noVerb returns the error that a name is none of the verbs, or of those that
+// begin with a word.
+func noVerb(name, first string) error {
+	var names []string
+	for _, v := range verbsOf(first) {
 		names = append(names, v.name)
 	}
-	return verb{}, usage(fmt.Errorf("there is no %q; %s\nTry: mzd help", name, schema.Suggest(name, names)))
+	return usage(fmt.Errorf("there is no %q; %s\nTry: %s", name, schema.Suggest(name, names), strings.TrimSpace("mzd help "+first)))
+}
+
+// leadTo is the setup of a verb that leads to others, of two words.
+func leadTo(first string) func(*flag.FlagSet) runFunc {
+	return func(*flag.FlagSet) runFunc {
+		return func(_ context.Context, _ env, operands []string) error {
+			if len(operands) == 0 {
+				return usage(fmt.Errorf("%s: say what to do\nTry: mzd help %s", first, first))
+			}
+			return noVerb(first+" "+operands[0], first)
+		}
+	}
 }
 
 // run parses the flags of the verb and runs it.
 func (v verb) run(ctx context.Context, args []string, e env) error {
 	flags, run := v.flags()
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+	operands, err := parse(flags, args)
+	if errors.Is(err, flag.ErrHelp) {
 		v.writeHelp(e.stdout)
 		return nil
-	} else if err != nil {
+	}
+	if err != nil {
 		return v.usage("%s", flagProblem(err, flags))
 	}
-	if v.operands == "" && flags.NArg() > 0 {
+	if v.operands == "" && len(operands) > 0 {
 		hint := ""
-		if flags.Lookup("config") != nil && flags.NArg() == 1 {
-			hint = "; name a file with -config " + flags.Arg(0)
+		if flags.Lookup("config") != nil && len(operands) == 1 {
+			hint = "; name a file with -config " + operands[0]
 		}
-		return v.usage("%q is too much%s", flags.Arg(0), hint)
+		return v.usage("%q is too much%s", operands[0], hint)
 	}
-	return run(ctx, e, flags.Args())
+	return run(ctx, e, operands)
+}
+
+// parse parses flags wherever they stand, up to "--", and returns what is none.
+func parse(flags *flag.FlagSet, args []string) (operands []string, err error) {
+	for {
+		if err := flags.Parse(args); err != nil {
+			return nil, err
+		}
+		rest := flags.Args()
+		if parsed := len(args) - len(rest); len(rest) == 0 || parsed > 0 && args[parsed-1] == "--" {
+			return append(operands, rest...), nil
+		}
+		operands, args = append(operands, rest[0]), rest[1:]
+	}
 }
 
 // flags returns the flags of the verb and what runs it once they are parsed.
@@ -116,9 +164,7 @@ Usage:
 
 Verbs:
 `)
-	for _, v := range verbs() {
-		fmt.Fprintf(w, "  %-9s %s\n", v.name, v.short)
-	}
+	writeVerbs(w, verbsOf(""))
 	fmt.Fprint(w, `
 Begin with:
   mzd demo                       a page with live charts, from nothing
@@ -130,6 +176,16 @@ Exit codes:
   2  bad usage or configuration
   3  the environment: a port is taken, a directory locked or not writable
 `)
+}
+
+func writeVerbs(w io.Writer, verbs []verb) {
+	width := 0
+	for _, v := range verbs {
+		width = max(width, len(v.name))
+	}
+	for _, v := range verbs {
+		fmt.Fprintf(w, "  %-*s  %s\n", width, v.name, v.short)
+	}
 }
 
 // writeHelp writes the help of the verb.
@@ -146,6 +202,10 @@ func (v verb) writeHelp(w io.Writer) {
 		line += " " + v.operands
 	}
 	fmt.Fprintf(w, "Usage: %s\n\n%s\n", line, strings.TrimSpace(v.long))
+	if more := verbsOf(v.name); len(more) > 0 {
+		fmt.Fprint(w, "\nVerbs:\n")
+		writeVerbs(w, more)
+	}
 	if hasFlags {
 		fmt.Fprint(w, "\nFlags:\n")
 		flags.VisitAll(func(f *flag.Flag) { writeFlag(w, f) })

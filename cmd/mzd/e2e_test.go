@@ -150,7 +150,13 @@ func (d *daemon) start() {
 // startTo runs any command line of mzd and returns when it is running.
 func (d *daemon) startTo(stdout io.Writer, args ...string) {
 	d.t.Helper()
-	d.cmd = exec.Command("mzd", args...)
+	d.launch(stdout, "mzd is running", "mzd", args...)
+}
+
+// launch runs a command and returns when it has logged the text.
+func (d *daemon) launch(stdout io.Writer, text, command string, args ...string) {
+	d.t.Helper()
+	d.cmd = exec.Command(command, args...)
 	d.log = &logBuffer{}
 	d.cmd.Dir, d.cmd.Stdout, d.cmd.Stderr = d.dir, stdout, d.log
 	if err := d.cmd.Start(); err != nil {
@@ -160,10 +166,16 @@ func (d *daemon) startTo(stdout io.Writer, args ...string) {
 	go func(cmd *exec.Cmd, ended chan error) { ended <- cmd.Wait() }(d.cmd, d.ended)
 	d.t.Cleanup(func() { d.cmd.Process.Kill() })
 	select {
-	case <-d.log.contains("mzd is running"):
+	case <-d.log.contains(text):
 	case err := <-d.ended:
-		d.t.Fatalf("mzd ended: %v\n%s", err, d.log)
+		d.t.Fatalf("%s ended: %v\n%s", command, err, d.log)
 	}
+}
+
+// kill ends the process as nothing else does, and waits for it.
+func (d *daemon) kill() {
+	d.cmd.Process.Kill()
+	<-d.ended
 }
 
 // stop ends the daemon as an operator would and waits for it.

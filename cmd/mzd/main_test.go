@@ -16,9 +16,9 @@ import (
 )
 
 // TestMain makes the test binary act as mzd where a test or a script runs
-// "mzd".
+// "mzd", and as an mzd with one more sink where the test of crashes does.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"mzd": main})
+	testscript.Main(m, map[string]func(){"mzd": main, "mzd-recording": mainRecording})
 }
 
 // TestScripts runs the scripts that use the command as people do. $TAKEN is an
@@ -38,7 +38,9 @@ func TestScripts(t *testing.T) {
 			e.Setenv("GORACE", "atexit_sleep_ms=0") // which is a second otherwise, for every command
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": exitsWith},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"code": exitsWith, "logs": writeLogs, "flip": damageFile,
+		},
 	})
 }
 

@@ -36,7 +36,11 @@ import (
 //	                                                   │       at another address)
 //	                     sink <── hub <── mz (pgx) <───┘
 //	                               │
-//	                              log, one per view
+//	                              logs and positions, on disk
+
+// builtinSinks are the sinks that configurations may name; the test of crashes
+// has one more.
+var builtinSinks = sinks.Builtin
 
 // runDaemon runs the pipeline of a configuration until ctx ends.
 func runDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
@@ -121,7 +125,7 @@ func (d *daemon) openAdmin() error {
 func (d *daemon) openSinks(ctx context.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(d.cfg.Sinks)) {
 		c := d.cfg.Sinks[name]
-		kind, ok := find(sinks.Builtin(), func(s plugins.Sink) bool { return s.Name == c.Plugin })
+		kind, ok := find(builtinSinks(), func(s plugins.Sink) bool { return s.Name == c.Plugin })
 		if !ok {
 			return fmt.Errorf("sink %s: no plugin %s", name, c.Plugin)
 		}
@@ -216,10 +220,14 @@ func (d *daemon) openHub(subscribe hub.Subscribe) (err error) {
 		views = append(views, hub.View{Name: name, Query: v.Query, Key: v.Key})
 	}
 	d.hub, err = hub.New(hub.Options{
-		Views: views, Sinks: d.sinks, Subscribe: subscribe, Retain: time.Duration(d.cfg.Retain),
+		Views: views, Sinks: d.sinks, Subscribe: subscribe, Dir: d.cfg.DataDir, Retain: time.Duration(d.cfg.Retain),
 		Logger: d.log, Registerer: d.registry,
 	})
-	return err
+	if err != nil {
+		// What a configuration can get wrong was checked before: it is files.
+		return environment(fmt.Errorf("data_dir: %w", err))
+	}
+	return nil
 }
 
 // run runs everything until ctx ends, and stops it in the order of the data.
@@ -268,6 +276,9 @@ func (d *daemon) env(ctx context.Context, kind, name string) context.Context {
 // health reports whether the process can do its work: whether its disk takes
 // writes.
 func (d *daemon) health() error {
+	if err := d.hub.Disk(); err != nil {
+		return err
+	}
 	path := filepath.Join(d.cfg.DataDir, "health")
 	if err := os.WriteFile(path, []byte("ok\n"), 0o644); err != nil {
 		return fmt.Errorf("data_dir cannot be written: %w", err)

@@ -6,16 +6,16 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/mzdio/mzd/config"
-	"github.com/mzdio/mzd/plugins/sinks"
 	"github.com/mzdio/mzd/plugins/sources"
 	"github.com/mzdio/mzd/schema"
 )
 
 // verbs lists everything that mzd does, in the order of its help.
 func verbs() []verb {
-	return []verb{
+	return slices.Concat([]verb{
 		{
 			name:  "run",
 			short: "run a pipeline",
@@ -117,6 +117,7 @@ psql -h 127.0.0.1 -p 6875 materialize`,
 				}
 			},
 		},
+	}, logVerbs(), []verb{
 		{
 			name:     "version",
 			short:    "say which mzd this is",
@@ -136,14 +137,15 @@ psql -h 127.0.0.1 -p 6875 materialize`,
 			operands: "[VERB]",
 			examples: `
 mzd help
-mzd help demo`,
+mzd help demo
+mzd help log ls`,
 			setup: func(*flag.FlagSet) runFunc {
 				return func(_ context.Context, e env, operands []string) error {
 					if len(operands) == 0 {
 						writeOverview(e.stdout)
 						return nil
 					}
-					v, err := findVerb(operands[0])
+					v, _, err := findVerb(operands)
 					if err == nil {
 						v.writeHelp(e.stdout)
 					}
@@ -151,7 +153,7 @@ mzd help demo`,
 				}
 			},
 		},
-	}
+	})
 }
 
 // demoOptions are the flags of "mzd demo".
@@ -206,7 +208,7 @@ func known() config.Known {
 	for _, s := range sources.Builtin() {
 		k.Sources[s.Name] = s.Settings
 	}
-	for _, s := range sinks.Builtin() {
+	for _, s := range builtinSinks() {
 		k.Sinks[s.Name] = s.Settings
 	}
 	return k

@@ -6,6 +6,12 @@
 // the logs and writes the sink. They meet in the logs only: a sink that is slow
 // or dead holds up neither a view nor another sink, and trouble upstream
 // reaches sinks as nothing but a pause.
+//
+// With a directory the logs are on disk, and so is where each sink stands. Then
+// a sink gets nothing that a crash could take back, each cut is announced on
+// disk before it is written, and comes again with the same bytes until the sink
+// has taken it, whatever dies in between. Broadcasters, whose readers can start
+// over, do not wait for the disk.
 package hub
 
 import (
@@ -13,11 +19,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/mzdio/mzd/core"
 	"github.com/mzdio/mzd/core/backoff"
+	"github.com/mzdio/mzd/core/durable"
 )
 
 // View is a view to follow.
@@ -43,9 +51,16 @@ type Sink struct {
 
 // Options are what a [Hub] is made of. Views, Sinks and Subscribe are required.
 type Options struct {
-	Views      []View
-	Sinks      []Sink
-	Subscribe  Subscribe
+	Views     []View
+	Sinks     []Sink
+	Subscribe Subscribe
+
+	// Dir is the directory of logs and positions, made if there is none; one
+	// process at a time. Empty: everything is in memory, and begins again with
+	// the process.
+	Dir string
+	FS  durable.FS // where Dir is; nil: durable.OS
+
 	Retain     time.Duration // exact history kept per view; 0: viewlog.DefaultRetain
 	Logger     *slog.Logger  // nil: none
 	Registerer Registerer    // where metrics go; nil: nowhere
@@ -101,64 +116,117 @@ type Hub struct {
 	views  []*view
 	groups []*group
 	sinks  []Sink
+	kept   []*positions // of the sinks that have some
 }
 
-// New checks that the options fit together and builds the hub. It starts
-// nothing.
+// New checks that the options fit together, opens the logs and finds out where
+// the sinks stand. It starts nothing; what it opened is closed by [Hub.Run].
+//
+// Files that are damaged or cannot be used are an error that names them.
 func New(o Options) (*Hub, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	h := &Hub{sinks: o.Sinks}
+	if err := h.open(o); err != nil {
+		for _, v := range h.views {
+			v.close()
+		}
+		return nil, err
+	}
+	return h, nil
+}
+
+func (h *Hub) open(o Options) error {
 	metrics := newMetrics(h)
+	disk, err := openDisk(o)
+	if err != nil {
+		return err
+	}
 	byName := make(map[string]*view)
 	for _, c := range o.Views {
 		if byName[c.Name] != nil {
-			return nil, fmt.Errorf("view %s is configured twice", c.Name)
+			return fmt.Errorf("view %s is configured twice", c.Name)
 		}
-		v := newView(c, o, metrics)
+		data, err := disk.openLog(c.Name, o)
+		if err != nil {
+			return err
+		}
+		v := newView(c, data, o, metrics)
 		byName[c.Name] = v
 		h.views = append(h.views, v)
+	}
+	if err := disk.opened(o); err != nil {
+		return err
 	}
 	for _, c := range o.Sinks {
 		var views []*view
 		for _, name := range c.Views {
 			v := byName[name]
 			if v == nil {
-				return nil, fmt.Errorf("sink %s: no view %s", c.Name, name)
+				return fmt.Errorf("sink %s: no view %s", c.Name, name)
 			}
 			views = append(views, v)
 		}
-		_, broadcasts := c.Sink.(core.Broadcaster)
-		if broadcasts || c.Together {
+		if _, broadcasts := c.Sink.(core.Broadcaster); broadcasts {
 			h.groups = append(h.groups, newGroup(c, views, o, metrics))
 			continue
 		}
-		for _, v := range views {
-			h.groups = append(h.groups, newGroup(c, []*view{v}, o, metrics))
+		kept, err := disk.openPositions(c.Name)
+		if err != nil {
+			return err
+		}
+		if kept != nil {
+			h.kept = append(h.kept, kept)
+		}
+		together := [][]*view{views}
+		if !c.Together {
+			together = slices.Collect(slices.Chunk(views, 1))
+		}
+		for _, views := range together {
+			g := newGroup(c, views, o, metrics)
+			g.recover(kept)
+			h.groups = append(h.groups, g)
 		}
 	}
 	if o.Registerer != nil {
 		if err := metrics.register(o.Registerer); err != nil {
-			return nil, fmt.Errorf("register metrics of views and sinks: %w", err)
+			return fmt.Errorf("register metrics of views and sinks: %w", err)
 		}
 	}
-	return h, nil
+	return nil
 }
 
-// Run follows the views and writes the sinks until ctx ends; then it returns
-// nil once all of them have stopped. Trouble with a view or a sink is retried
-// and shown in [Hub.Status]; it does not end Run.
+// Run follows the views and writes the sinks until ctx ends. Then the views
+// stop, then the sinks, then the logs become durable and are closed, and it
+// returns what went wrong with that. Trouble with a view or a sink before is
+// retried and shown in [Hub.Status]; it does not end Run. Run is called once.
 func (h *Hub) Run(ctx context.Context) error {
-	var wg sync.WaitGroup
-	for _, v := range h.views {
-		wg.Go(func() { v.run(ctx) })
+	// What is written to outlives what writes to it.
+	forSinks, stopSinks := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopSinks()
+	forLogs, stopLogs := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopLogs()
+
+	var views, sinks, logs sync.WaitGroup
+	errs := make([]error, len(h.views)+len(h.groups))
+	for i, v := range h.views {
+		views.Go(func() { v.run(ctx) })
+		logs.Go(func() { errs[i] = v.data.Run(forLogs) })
 	}
-	for _, g := range h.groups {
-		wg.Go(func() { g.run(ctx) })
+	for i, g := range h.groups {
+		sinks.Go(func() { errs[len(h.views)+i] = g.run(forSinks) })
 	}
-	wg.Wait()
-	return nil
+	<-ctx.Done()
+	views.Wait()
+	stopSinks()
+	sinks.Wait()
+	stopLogs()
+	logs.Wait()
+	for _, p := range h.kept {
+		errs = append(errs, p.close())
+	}
+	return errors.Join(errs...)
 }
 
 // Reader returns the log of a view, nil if there is no such view.

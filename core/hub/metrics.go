@@ -148,11 +148,11 @@ func (c gauges) Collect(ch chan<- prometheus.Metric) {
 		count(compactions, stats.Compactions, v.Name)
 	}
 	for _, g := range c.hub.groups {
-		if _, broadcasts := g.sink.(core.Broadcaster); broadcasts {
-			continue // its readers have positions of their own
+		if g.broadcasts() {
+			continue
 		}
-		for i, token := range g.at() {
-			frontier(sinkFrontier, sinkLag, token.Time, g.name, g.views[i].Name)
+		for i, p := range g.stands() {
+			frontier(sinkFrontier, sinkLag, p.position.Time, g.name, g.views[i].Name)
 		}
 	}
 }

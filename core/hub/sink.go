@@ -3,9 +3,7 @@ package hub
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,20 +23,27 @@ type group struct {
 	log     *slog.Logger
 	metrics sinkMetrics
 
-	mu        sync.Mutex // guards what follows
-	positions []core.Token
+	// These belong to New, and then to run.
+	kept  *positions      // nil: positions are in memory only
+	fresh []bool          // by view: the sink has never stood anywhere
+	dirty bool            // places has an acknowledgement that was not saved
+	holds []*viewlog.Hold // what keeps the places that were saved last readable
+
+	mu        sync.Mutex // guards what follows; only run writes it
+	places    []place    // by view
 	trouble   trouble
 	permanent bool
 }
 
 func newGroup(c Sink, views []*view, o Options, m *metrics) *group {
 	g := &group{
-		name:      c.Name,
-		sink:      c.Sink,
-		views:     views,
-		skip:      c.SkipSnapshot,
-		log:       o.Logger.With("sink", c.Name),
-		positions: make([]core.Token, len(views)),
+		name:   c.Name,
+		sink:   c.Sink,
+		views:  views,
+		skip:   c.SkipSnapshot,
+		log:    o.Logger.With("sink", c.Name),
+		places: make([]place, len(views)),
+		fresh:  make([]bool, len(views)),
 	}
 	g.metrics = m.ofSink(c.Name, g.viewNames())
 	return g
@@ -52,137 +57,54 @@ func (g *group) viewNames() []string {
 	return names
 }
 
-func (g *group) readers() []core.CutReader {
-	var readers []core.CutReader
+// broadcasts reports whether the sink serves readers with positions of their
+// own.
+func (g *group) broadcasts() bool {
+	_, ok := g.sink.(core.Broadcaster)
+	return ok
+}
+
+// run serves or writes the sink until ctx ends. Its error is that an
+// acknowledgement could not be saved, so that what was acknowledged comes again.
+func (g *group) run(ctx context.Context) error {
+	b, ok := g.sink.(core.Broadcaster)
+	if !ok {
+		return g.write(ctx)
+	}
+	var readers []core.Reader
 	for _, v := range g.views {
 		readers = append(readers, v.data)
 	}
-	return readers
-}
-
-// run serves or writes the sink until ctx ends.
-func (g *group) run(ctx context.Context) {
-	work := g.write
-	if b, ok := g.sink.(core.Broadcaster); ok {
-		work = func(ctx context.Context) error { return g.serve(ctx, b) }
-	}
-	retry := retryWait
-	for {
-		err := work(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		if err == nil {
-			err = errors.New("ended without an error")
-		}
-		if !g.failed(ctx, err, &retry) {
-			return
-		}
-	}
-}
-
-// serve hands the logs to a broadcaster.
-func (g *group) serve(ctx context.Context, b core.Broadcaster) error {
-	var readers []core.Reader
-	for _, r := range g.readers() {
-		readers = append(readers, r)
-	}
-	return b.Serve(ctx, readers)
-}
-
-// write follows the views and writes each cut until it is taken.
-func (g *group) write(ctx context.Context) error {
-	from, err := g.start(ctx)
-	if err != nil {
-		return err
-	}
-	holds := make([]*viewlog.Hold, len(g.views))
-	defer func() {
-		for _, h := range holds {
-			if h != nil {
-				h.Release()
-			}
-		}
-	}()
-	for cut, err := range core.FollowCut(ctx, g.readers(), from) {
-		if err != nil {
+	g.persist(ctx, func() error {
+		if err := b.Serve(ctx, readers); err != nil || ctx.Err() != nil {
 			return err
 		}
-		// While the sink takes its time, or is away, the log keeps where the
-		// cut ends: what comes next is one net batch from there. A log that has
-		// forgotten the place already answers with a base.
-		for i, b := range cut {
-			if holds[i] == nil {
-				holds[i], _ = g.views[i].data.Hold(b.Upper)
-			} else {
-				holds[i].Move(b.Upper)
-			}
-		}
-		if err := g.deliver(ctx, cut); err != nil {
-			return err
-		}
-	}
+		return errors.New("ended without an error")
+	})
 	return nil
 }
 
-// start returns where the sink begins.
-func (g *group) start(ctx context.Context) ([]core.Token, error) {
-	from := make([]core.Token, len(g.views))
-	for i, v := range g.views {
-		if p, ok := g.sink.(core.Positioner); ok {
-			token, err := p.Position(ctx, v.data.View())
-			if err != nil {
-				return nil, fmt.Errorf("position of %s: %w", v.Name, err)
-			}
-			if from[i] = token; !token.IsZero() {
-				continue
-			}
-		}
-		for g.skip && from[i].IsZero() {
-			upper, moved := v.data.Frontier()
-			if from[i] = upper; !upper.IsZero() {
-				break
-			}
-			select {
-			case <-moved:
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			}
-		}
-	}
-	return from, nil
-}
-
-// deliver writes one cut, the same bytes again and again, until the sink takes
-// it.
-func (g *group) deliver(ctx context.Context, cut []core.Batch) error {
+// persist tries until it works or ctx ends, and then returns the error of ctx.
+// It tries at least once.
+func (g *group) persist(ctx context.Context, try func() error) error {
 	retry := retryWait
 	for {
-		begun := time.Now()
-		err := g.sink.Write(ctx, cut)
-		if ctx.Err() != nil && err != nil {
-			return ctx.Err()
-		}
-		g.metrics.delivered(time.Since(begun), err)
+		err := try()
 		if err == nil {
-			g.succeeded(cut)
+			g.succeeded()
 			return nil
 		}
-		if !g.failed(ctx, err, &retry) {
+		if ctx.Err() != nil || !g.failed(ctx, err, &retry) {
 			return ctx.Err()
 		}
-		g.metrics.retries.Inc()
 	}
 }
 
-// succeeded moves the position past a cut (I5).
-func (g *group) succeeded(cut []core.Batch) {
+// succeeded notes that the trouble is over, if there was any.
+func (g *group) succeeded() {
 	g.mu.Lock()
 	after := g.trouble
-	g.trouble = trouble{}
-	for i, b := range cut {
-		g.positions[i] = b.Upper
-	}
+	g.trouble, g.permanent = trouble{}, false
 	g.mu.Unlock()
 	if after.err != nil {
 		g.log.Info("sink works again", "after", time.Since(after.since).Round(time.Millisecond))
@@ -214,11 +136,4 @@ func (g *group) failed(ctx context.Context, err error, retry *backoff.Backoff) b
 		g.log.Debug("sink failed again", args...)
 	}
 	return backoff.Wait(ctx, wait) == nil
-}
-
-// at returns a copy of the positions.
-func (g *group) at() []core.Token {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return slices.Clone(g.positions)
 }

@@ -27,6 +27,12 @@ type ViewStatus struct {
 	// the upstream's timestamps are no clock.
 	LagSeconds *float64 `json:"lag_seconds,omitempty"`
 
+	// Durable is how far sinks get: what no crash can take back, if the log is
+	// on disk.
+	Durable string `json:"durable,omitempty"`
+	// DiskTrouble is why the log cannot be written at present.
+	DiskTrouble string `json:"disk_trouble,omitempty"`
+
 	Rows        int64     `json:"rows"`
 	LogBytes    int64     `json:"log_bytes"`
 	LogSpans    int       `json:"log_spans"`
@@ -47,9 +53,18 @@ type SinkStatus struct {
 
 // SinkedView is how far a sink is with a view.
 type SinkedView struct {
-	View       string   `json:"view"`
+	View string `json:"view"`
+	// Token is its position: everything before is acknowledged.
 	Token      string   `json:"token,omitempty"`
 	LagSeconds *float64 `json:"lag_seconds,omitempty"`
+	// Attempt is what it is being written, until it takes it.
+	Attempt *Attempt `json:"attempt,omitempty"`
+}
+
+// Attempt is a batch on its way to a sink, by its tokens.
+type Attempt struct {
+	From string `json:"from,omitempty"` // empty: a base
+	To   string `json:"to"`
 }
 
 // Problem is something that is being retried, or waits for somebody.
@@ -94,13 +109,17 @@ func (h *Hub) Complete() (ok bool, missing []string) {
 func (v *view) status(now time.Time) ViewStatus {
 	stats, described := v.data.Stats(), v.data.View()
 	upper, _ := v.data.Frontier()
+	durable, _ := v.data.Durable()
 	s := ViewStatus{
 		Name: v.Name, Query: v.Query, Key: v.Key, Columns: append([]core.Column{}, described.Columns...),
-		Token: upper.String(), LagSeconds: lag(now, upper.Time),
+		Token: upper.String(), LagSeconds: lag(now, upper.Time), Durable: durable.String(),
 		Rows: stats.Rows, LogBytes: stats.Bytes, LogSpans: stats.Spans, LogSince: stats.Since, Compactions: stats.Compactions,
 	}
 	if !upper.IsZero() {
 		s.Timestamp = &upper.Time
+	}
+	if stats.Trouble != nil {
+		s.DiskTrouble = stats.Trouble.Error()
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -110,13 +129,15 @@ func (v *view) status(now time.Time) ViewStatus {
 }
 
 func (g *group) addTo(s *SinkStatus, now time.Time) {
-	_, broadcasts := g.sink.(core.Broadcaster)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for i, v := range g.views {
 		sv := SinkedView{View: v.Name}
-		if !broadcasts { // its readers have positions of their own
-			sv.Token, sv.LagSeconds = g.positions[i].String(), lag(now, g.positions[i].Time)
+		if p := g.places[i]; !g.broadcasts() {
+			sv.Token, sv.LagSeconds = p.position.String(), lag(now, p.position.Time)
+			if !p.to.IsZero() {
+				sv.Attempt = &Attempt{From: p.from.String(), To: p.to.String()}
+			}
 		}
 		s.Views = append(s.Views, sv)
 	}

@@ -43,15 +43,22 @@ type view struct {
 	reconnects int
 }
 
-func newView(c View, o Options, m *metrics) *view {
+func newView(c View, data *viewlog.Log, o Options, m *metrics) *view {
 	return &view{
 		View:      c,
-		data:      viewlog.New(c.Name, viewlog.Options{Retain: o.Retain}),
+		data:      data,
 		subscribe: o.Subscribe,
 		log:       o.Logger.With("view", c.Name),
 		metrics:   m.ofView(c.Name),
 		state:     Connecting,
 	}
+}
+
+// close closes a log that is not going to run.
+func (v *view) close() {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	v.data.Run(ended) // nothing came in, so that there is nothing to lose
 }
 
 // run follows the view until ctx ends or the view is sealed.
@@ -80,8 +87,7 @@ func (v *view) run(ctx context.Context) {
 // follow runs one subscription. It returns nil when the view is sealed.
 func (v *view) follow(ctx context.Context, retry *backoff.Backoff) error {
 	v.enter(Connecting)
-	upper, _ := v.data.Frontier()
-	s, err := v.subscribe(ctx, Request{Name: v.Name, Query: v.Query, Upper: upper.Time, Identity: v.data.Identity()})
+	s, err := v.subscribe(ctx, v.request())
 	if err != nil {
 		return err
 	}
@@ -109,6 +115,19 @@ func (v *view) follow(ctx context.Context, retry *backoff.Backoff) error {
 	}
 }
 
+// request asks for what comes after the log. Where nothing can come, because the
+// view was sealed, or where it would be of no use, because the configured key is
+// another one now, it asks for the whole view.
+func (v *view) request() Request {
+	r := Request{Name: v.Name, Query: v.Query}
+	upper, _ := v.data.Frontier()
+	held := v.data.View()
+	if described, err := v.describe(held.Columns); err == nil && slices.Equal(described.Key, held.Key) && upper.Time < core.EndOfTime {
+		r.Upper, r.Identity = upper.Time, v.data.Identity()
+	}
+	return r
+}
+
 // append continues the log. A stream that resumed may repeat progress that the
 // log has already.
 func (v *view) append(b core.Batch) error {
@@ -123,18 +142,22 @@ func (v *view) append(b core.Batch) error {
 // holds, readers see the difference as an ordinary change; otherwise the log
 // begins anew.
 func (v *view) restart(s Stream, b core.Batch) error {
-	upper, _ := v.data.Frontier()
-	before := v.data.View()
-	if !upper.IsZero() && s.Identity() == v.data.Identity() && slices.Equal(s.Columns(), before.Columns) && b.Upper.Time > upper.Time {
-		v.metrics.resnapshots.Inc()
-		v.log.Info("upstream history lost: continuing with the difference to a new snapshot", "rows", len(b.Updates), "from", upper.Time, "to", b.Upper.Time)
-		return v.data.Rebase(b.Upper.Time, b.Updates)
-	}
 	described, err := v.describe(s.Columns())
 	if err != nil {
 		return err
 	}
-	if !upper.IsZero() {
+	upper, _ := v.data.Frontier()
+	held := v.data.View()
+	same := !upper.IsZero() && s.Identity() == v.data.Identity() &&
+		slices.Equal(described.Columns, held.Columns) && slices.Equal(described.Key, held.Key)
+	switch {
+	case same && upper.Time == core.EndOfTime && b.Upper.Time == core.EndOfTime:
+		return nil // a constant, and the log has it already
+	case same && b.Upper.Time > upper.Time:
+		v.metrics.resnapshots.Inc()
+		v.log.Info("upstream history lost: continuing with the difference to a new snapshot", "rows", len(b.Updates), "from", upper.Time, "to", b.Upper.Time)
+		return v.data.Rebase(b.Upper.Time, b.Updates)
+	case !upper.IsZero():
 		v.log.Warn("upstream is another one, or the view was changed: starting a new history", "from", upper.Time, "to", b.Upper.Time)
 	}
 	return v.data.Reset(described, s.Identity(), b.Upper.Time, b.Updates)

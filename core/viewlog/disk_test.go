@@ -31,7 +31,7 @@ func open(t *testing.T, fs *memFS) opened {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
+	done := make(chan error, 1)
 	go func() { done <- l.Run(ctx) }()
 	return opened{l, t, func() error {
 		cancel()
@@ -228,6 +228,54 @@ func TestEveryFault(t *testing.T) {
 	})
 }
 
+// TestRewriteInDoubt fails calls while a log that has grown is written anew:
+// afterwards either manifest may be the one on disk. Whatever is said to be
+// durable must come back from both.
+func TestRewriteInDoubt(t *testing.T) {
+	for _, failing := range []string{"open", "write", "sync", "rename", "syncdir", "close", "remove"} {
+		synctest.Test(t, func(t *testing.T) {
+			fs := newMemFS()
+			o := open(t, fs)
+			must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, nil))
+			synctest.Wait()
+			failures := 0
+			fs.mu.Lock()
+			opened := false
+			fs.fail = func(_ int, op string) error {
+				opened = opened || op == "open" // the rewrite begins
+				if opened && op == failing && failures < 3 {
+					failures++
+					return fmt.Errorf("%s: %w", op, errDiskFull)
+				}
+				return nil
+			}
+			fs.mu.Unlock()
+			large := strings.Repeat("x", 400_000)
+			for n := core.Time(1); n <= 24; n++ {
+				must(t, o.Append(n, n+1, []core.Update{{Time: n, Diff: 1, Row: core.Row(fmt.Sprintf("[%d,%q]", n, large))}}))
+				synctest.Wait()
+				durable, _ := o.Durable()
+				left := fs.kill()
+				fs.mu.Lock()
+				fs.dead = false // and this one lives on
+				fs.mu.Unlock()
+				again, err := viewlog.Open("dir", "v", viewlog.Options{FS: left})
+				if err != nil {
+					t.Fatalf("%s fails: %v", failing, err)
+				}
+				if upper, _ := again.Frontier(); upper.Time < durable.Time {
+					t.Fatalf("%s fails: durable until %d, came back at %d", failing, durable.Time, upper.Time)
+				}
+			}
+			if failures == 0 {
+				t.Errorf("%s: nothing failed", failing)
+			}
+			pass(time.Minute)
+			must(t, o.stop())
+		})
+	}
+}
+
 // TestDiskFull looks at what people are told while the disk is full, and that
 // what waits is merged.
 func TestDiskFull(t *testing.T) {
@@ -291,6 +339,7 @@ func TestRefusals(t *testing.T) {
 			{"missing segment", func(fs *memFS) { delete(fs.now, "dir/00000001.log") }, "dir/00000001.log is damaged at offset 0: it is named by the manifest, and is not there"},
 			{"short segment", func(fs *memFS) { fs.now["dir/00000001.log"].data = segment.data[:50] }, "dir/00000001.log is damaged at offset 50: it ends here, and had"},
 			{"no checksum", func(fs *memFS) { fs.now["dir/manifest"].data = []byte("{}\n") }, "dir/manifest is damaged at offset 0: the checksum does not fit"},
+			{"missing manifest", func(fs *memFS) { delete(fs.now, "dir/manifest") }, "dir/manifest is damaged at offset 0: it is missing, and 00000001.log was named by it"},
 			{"another view", func(fs *memFS) {}, `it is the log of view "v", not of "w"`},
 		} {
 			fs := newMemFS()

@@ -2,6 +2,7 @@ package viewlog
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/mzdio/mzd/core"
@@ -23,7 +25,11 @@ type store struct {
 	dir  string
 	view string // its name
 
-	manifest  manifest
+	manifest manifest
+	// unsure is set when saving a manifest failed: the one on disk may be that
+	// one or s.manifest. Nothing counts as durable until one is saved again.
+	unsure    bool
+	number    int          // the largest that a segment has had: none is used twice
 	file      durable.File // the last segment; nil: the next write begins another
 	size      int64        // of what is written of it
 	synced    int64        // of what is durable
@@ -115,14 +121,24 @@ func decodeManifest(data []byte) (manifest, error) {
 	return m, nil
 }
 
-// saveManifest makes the manifest durable. The last segment counts as far as it
-// is synced now.
+// saveManifest makes the manifest durable.
 func (s *store) saveManifest(m manifest) error {
 	if err := durable.ReplaceIn(s.fs, s.path(manifestName), m.encode()); err != nil {
+		s.unsure = true
 		return fmt.Errorf("save the manifest: %w", err)
 	}
-	s.manifest = m
+	s.manifest, s.unsure = m, false
 	return nil
+}
+
+// current is the manifest with what is known to be durable by now.
+func (s *store) current() manifest {
+	m := s.manifest
+	m.Segments = slices.Clone(m.Segments)
+	if n := len(m.Segments); n > 0 {
+		m.Segments[n-1].Bytes = s.synced
+	}
+	return m
 }
 
 // contents is what a log holds, on its way from and to disk.
@@ -141,8 +157,9 @@ func openStore(fsys durable.FS, dir, view string) (s *store, c contents, fresh b
 	}
 	data, err := fsys.ReadFile(s.path(manifestName))
 	if errors.Is(err, fs.ErrNotExist) {
-		// Nothing was ever durable here: what may lie about is of a process that
-		// died over its first snapshot.
+		if err := s.neverUsed(); err != nil {
+			return nil, c, false, err
+		}
 		return s, c, true, s.removeStrangers()
 	}
 	if err != nil {
@@ -158,6 +175,7 @@ func openStore(fsys durable.FS, dir, view string) (s *store, c contents, fresh b
 		return nil, c, false, &DamageError{s.path(manifestName), 0, fmt.Errorf("it is the log of view %q, not of %q", s.manifest.Name, view)}
 	}
 	for i, seg := range s.manifest.Segments {
+		s.number = max(s.number, seg.Number)
 		last := i == len(s.manifest.Segments)-1
 		if err := s.load(&c, seg, last); err != nil {
 			return nil, c, false, err
@@ -190,6 +208,9 @@ func (s *store) load(c *contents, seg segment, last bool) error {
 		data = data[:seg.Bytes]
 	}
 	end, err := scan(data, s.view, seg.Number, c.add)
+	if errors.Is(err, ErrNewer) {
+		return fmt.Errorf("%s: %w", path, err)
+	}
 	if err != nil {
 		// What was never known to be durable may be torn: a process or a
 		// machine died while it was written. What comes after a place that was
@@ -256,6 +277,10 @@ func scan(data []byte, view string, number int, add func(record) error) (end int
 func syncedAfter(data []byte) int64 {
 	var synced int64
 	for i := 1; i+frameHeader < len(data); i++ {
+		n := int64(binary.LittleEndian.Uint32(data[i:]))
+		if n > int64(len(data)-i-frameHeader) || data[i+frameHeader] != kindBatch {
+			continue // most places end here
+		}
 		payload, _, err := nextFrame(data[i:])
 		if err != nil {
 			continue
@@ -266,6 +291,29 @@ func syncedAfter(data []byte) int64 {
 		}
 	}
 	return synced
+}
+
+// neverUsed checks that the segments of a directory without a manifest are of a
+// process that died over its first snapshot. A batch that knows of a sync was
+// written under a manifest.
+func (s *store) neverUsed() error {
+	entries, err := s.fs.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".log") {
+			continue
+		}
+		data, err := s.fs.ReadFile(s.path(e.Name()))
+		if err != nil {
+			return err
+		}
+		if syncedAfter(data) > 0 {
+			return &DamageError{s.path(manifestName), 0, fmt.Errorf("it is missing, and %s was named by it", e.Name())}
+		}
+	}
+	return nil
 }
 
 // add puts a batch behind the others.
@@ -337,6 +385,11 @@ func (s *store) write(records []record) error {
 			return err
 		}
 	}
+	if s.unsure {
+		if err := s.saveManifest(s.current()); err != nil {
+			return err
+		}
+	}
 	written, err := s.writeTo(s.file, s.synced, records)
 	if err != nil {
 		// What was written of it must not stay in front of what comes next.
@@ -397,16 +450,12 @@ func (s *store) abandon() {
 
 // roll begins a new segment behind the last one.
 func (s *store) roll() error {
-	m := s.manifest
-	m.Segments = append([]segment(nil), m.Segments...)
-	if n := len(m.Segments); n > 0 {
-		m.Segments[n-1].Bytes = s.synced
-	}
-	f, size, err := s.create(s.last().Number + 1)
+	m := s.current()
+	number, f, size, err := s.create()
 	if err != nil {
 		return err
 	}
-	m.Segments = append(m.Segments, segment{s.last().Number + 1, size})
+	m.Segments = append(m.Segments, segment{number, size})
 	if err := s.saveManifest(m); err != nil {
 		f.Close()
 		return err
@@ -416,11 +465,13 @@ func (s *store) roll() error {
 }
 
 // create makes the file of a segment, with its header, and makes it durable.
-func (s *store) create(number int) (durable.File, int64, error) {
+func (s *store) create() (number int, f durable.File, size int64, err error) {
+	s.number++
+	number = s.number
 	path := s.path(segment{Number: number}.file())
-	f, err := s.fs.Open(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	f, err = s.fs.Open(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
-		return nil, 0, err
+		return 0, nil, 0, err
 	}
 	h := appendHeader(nil, header{formatVersion, number, s.view})
 	_, err = f.Write(h)
@@ -432,17 +483,16 @@ func (s *store) create(number int) (durable.File, int64, error) {
 	}
 	if err != nil {
 		f.Close()
-		return nil, 0, fmt.Errorf("create %s: %w", path, err)
+		return 0, nil, 0, fmt.Errorf("create %s: %w", path, err)
 	}
-	return f, int64(len(h)), nil
+	return number, f, int64(len(h)), nil
 }
 
 // rewrite puts the records into a new segment that takes the place of all
 // others, under the manifest m. It is how a history begins, and how a log is
 // compacted on disk. After an error the log is what it was.
 func (s *store) rewrite(m manifest, records []record) error {
-	number := s.last().Number + 1
-	f, size, err := s.create(number)
+	number, f, size, err := s.create()
 	if err != nil {
 		return err
 	}
@@ -465,7 +515,8 @@ func (s *store) rewrite(m manifest, records []record) error {
 	}
 	s.file, s.size, s.synced, s.rewritten = f, size, size, size
 	s.upper = records[len(records)-1].upper
-	return s.removeStrangers()
+	s.removeStrangers() // what stays now is removed at the next opening
+	return nil
 }
 
 // grown reports whether the files have become so much larger than they were
@@ -494,10 +545,7 @@ func (s *store) close() error {
 	if s.file == nil {
 		return nil
 	}
-	m := s.manifest
-	m.Segments = append([]segment(nil), m.Segments...)
-	m.Segments[len(m.Segments)-1].Bytes = s.synced
-	err := errors.Join(s.saveManifest(m), s.file.Close())
+	err := errors.Join(s.saveManifest(s.current()), s.file.Close())
 	s.file = nil
 	return err
 }

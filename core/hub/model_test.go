@@ -1,0 +1,585 @@
+package hub_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/durable/durabletest"
+	"github.com/mzdio/mzd/core/hub"
+)
+
+var (
+	seed  = flag.Uint64("seed", 0, "run this seed of the model only; 0: the first -seeds")
+	seeds = flag.Uint64("seeds", 20, "how many seeds of the model to run")
+)
+
+// TestModel plays with everything at once: changes upstream, streams that
+// break, histories that are gone, other databases, sinks that fail before or
+// after they have applied a cut, full disks, processes that stop, are killed or
+// lose what was not synced. The sinks check every write against what they may
+// see; in the end all of them hold what the upstream does.
+func TestModel(t *testing.T) {
+	first, last := uint64(1), *seeds
+	if *seed > 0 {
+		first, last = *seed, *seed
+	}
+	for n := first; n <= last; n++ {
+		t.Run(fmt.Sprint("seed ", n), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, rand.New(rand.NewPCG(n, 0)))
+				w.play(300)
+				w.finish()
+			})
+		})
+	}
+}
+
+// contents is a view: rows and their copies.
+type contents map[core.Row]core.Diff
+
+func (c contents) add(updates []core.Update) {
+	for _, u := range updates {
+		if c[u.Row] += u.Diff; c[u.Row] == 0 {
+			delete(c, u.Row)
+		}
+	}
+}
+
+// table is a view upstream, of all epochs: each begins when another database
+// takes the place of the one before.
+type table struct {
+	name   string
+	epochs []*epoch
+
+	moved chan struct{} // closed and replaced when anything happens
+	broke chan struct{} // closed and replaced to end the streams
+}
+
+type epoch struct {
+	upper   core.Time
+	since   core.Time // history before it is gone
+	rows    contents
+	updates []core.Update
+}
+
+// begin begins an epoch. A row that only it has tells it from the others.
+func (tb *table) begin(upper core.Time, rows contents) {
+	rows[mark(len(tb.epochs))] = 1
+	e := &epoch{upper: upper, since: upper, rows: rows}
+	for row, n := range rows {
+		e.updates = append(e.updates, core.Update{Time: upper - 1, Row: row, Diff: n})
+	}
+	tb.epochs = append(tb.epochs, e)
+}
+
+func (e *epoch) String() string { return fmt.Sprint(e.upper, e.rows) }
+
+func mark(epoch int) core.Row { return core.Row(fmt.Sprintf(`["epoch %d"]`, epoch)) }
+
+func (tb *table) now() *epoch { return tb.epochs[len(tb.epochs)-1] }
+
+// at returns the contents at a time of an epoch.
+func (e *epoch) at(t core.Time) contents {
+	c := contents{}
+	for _, u := range e.updates {
+		if u.Time < t {
+			c.add([]core.Update{u})
+		}
+	}
+	return c
+}
+
+// world is the upstream, the disk and the receivers; it outlives processes.
+type world struct {
+	t *testing.T
+	r *rand.Rand
+
+	mu        sync.Mutex // guards what follows, and what it points to
+	tables    map[string]*table
+	fs        *durabletest.FS
+	process   int
+	receivers []*receiver
+	p         *process
+}
+
+func newWorld(t *testing.T, r *rand.Rand) *world {
+	w := &world{t: t, r: r, fs: durabletest.New(), tables: make(map[string]*table)}
+	for _, name := range []string{"a", "b", "c"} {
+		tb := &table{name: name, moved: make(chan struct{}), broke: make(chan struct{})}
+		tb.begin(100, contents{})
+		w.tables[name] = tb
+	}
+	for _, c := range []hub.Sink{
+		{Name: "separate", Views: []string{"a", "b"}},
+		{Name: "together", Views: []string{"a", "b", "c"}, Together: true},
+		{Name: "late", Views: []string{"b"}, SkipSnapshot: true},
+		{Name: "own", Views: []string{"c"}},
+	} {
+		rc := &receiver{w: w, config: c, views: make(map[string]*received)}
+		for _, v := range c.Views {
+			rc.views[v] = &received{}
+		}
+		w.receivers = append(w.receivers, rc)
+	}
+	w.launch()
+	return w
+}
+
+func (w *world) launch() {
+	w.process++
+	var sinks []hub.Sink
+	for _, rc := range w.receivers {
+		c := rc.config
+		c.Sink = link{rc, w.fs, w.process}
+		if c.Name == "own" {
+			c.Sink = ownLink{link{rc, w.fs, w.process}}
+		}
+		sinks = append(sinks, c)
+	}
+	w.p = launch(w.t, hub.Options{
+		Views: []hub.View{{Name: "a"}, {Name: "b"}, {Name: "c"}}, Sinks: sinks, FS: w.fs,
+		Subscribe: w.subscribe, Retain: 5 * time.Second, Logger: slog.New(slog.DiscardHandler),
+	})
+}
+
+// play does n things by chance.
+func (w *world) play(n int) {
+	for range n {
+		w.step()
+		if w.r.IntN(3) > 0 {
+			<-time.After(time.Duration(w.r.IntN(300)) * time.Millisecond)
+		}
+		if w.r.IntN(40) == 0 {
+			<-time.After(time.Minute) // for whoever waits, and for compaction
+		}
+	}
+}
+
+func (w *world) step() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	tb := w.tables[[]string{"a", "b", "c"}[w.r.IntN(3)]]
+	rc := w.receivers[w.r.IntN(len(w.receivers))]
+	switch n := w.r.IntN(100); {
+	case n < 60:
+		w.advance(tb)
+	case n < 66:
+		tb.interrupt()
+	case n < 69: // the history is gone
+		tb.now().since = tb.now().upper
+		tb.interrupt()
+	case n < 71: // another database
+		upper := core.Time(1 + w.r.IntN(int(2*tb.now().upper)))
+		rows := contents{"[9]": 1}
+		if w.r.IntN(2) == 0 {
+			rows = maps.Clone(tb.now().rows)
+			delete(rows, mark(len(tb.epochs)-1))
+		}
+		tb.begin(upper, rows)
+		tb.interrupt()
+	case n < 82:
+		rc.mood = mood(w.r.IntN(3))
+	case n < 85:
+		rc.killer = 1 + w.r.IntN(3)
+	case n < 88:
+		w.fs.Fail(w.fullDisk())
+	case n < 91:
+		w.fs.Fail(nil)
+	case n < 94:
+		at := w.fs.Calls() + w.r.IntN(100)
+		w.fs.Fail(func(call int, _ string) error {
+			if call >= at {
+				return durabletest.ErrCrashed
+			}
+			return nil
+		})
+	case n < 97:
+		w.restart(true)
+	default:
+		w.restart(false)
+	}
+	if w.fs.Dead() {
+		w.restart(false)
+	}
+}
+
+// fullDisk fails writes or syncs, all or some of them.
+func (w *world) fullDisk() func(int, string) error {
+	op, every := []string{"write", "sync"}[w.r.IntN(2)], 1+w.r.IntN(3)
+	return func(call int, o string) error {
+		if o == op && call%every == 0 {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
+}
+
+// restart ends the process and begins another. The caller holds mu.
+func (w *world) restart(inOrder bool) {
+	p, fs, r := w.p, w.fs, w.r
+	switch {
+	case inOrder && !fs.Dead():
+		fs.Fail(nil)
+		for _, rc := range w.receivers {
+			rc.killer = 0
+		}
+		w.mu.Unlock()
+		p.end()
+		if err := <-p.done; err != nil {
+			w.t.Errorf("process %d ended with %v", w.process, err)
+		}
+		w.mu.Lock()
+		for _, rc := range w.receivers {
+			for _, v := range rc.views {
+				if v.by == w.process { // its acknowledgements were saved on the way down
+					v.taken = ""
+				}
+			}
+		}
+	default:
+		if r.IntN(2) == 0 {
+			w.fs = fs.Kill()
+		} else {
+			w.fs = fs.Crash(r)
+		}
+		w.mu.Unlock()
+		p.end()
+		<-p.done
+		w.mu.Lock()
+	}
+	w.fs.Fail(nil)
+	w.launch()
+}
+
+// advance changes a view, or only its time.
+func (w *world) advance(tb *table) {
+	e := tb.now()
+	upper := e.upper + core.Time(1+w.r.IntN(10))
+	var updates []core.Update
+	for range w.r.IntN(4) {
+		row := core.Row(fmt.Sprintf("[%d]", w.r.IntN(8)))
+		d := core.Diff(1)
+		if e.rows[row] > 0 && w.r.IntN(2) == 0 {
+			d = -1
+		}
+		u := core.Update{Time: e.upper + core.Time(w.r.IntN(int(upper-e.upper))), Row: row, Diff: d}
+		updates = append(updates, u)
+		e.rows.add([]core.Update{u})
+	}
+	// What was drawn in one order must stay a collection in that of time.
+	for i := range updates {
+		updates[i].Time = max(updates[i].Time, updates[max(i-1, 0)].Time)
+	}
+	e.updates = append(e.updates, core.Consolidate(updates)...)
+	e.upper = upper
+	close(tb.moved)
+	tb.moved = make(chan struct{})
+}
+
+func (tb *table) interrupt() {
+	close(tb.broke)
+	tb.broke = make(chan struct{})
+	close(tb.moved)
+	tb.moved = make(chan struct{})
+}
+
+// subscribe is the upstream.
+func (w *world) subscribe(_ context.Context, r hub.Request) (hub.Stream, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	tb := w.tables[r.Name]
+	e := tb.now()
+	f := &flow{w: w, table: tb, epoch: e, broke: tb.broke, identity: fmt.Sprint(r.Name, len(tb.epochs))}
+	if f.identity == r.Identity {
+		f.resumed = r.Upper >= e.since && r.Upper <= e.upper && r.Upper > 0
+		f.at = r.Upper
+	}
+	return f, nil
+}
+
+// flow is a stream of the upstream.
+type flow struct {
+	w        *world
+	table    *table
+	epoch    *epoch
+	broke    chan struct{}
+	identity string
+	resumed  bool
+	begun    bool
+	at       core.Time
+}
+
+func (f *flow) Columns() []core.Column { return oneColumn }
+func (f *flow) Identity() string       { return f.identity }
+func (f *flow) Resumed() bool          { return f.resumed }
+func (f *flow) Close()                 {}
+
+func (f *flow) Next(ctx context.Context) (core.Batch, error) {
+	for {
+		f.w.mu.Lock()
+		moved := f.table.moved
+		b, ok := f.next()
+		f.w.mu.Unlock()
+		select {
+		case <-f.broke:
+			return core.Batch{}, unreachable("connection reset")
+		default:
+		}
+		if ok {
+			return b, nil
+		}
+		select {
+		case <-moved:
+		case <-f.broke:
+		case <-ctx.Done():
+			return core.Batch{}, ctx.Err()
+		}
+	}
+}
+
+// next returns what there is. The caller holds the world's mu.
+func (f *flow) next() (core.Batch, bool) {
+	if f.epoch.upper <= f.at {
+		return core.Batch{}, false
+	}
+	b := core.Batch{Lower: core.Token{Time: f.at}, Upper: core.Token{Time: f.epoch.upper}}
+	if !f.begun && !f.resumed {
+		b.Lower = core.Token{}
+		for row, n := range f.epoch.at(f.epoch.upper) {
+			b.Updates = append(b.Updates, core.Update{Time: f.epoch.upper - 1, Row: row, Diff: n})
+		}
+	} else {
+		for _, u := range f.epoch.updates {
+			if u.Time >= f.at {
+				b.Updates = append(b.Updates, u)
+			}
+		}
+	}
+	core.Consolidate(b.Updates)
+	f.begun, f.at = true, f.epoch.upper
+	return b, true
+}
+
+// mood is what a receiver does with what it is written.
+type mood int
+
+const (
+	takes   mood = iota
+	refuses      // without applying it
+	forgets      // applies it and fails
+)
+
+// receiver is the other end of a sink. It outlives processes.
+type receiver struct {
+	w      *world
+	config hub.Sink
+	views  map[string]*received
+	mood   mood
+	killer int // kill the process at that write from now; 0: at none
+
+	writes int
+}
+
+// received is what a receiver has of a view.
+type received struct {
+	at    core.Token // what it acknowledged, or for "own" what it applied
+	start core.Time  // where rows begin; not 0 for one that skipped the snapshot
+	epoch int        // of which the rows are, as far as anybody can tell
+	rows  contents   // since start
+
+	// Of the cuts that begin with this view:
+	pending string // the one that it did not acknowledge; empty: none
+	taken   string // the one that it acknowledged last, if mzd may not know
+	by      int    // the process that wrote taken
+}
+
+// link is a receiver as one process sees it.
+type link struct {
+	*receiver
+	fs      *durabletest.FS
+	process int
+}
+
+func (l link) Close() error { return nil }
+
+func (l link) Write(_ context.Context, cut []core.Batch) error {
+	l.w.mu.Lock()
+	defer l.w.mu.Unlock()
+	if l.fs.Dead() {
+		return durabletest.ErrCrashed // there is no such process any more
+	}
+	rc := l.receiver
+	rc.writes++
+	if rc.killer > 0 {
+		if rc.killer--; rc.killer == 0 {
+			l.fs.Fail(func(int, string) error { return durabletest.ErrCrashed })
+		}
+	}
+	text := cutText(cut)
+	group := rc.views[cut[0].View.Name]
+	if text == group.taken && group.by != l.process {
+		return nil // the process that wrote it died before it knew
+	}
+	if problem := rc.check(cut, text); problem != "" {
+		l.w.t.Errorf("%s, process %d: %s\n got %s\npending %s\ntaken %s", rc.config.Name, l.process, problem, text, group.pending, group.taken)
+	}
+	if rc.mood == takes || rc.mood == forgets && rc.config.Name == "own" {
+		rc.apply(cut, text, l.process)
+	}
+	if rc.mood != takes {
+		if rc.config.Name != "own" {
+			group.pending = text
+		}
+		return errors.New("away")
+	}
+	return nil
+}
+
+// ownLink is a receiver that keeps its own position.
+type ownLink struct{ link }
+
+func (l ownLink) Position(_ context.Context, v *core.View) (core.Token, error) {
+	l.w.mu.Lock()
+	defer l.w.mu.Unlock()
+	if l.mood == refuses {
+		return core.Token{}, errors.New("away")
+	}
+	return l.views[v.Name].at, nil
+}
+
+// check says what is wrong with a cut.
+func (rc *receiver) check(cut []core.Batch, text string) string {
+	if pending := rc.views[cut[0].View.Name].pending; pending != "" && text != pending {
+		// Bases replace whatever was applied of it; a history must have ended.
+		for _, b := range cut {
+			if !b.IsBase() {
+				return "an attempt changed"
+			}
+		}
+		if !rc.mayRestart(cut) {
+			return "bases for no reason"
+		}
+	}
+	for _, b := range cut {
+		v := rc.views[b.View.Name]
+		if b.Upper.Time != cut[0].Upper.Time {
+			return "a cut of several times"
+		}
+		switch {
+		case rc.config.Name == "own" && b.Upper == v.at:
+			return "" // again, as it was applied and not acknowledged
+		case b.IsBase() && !v.at.IsZero() && !rc.mayRestart(cut):
+			return "a base for no reason"
+		case !b.IsBase() && b.Lower != v.at && (!rc.config.SkipSnapshot || !v.at.IsZero()):
+			return fmt.Sprintf("%s goes on at %s, not at %s", b.View.Name, b.Lower, v.at)
+		}
+		for i, u := range b.Updates {
+			if u.Time != b.Upper.Time-1 || u.Diff == 0 || i > 0 && u.Row <= b.Updates[i-1].Row {
+				return "not a net batch"
+			}
+		}
+	}
+	return ""
+}
+
+// mayRestart reports whether a view of the cut has had another history since.
+func (rc *receiver) mayRestart(cut []core.Batch) bool {
+	return slices.ContainsFunc(cut, func(b core.Batch) bool {
+		return rc.views[b.View.Name].epoch < len(rc.w.tables[b.View.Name].epochs)-1
+	})
+}
+
+// apply adds a cut, and compares the sums with the views as they were.
+func (rc *receiver) apply(cut []core.Batch, text string, process int) {
+	group := rc.views[cut[0].View.Name]
+	group.pending, group.taken, group.by = "", text, process
+	for _, b := range cut {
+		v := rc.views[b.View.Name]
+		epochs := rc.w.tables[b.View.Name].epochs
+		switch {
+		case b.Upper == v.at && rc.config.Name == "own":
+			continue
+		case b.IsBase():
+			v.rows, v.start = contents{}, 0
+		case v.at.IsZero():
+			v.rows, v.start = contents{}, b.Lower.Time
+		}
+		v.rows.add(b.Updates)
+		v.at = b.Upper
+		v.epoch = slices.IndexFunc(epochs, v.fits)
+		if v.epoch < 0 {
+			v.epoch = 0
+			rc.w.t.Errorf("%s has %s at %s: %v, since %d; want one of %v", rc.config.Name, b.View.Name, b.Upper, v.rows, v.start, epochs)
+		}
+	}
+}
+
+// fits reports whether the rows are those of an epoch.
+func (v *received) fits(e *epoch) bool {
+	rows := maps.Clone(v.rows)
+	if v.start > 0 {
+		for row, n := range e.at(v.start) {
+			rows.add([]core.Update{{Row: row, Diff: n}})
+		}
+	}
+	return v.at.Time <= e.upper && maps.Equal(rows, e.at(v.at.Time))
+}
+
+func cutText(cut []core.Batch) string {
+	var parts []string
+	for _, b := range cut {
+		parts = append(parts, fmt.Sprintf("%s %q..%q %v", b.View.Name, b.Lower, b.Upper, b.Updates))
+	}
+	return strings.Join(parts, " | ")
+}
+
+// finish heals everything, and compares.
+func (w *world) finish() {
+	w.mu.Lock()
+	for _, rc := range w.receivers {
+		rc.mood, rc.killer = takes, 0
+	}
+	w.fs.Fail(nil)
+	if w.fs.Dead() {
+		w.restart(false)
+	}
+	top := core.Time(0)
+	for _, tb := range w.tables {
+		top = max(top, tb.now().upper)
+	}
+	// Time goes on, so that the views have a time in common.
+	for i := range core.Time(2) {
+		for _, tb := range w.tables {
+			tb.now().upper = top + 5 + i
+			close(tb.moved)
+			tb.moved = make(chan struct{})
+		}
+		w.mu.Unlock()
+		<-time.After(5 * time.Minute)
+		w.mu.Lock()
+	}
+	for _, rc := range w.receivers {
+		for name, v := range rc.views {
+			started := !rc.config.SkipSnapshot || !v.at.IsZero()
+			if e := w.tables[name].now(); started && (v.at.Time != e.upper || !v.fits(e)) {
+				w.t.Errorf("in the end %s has %s at %s: %v; want %d: %v", rc.config.Name, name, v.at, v.rows, e.upper, e.rows)
+			}
+		}
+		w.t.Logf("%s: %d writes", rc.config.Name, rc.writes)
+	}
+	w.mu.Unlock()
+	w.p.stop(w.t)
+}
