@@ -19,8 +19,8 @@ type Sink interface {
 	//
 	// nil means applied and durable: it is the acknowledgement, and the sink's
 	// position moves on. After an error the same cut comes again, the same
-	// bytes, also after a crash, until nil; a receiver may deduplicate on the
-	// view, Lower and Upper. An error that wraps [ErrPermanent] says that
+	// bytes, until nil, also after a crash if positions are kept; a receiver
+	// may deduplicate on the view, Lower and Upper. An error that wraps [ErrPermanent] says that
 	// trying again cannot help: the group is shown as failed and waits.
 	//
 	// The batches are shared: Write must not change them, and may keep them.
@@ -106,7 +106,9 @@ type Source interface {
 
 // EmitFunc takes events over from a [Source]. It returns nil when they are
 // durable, and may be called concurrently: calls under way at one time share
-// one sync.
+// one sync. No cursor may be past an event whose emit has not returned, or it
+// would be skipped after a crash. Without events it only says that the source
+// is connected.
 type EmitFunc func(ctx context.Context, events ...Event) error
 
 // Event is something that happened in the outside world.

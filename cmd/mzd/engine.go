@@ -25,7 +25,7 @@ func runEngine(ctx context.Context, o engineOptions, log *slog.Logger) error {
 	if err != nil {
 		return environment(err)
 	}
-	wire := pgwire.New(e, pgwire.Options{Logger: log})
+	wire := pgwire.New(e, pgwire.Options{Logger: log, Version: version().Version})
 	l, err := listen(o.Listen, "-listen")
 	if err != nil {
 		return err

@@ -175,13 +175,17 @@ func (d *daemon) openSources(ctx context.Context) error {
 func (d *daemon) openUpstream(base string) (hub.Subscribe, error) {
 	if d.cfg.Materialize.URL == config.Embedded {
 		log := d.log.With("part", "engine")
-		e, err := engine.Open(engine.Options{
-			DataDir: filepath.Join(d.cfg.DataDir, "engine"), BaseDir: base, History: time.Duration(d.cfg.Retain), Logger: log,
-		})
+		dir := filepath.Join(d.cfg.DataDir, "engine")
+		lock, err := durable.LockDir(dir) // mzd engine may use it alone
+		if err != nil {
+			return nil, environment(fmt.Errorf("data_dir: %w", err))
+		}
+		d.closers = append(d.closers, lock.Close)
+		e, err := engine.Open(engine.Options{DataDir: dir, BaseDir: base, History: time.Duration(d.cfg.Retain), Logger: log})
 		if err != nil {
 			return nil, environment(err)
 		}
-		d.engine, d.wire = e, pgwire.New(e, pgwire.Options{Logger: log})
+		d.engine, d.wire = e, pgwire.New(e, pgwire.Options{Logger: log, Version: version().Version})
 		if d.cfg.Engine.Listen != "" {
 			if d.psql, err = listen(d.cfg.Engine.Listen, "engine.listen"); err != nil {
 				return nil, err
@@ -216,7 +220,7 @@ func (d *daemon) openHub(subscribe hub.Subscribe) (err error) {
 		views = append(views, hub.View{Name: name, Query: v.Query, Key: v.Key})
 	}
 	d.hub, err = hub.New(hub.Options{
-		Views: views, Sinks: d.sinks, Subscribe: subscribe, Retain: time.Duration(d.cfg.Retain),
+		Views: views, Sinks: d.sinks, Subscribe: subscribe, Reasons: append(mz.Reasons(), initReason), Retain: time.Duration(d.cfg.Retain),
 		Logger: d.log, Registerer: d.registry,
 	})
 	return err
@@ -353,10 +357,30 @@ func (i *initialiser) once(ctx context.Context) error {
 		return nil
 	}
 	if err := i.client.Exec(ctx, i.text); err != nil {
-		return fmt.Errorf("init %s: %w", i.path, err)
+		return &initError{i.path, err}
 	}
 	i.done = true
 	return nil
+}
+
+// initError is why the init statements could not be run; all views wait for
+// them.
+type initError struct {
+	path string
+	err  error
+}
+
+const initReason = "init"
+
+func (e *initError) Error() string { return fmt.Sprintf("init %s: %v", e.path, e.err) }
+func (e *initError) Unwrap() error { return e.err }
+
+// Reason and Retryable implement [hub.Trouble]. Statements that the database
+// refuses stay refused; a database that is away comes back.
+func (e *initError) Reason() string { return initReason }
+func (e *initError) Retryable() bool {
+	var refused *mz.StatementError
+	return !errors.As(e.err, &refused)
 }
 
 // listen opens a port; what says where its address comes from.

@@ -46,6 +46,7 @@ type Options struct {
 	Views      []View
 	Sinks      []Sink
 	Subscribe  Subscribe
+	Reasons    []string      // the words of [Trouble] that Subscribe may use, for metrics
 	Retain     time.Duration // exact history kept per view; 0: viewlog.DefaultRetain
 	Logger     *slog.Logger  // nil: none
 	Registerer Registerer    // where metrics go; nil: nowhere
@@ -195,8 +196,11 @@ func reason(err error) string {
 	if errors.As(err, &t) {
 		return t.Reason()
 	}
-	return "other"
+	return otherReason
 }
+
+// otherReason is the reason of errors that do not say one.
+const otherReason = "other"
 
 // retryable reports whether an error of the upstream may go away by itself.
 func retryable(err error) bool {

@@ -285,6 +285,85 @@ func TestTogetherAndSkippedSnapshot(t *testing.T) {
 	})
 }
 
+// TestTogetherWithoutSnapshot starts two views that are at different times: no
+// base may slip in.
+func TestTogetherWithoutSnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, r := &upstream{}, &recorder{}
+		a := u.offer("a", &stream{columns: oneColumn, identity: "env"})
+		b := u.offer("b", &stream{columns: oneColumn, identity: "env"})
+		start(t, hub.Options{
+			Views: []hub.View{{Name: "a"}, {Name: "b"}}, Subscribe: u.subscribe,
+			Sinks: []hub.Sink{{Name: "out", Sink: r, Views: []string{"a", "b"}, Together: true, SkipSnapshot: true}},
+		})
+		a.batches <- batch(0, 10, "x+1")
+		b.batches <- batch(0, 20, "y+1")
+		equal(t, "before the first cut", r.take(), "")
+		a.batches <- batch(10, 25, "z+1")
+		a.batches <- batch(25, 30, "x-1")
+		b.batches <- batch(20, 30, "y-1")
+		if got := r.take(); strings.Contains(got, "[0,") || !strings.Contains(got, "x-1") || !strings.Contains(got, "y-1") {
+			t.Errorf("got %s, want changes only", got)
+		}
+	})
+}
+
+// broadcaster fails once, and serves from then on.
+type broadcaster struct {
+	recorder
+	served int
+}
+
+func (b *broadcaster) Serve(ctx context.Context, _ []core.Reader) error {
+	if b.served++; b.served == 1 {
+		return errors.New("too many open files")
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func TestBroadcasterRecovers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &upstream{}
+		h := start(t, hub.Options{
+			Views: []hub.View{{Name: "v"}}, Subscribe: u.subscribe,
+			Sinks: []hub.Sink{{Name: "web", Sink: &broadcaster{}, Views: []string{"v"}}},
+		})
+		synctest.Wait()
+		if p := h.Status().Sinks[0].Trouble; p == nil || p.Error != "too many open files" {
+			t.Errorf("after the failure: %+v", p)
+		}
+		<-time.After(time.Minute)
+		if s := h.Status().Sinks[0]; s.Trouble != nil || !s.Ready {
+			t.Errorf("a minute later: %+v, trouble %+v", s, s.Trouble)
+		}
+	})
+}
+
+// TestStreamsThatDieOfTheirSnapshot must not be opened again and again without
+// a pause.
+func TestStreamsThatDieOfTheirSnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &upstream{}
+		dying := func(_ context.Context, r hub.Request) (hub.Stream, error) {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			u.opened = append(u.opened, r)
+			s := &stream{columns: oneColumn, identity: "env", batches: make(chan any, 2)}
+			s.batches <- batch(0, r.Upper+10, "a+1")
+			s.batches <- unreachable("fell behind")
+			return s, nil
+		}
+		start(t, hub.Options{Views: []hub.View{{Name: "v"}}, Subscribe: dying})
+		<-time.After(10 * time.Minute)
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if n := len(u.opened); n > 200 {
+			t.Errorf("%d streams in ten minutes", n)
+		}
+	})
+}
+
 func TestStatusTellsWhatIsWrong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := &upstream{down: unreachable("connection refused")}
@@ -403,8 +482,8 @@ mzd_view_updates_total{view="v"} 3
 		if err := testutil.GatherAndCompare(registry, strings.NewReader(metrics), names...); err != nil {
 			t.Error(err)
 		}
-		if n, err := testutil.GatherAndCount(registry, "mzd_upstream_reconnects_total", "mzd_sink_delivery_duration_seconds"); n != 2 || err != nil {
-			t.Errorf("reconnects and durations: %d series (%v), want 2", n, err)
+		if n, err := testutil.GatherAndCount(registry, "mzd_upstream_reconnects_total", "mzd_sink_delivery_duration_seconds"); n != 4 || err != nil {
+			t.Errorf("reconnects and durations: %d series (%v), want 4", n, err)
 		}
 	})
 }

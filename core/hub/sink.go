@@ -68,9 +68,13 @@ func (g *group) run(ctx context.Context) {
 	}
 	retry := retryWait
 	for {
+		begun := time.Now()
 		err := work(ctx)
 		if ctx.Err() != nil {
 			return
+		}
+		if time.Since(begun) > longestWait {
+			retry.Reset()
 		}
 		if err == nil {
 			err = errors.New("ended without an error")
@@ -87,6 +91,10 @@ func (g *group) serve(ctx context.Context, b core.Broadcaster) error {
 	for _, r := range g.readers() {
 		readers = append(readers, r)
 	}
+	// It says nothing while it works: it works again when it has served for
+	// longer than any wait between tries.
+	recovered := time.AfterFunc(longestWait, func() { g.succeeded(nil) })
+	defer recovered.Stop()
 	return b.Serve(ctx, readers)
 }
 
@@ -134,21 +142,23 @@ func (g *group) start(ctx context.Context) ([]core.Token, error) {
 			if err != nil {
 				return nil, fmt.Errorf("position of %s: %w", v.Name, err)
 			}
-			if from[i] = token; !token.IsZero() {
-				continue
+			from[i] = token
+		}
+	}
+	if !g.skip || !slices.ContainsFunc(from, core.Token.IsZero) {
+		return from, nil
+	}
+	// One cut for all, so that none of them begins above the first cut.
+	for cut, err := range core.FollowCut(ctx, g.readers(), nil) {
+		if err != nil {
+			return nil, err
+		}
+		for i, b := range cut {
+			if from[i].IsZero() {
+				from[i] = b.Upper
 			}
 		}
-		for g.skip && from[i].IsZero() {
-			upper, moved := v.data.Frontier()
-			if from[i] = upper; !upper.IsZero() {
-				break
-			}
-			select {
-			case <-moved:
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			}
-		}
+		break
 	}
 	return from, nil
 }

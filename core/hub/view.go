@@ -50,7 +50,7 @@ func newView(c View, o Options, m *metrics) *view {
 		data:      viewlog.New(c.Name, viewlog.Options{Retain: o.Retain}),
 		subscribe: o.Subscribe,
 		log:       o.Logger.With("view", c.Name),
-		metrics:   m.ofView(c.Name),
+		metrics:   m.ofView(c.Name, o.Reasons),
 		state:     Connecting,
 	}
 }
@@ -88,6 +88,7 @@ func (v *view) follow(ctx context.Context, retry *backoff.Backoff) error {
 	}
 	defer s.Close()
 	v.enter(CatchingUp)
+	opened := time.Now()
 	for begun := s.Resumed(); ; begun = true {
 		b, err := s.Next(ctx)
 		if err != nil {
@@ -102,7 +103,9 @@ func (v *view) follow(ctx context.Context, retry *backoff.Backoff) error {
 			return err
 		}
 		v.enter(Live)
-		retry.Reset()
+		if time.Since(opened) > longestWait {
+			retry.Reset() // and not before: some streams die of their snapshot, again and again
+		}
 		v.data.Compact()
 		if b.Upper.Time == core.EndOfTime {
 			return nil

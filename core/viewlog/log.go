@@ -60,6 +60,7 @@ type Log struct {
 	changed    chan struct{} // closed and replaced when the frontier moves
 	holds      map[*Hold]core.Time
 	stats      Stats
+	latest     core.Batch // the last base that was read at upper: readers share it
 }
 
 // Stats are figures about a log, for metrics and status.
@@ -177,7 +178,7 @@ func (l *Log) continues(lower, upper core.Time) error {
 
 // advance moves the frontier and wakes the readers, once each.
 func (l *Log) advance(upper core.Time) {
-	l.upper = upper
+	l.upper, l.latest = upper, core.Batch{}
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
@@ -250,10 +251,17 @@ func (l *Log) Read(from core.Token, at core.Time) (core.Batch, error) {
 	b := core.Batch{View: l.view, Upper: core.Token{Time: at, Generation: l.generation}}
 	var first int
 	var base []core.Update
-	if l.knows(from) && from.Time <= at {
+	switch continues := l.knows(from) && from.Time <= at; {
+	case continues:
 		b.Lower = from
 		first = l.spans.at(from.Time)
-	} else {
+	case l.latest.Upper == b.Upper:
+		// Many new readers come at once, after a restart for one; they cost
+		// one copy.
+		b = l.latest
+		l.mu.Unlock()
+		return b, nil
+	default:
 		base = l.base
 	}
 	pieces, compactions := l.spans.pieces(first, l.spans.at(at)), l.stats.Compactions
@@ -273,6 +281,13 @@ func (l *Log) Read(from core.Token, at core.Time) (core.Batch, error) {
 		l.mu.Unlock()
 	}
 	b.Updates = net(at-1, append(flatten(pieces), base)...)
+	if b.IsBase() {
+		l.mu.Lock()
+		if b.Upper == (core.Token{Time: l.upper, Generation: l.generation}) {
+			l.latest = b
+		}
+		l.mu.Unlock()
+	}
 	return b, nil
 }
 
@@ -340,13 +355,16 @@ func (l *Log) Compact() bool {
 	l.mu.Lock()
 	old, oldBase, held := l.spans.arrivedBefore(time.Now().Add(-l.retain)), l.base, l.heldTimes()
 	l.mu.Unlock()
-	if !worthMerging(oldBase, old) {
+	if !worthMerging(oldBase, old, held) {
 		return false
 	}
 
 	// Readers go on meanwhile; they hold the old slices.
 	base, since, rest := merge(oldBase, old, held)
-	freed := size(oldBase) - size(base) + sizeOf(old) - sizeOf(rest)
+	freed := sizeOf(old) - sizeOf(rest)
+	if since > 0 {
+		freed += size(oldBase) - size(base)
+	}
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
