@@ -97,6 +97,9 @@ func (t *tailer) run(ctx context.Context) {
 		if err == nil || shrunk {
 			return
 		}
+		if t.at == 0 && t.file != nil { // what is there is no file; something else may come
+			t.close()
+		}
 		sleep(ctx, retryWait)
 	}
 }
@@ -189,6 +192,15 @@ func (t *tailer) open() error {
 		t.src.state = SourceTailing
 	}
 	return nil
+}
+
+func (t *tailer) close() {
+	t.e.mu.Lock()
+	defer t.e.mu.Unlock()
+	if t.src.file != nil {
+		t.src.file.Close()
+	}
+	t.file, t.src.file = nil, nil
 }
 
 // same tells whether the name still leads to the file that is open and, if it has grown, whether its beginning is what it was.

@@ -125,9 +125,11 @@ func (e *Engine) tick(c *flow.Context, batch []*chunk) error {
 	for _, k := range batch {
 		e.settle(k, at)
 	}
-	if !e.opening || e.opened(at) {
-		e.close(at + 1)
+	if e.opening && !e.opened(at) {
+		return nil
 	}
+	e.settled(at)
+	e.close(at + 1)
 	return nil
 }
 
@@ -156,6 +158,7 @@ func (e *Engine) settle(k *chunk, at uint64) {
 		if s.file == nil {
 			s.state = SourceMissing
 		}
+		s.err = nil
 		e.log.Info("source read", "source", s.name, "state", s.state, "bytes", s.extent.Offset, "lines", s.extent.Lines)
 	case s.state == SourceFailed: // lines again
 		s.err, s.state = nil, SourceTailing
@@ -170,20 +173,33 @@ func (e *Engine) settle(k *chunk, at uint64) {
 	}
 }
 
-// opened ends the opening if all sources have been read again; what is in the graph can be read from then on. The caller holds mu.
+// opened ends the opening if all sources that can be read have been read again. The caller holds mu.
 func (e *Engine) opened(at uint64) bool {
 	for _, o := range e.objects {
-		if o.source != nil && !o.source.caughtUp && o.source.broken == nil {
+		if s := o.source; s != nil && !s.caughtUp && s.broken == nil && s.err == nil {
 			return false
 		}
 	}
 	e.opening = false
+	e.settled(at)
+	return true
+}
+
+// settled lets the views be read, from a time on, whose inputs now can be. The caller holds mu.
+func (e *Engine) settled(at uint64) {
 	for _, v := range e.graph {
-		if v.broken == nil {
+		if v.ready || v.broken != nil {
+			continue
+		}
+		ready := true
+		for i := range v.inputs {
+			ok, _ := v.inputs[i].readable()
+			ready = ready && ok
+		}
+		if ready {
 			v.ready, v.since = true, at
 		}
 	}
-	return true
 }
 
 // close closes all times below upper and forgets history. The caller holds mu.
@@ -218,9 +234,13 @@ func (e *Engine) advance() error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.opening || e.opened(at) {
-		e.close(at)
+	if e.opening {
+		if !e.opened(at) {
+			return nil
+		}
+		at++ // the views can be read at the time they have come to
 	}
+	e.close(at)
 	return nil
 }
 
