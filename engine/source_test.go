@@ -212,6 +212,36 @@ func TestRestart(t *testing.T) {
 				w.Errorf("time went from %d to %d", upper, got)
 			}
 		},
+		"read once, without a last newline": func(w *world) {
+			w.write("in", "a\nb")
+			w.exec("CREATE SOURCE lines FROM FILE 'in' FORMAT TEXT; CREATE MATERIALIZED VIEW n AS SELECT count(*), max(text) FROM lines")
+			w.want("SELECT * FROM n", "2|b")
+			w.restart()
+			w.want("SELECT * FROM n", "2|b")
+		},
+		"no room for the state": func(w *world) {
+			w.write("in", "a\n")
+			w.exec(lines)
+			w.want("SELECT * FROM n", "1|1")
+			blocked := filepath.Join(w.opt.DataDir, "engine.json.tmp") // what replaces the state is written there first
+			if err := os.MkdirAll(filepath.Join(blocked, "x"), 0o755); err != nil {
+				w.Fatal(err)
+			}
+			time.Sleep(10 * time.Second)
+			w.write("in", "b\n")
+			if p := w.e.Stats().Problem; !strings.Contains(p, "engine.json") {
+				w.Errorf("problem: %q, want the file that cannot be written", p)
+			}
+			w.want("SELECT * FROM n", "1|1") // what was there is still served
+			if err := os.RemoveAll(blocked); err != nil {
+				w.Fatal(err)
+			}
+			time.Sleep(10 * time.Second)
+			w.want("SELECT * FROM n", "2|2")
+			if p := w.e.Stats().Problem; p != "" {
+				w.Errorf("problem: %q, want none", p)
+			}
+		},
 		"the file is gone": func(w *world) {
 			w.write("in", "a\nb\n")
 			w.exec(lines + "CREATE MATERIALIZED VIEW other AS SELECT 1 AS one; CREATE MATERIALIZED VIEW top AS SELECT * FROM n")

@@ -112,7 +112,13 @@ func (t *tailer) follow(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if !t.caughtUp && (n == 0 || t.at >= t.target) {
+		once := !t.src.tail && t.file != nil
+		if once && n == 0 && len(t.carry) > 0 { // the last line of a file that is read once needs no newline
+			last := append(bytes.Clone(t.carry), '\n')
+			t.carry = nil
+			t.chunk(ctx, last, 1)
+		}
+		if !t.caughtUp && (n == 0 || t.at >= t.target && !once) {
 			t.caughtUp = true
 			t.send(ctx, &chunk{caughtUp: true})
 		}
@@ -120,7 +126,7 @@ func (t *tailer) follow(ctx context.Context) error {
 			wait, t.idle = pollMin, false
 			continue
 		}
-		if !t.src.tail && t.file != nil {
+		if once {
 			return nil
 		}
 		t.idle = true
@@ -249,7 +255,7 @@ func (t *tailer) split(ctx context.Context, buf []byte) {
 	}
 	for len(whole) > 0 {
 		n := t.cut(whole)
-		t.chunk(ctx, whole[:n])
+		t.chunk(ctx, whole[:n], 0)
 		whole = whole[n:]
 	}
 }
@@ -266,13 +272,17 @@ func (t *tailer) cut(b []byte) int {
 	return at
 }
 
-func (t *tailer) chunk(ctx context.Context, lines []byte) {
+// chunk sends lines, of which the last added bytes are not in the file.
+func (t *tailer) chunk(ctx context.Context, lines []byte, added int) {
 	x := &t.extent
 	c := &chunk{lines: unsafe.String(&lines[0], len(lines)), first: x.Lines + 1, count: bytes.Count(lines, []byte{'\n'})}
-	x.Offset += int64(len(lines))
+	x.Offset += int64(len(lines) - added)
 	x.Lines += int64(c.count)
 	x.Tail = min(len(lines), markBytes)
 	x.TailSum = crc32.Checksum(lines[len(lines)-x.Tail:], castagnoli)
+	if added > 0 {
+		x.Tail, x.TailSum = 0, 0
+	}
 	if x.Head == 0 {
 		// If the file cannot be read any more, the next look at it says so.
 		n := int(min(x.Offset, markBytes))
@@ -328,6 +338,9 @@ func readLines(ctx context.Context, f io.ReaderAt, from, to int64, each func(lin
 				return err
 			}
 		}
+	}
+	if len(carry) > 0 { // the last line of a file that is read once
+		return each(string(carry) + "\n")
 	}
 	return nil
 }

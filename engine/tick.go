@@ -10,9 +10,7 @@ import (
 // dataflow is the goroutine that ticks.
 func (e *Engine) dataflow(ctx context.Context) error {
 	c := &flow.Context{}
-	if err := e.advance(); err != nil {
-		return err
-	}
+	e.advance()
 	idle := time.NewTicker(idleTick)
 	defer idle.Stop()
 	var lastTick time.Time
@@ -22,17 +20,15 @@ func (e *Engine) dataflow(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-idle.C:
-			if err := e.advance(); err != nil {
-				return err
-			}
+			e.advance()
 		case first := <-e.chunks:
 			batch, ok := e.collect(ctx, first, lastTick)
 			if !ok {
 				return nil
 			}
 			lastTick = time.Now()
-			if err := e.tick(c, batch); err != nil {
-				return err
+			if !e.tick(ctx, c, batch) {
+				return nil
 			}
 			e.report(&progress)
 		}
@@ -107,15 +103,21 @@ func (e *Engine) stepGraph(c *flow.Context, batch []*chunk) []outcome {
 	return outcomes
 }
 
-// tick steps the views with what has been read, and publishes.
-func (e *Engine) tick(c *flow.Context, batch []*chunk) error {
+// tick steps the views with what has been read, and publishes. While no time can be reserved, because the disk is full for one, what
+// has been read waits. It is false when the context has ended before.
+func (e *Engine) tick(ctx context.Context, c *flow.Context, batch []*chunk) bool {
 	e.graphMu.Lock()
+	at, err := e.reserve()
+	for err != nil {
+		e.graphMu.Unlock()
+		if sleep(ctx, retryWait); ctx.Err() != nil {
+			return false
+		}
+		e.graphMu.Lock()
+		at, err = e.reserve()
+	}
 	defer e.graphMu.Unlock()
 	outcomes := e.stepGraph(c, batch)
-	at, err := e.reserve()
-	if err != nil {
-		return err
-	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, o := range outcomes {
@@ -126,11 +128,11 @@ func (e *Engine) tick(c *flow.Context, batch []*chunk) error {
 		e.settle(k, at)
 	}
 	if e.opening && !e.opened(at) {
-		return nil
+		return true
 	}
 	e.settled(at)
 	e.close(at + 1)
-	return nil
+	return true
 }
 
 // settle publishes what a chunk says about its source. The caller holds mu.
@@ -140,12 +142,15 @@ func (e *Engine) settle(k *chunk, at uint64) {
 	s.bad += k.bad
 	switch {
 	case k.failure != nil:
+		news := s.err == nil || s.err.Error() != k.failure.Error()
 		s.err = k.failure
 		s.state = SourceFailed
 		if k.ended {
 			s.state = SourceShrunk
 		}
-		e.log.Error("source stopped", "source", s.name, "state", s.state, "error", k.failure)
+		if news {
+			e.log.Error("source stopped", "source", s.name, "state", s.state, "error", k.failure)
+		}
 		if k.ended && !s.caughtUp {
 			s.broken = brokenSource(s)
 			e.breakDependents()
@@ -224,24 +229,23 @@ func (e *Engine) close(upper uint64) {
 	e.notify()
 }
 
-// advance closes the times until now when nothing has come in.
-func (e *Engine) advance() error {
+// advance closes the times until now when nothing has come in. If no time can be reserved, the next call tries again.
+func (e *Engine) advance() {
 	e.graphMu.Lock()
 	defer e.graphMu.Unlock()
 	at, err := e.reserve()
 	if err != nil {
-		return err
+		return
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.opening {
 		if !e.opened(at) {
-			return nil
+			return
 		}
 		at++ // the views can be read at the time they have come to
 	}
 	e.close(at)
-	return nil
 }
 
 // reserve returns the next time, the clock's but never one that has been closed, and makes sure that it may be used. The caller
