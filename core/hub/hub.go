@@ -148,7 +148,7 @@ func New(o Options) (*Hub, error) {
 }
 
 // Run follows the views and writes the sinks until ctx ends; then it returns
-// nil once all of them have stopped. Trouble with a view or a sink is retried
+// nil, once all of them have stopped. Trouble with a view or a sink is retried
 // and shown in [Hub.Status]; it does not end Run.
 func (h *Hub) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
@@ -159,6 +159,7 @@ func (h *Hub) Run(ctx context.Context) error {
 		wg.Go(func() { g.run(ctx) })
 	}
 	wg.Wait()
+	<-ctx.Done() // constant views are done at once, and are still served
 	return nil
 }
 

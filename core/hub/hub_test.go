@@ -159,9 +159,14 @@ func start(t *testing.T, o hub.Options) *hub.Hub {
 	done := make(chan error)
 	go func() { done <- h.Run(ctx) }()
 	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("run: %v", err)
+		select {
+		case err := <-done:
+			t.Errorf("run ended by itself: %v", err)
+		default:
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("run: %v", err)
+			}
 		}
 	})
 	return h
@@ -398,6 +403,7 @@ func TestSealedView(t *testing.T) {
 		b := batch(0, core.EndOfTime, "a+1")
 		s.batches <- b
 		equal(t, "constant", r.take(), fmt.Sprintf("v[0,%d) a+1", core.EndOfTime))
+		<-time.After(time.Hour) // and the hub goes on, or start would say so
 		if st := h.Status().Views[0]; st.State != hub.Sealed || st.LagSeconds != nil {
 			t.Errorf("status: %+v, want sealed and no lag", st)
 		}

@@ -195,7 +195,7 @@ func (g *group) succeeded(cut []core.Batch) {
 	}
 	g.mu.Unlock()
 	if after.err != nil {
-		g.log.Info("sink works again", "after", time.Since(after.since).Round(time.Millisecond))
+		g.log.Info("sink works again", "after", time.Since(after.since).Round(time.Millisecond).String())
 	}
 }
 

@@ -185,7 +185,7 @@ func (v *view) enter(s State) {
 		stats := v.data.Stats()
 		args := []any{"state", s, "rows", stats.Rows, "timestamp", stats.Upper}
 		if after.err != nil {
-			args = append(args, "after", time.Since(after.since).Round(time.Millisecond))
+			args = append(args, "after", time.Since(after.since).Round(time.Millisecond).String())
 		}
 		v.log.Info("view is complete", args...)
 	}
