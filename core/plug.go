@@ -85,6 +85,16 @@ type CutReader interface {
 	Read(from Token, at Time) (Batch, error)
 }
 
+// A TroubledReader is a [Reader] that knows when its view has stopped, so that a
+// broadcaster can tell its readers instead of leaving them in silence.
+type TroubledReader interface {
+	Reader
+
+	// Trouble returns why the view does not move and is not going to before
+	// somebody or something helps; nil while all is well.
+	Trouble() error
+}
+
 // ErrNotReadable means that a log cannot be read at the time asked for: it is
 // above the log's Upper, or older than what the log keeps exactly.
 var ErrNotReadable = errors.New("time not readable")

@@ -305,6 +305,7 @@ func TestTogetherWithoutSnapshot(t *testing.T) {
 		b.batches <- batch(0, 20, "y+1")
 		equal(t, "before the first cut", r.take(), "")
 		a.batches <- batch(10, 25, "z+1")
+		equal(t, "the first cut, at 20, is where it begins", r.take(), "")
 		a.batches <- batch(25, 30, "x-1")
 		b.batches <- batch(20, 30, "y-1")
 		if got := r.take(); strings.Contains(got, "[0,") || !strings.Contains(got, "x-1") || !strings.Contains(got, "y-1") {
@@ -316,10 +317,12 @@ func TestTogetherWithoutSnapshot(t *testing.T) {
 // broadcaster fails once, and serves from then on.
 type broadcaster struct {
 	recorder
-	served int
+	served  int
+	readers []core.Reader
 }
 
-func (b *broadcaster) Serve(ctx context.Context, _ []core.Reader) error {
+func (b *broadcaster) Serve(ctx context.Context, readers []core.Reader) error {
+	b.readers = readers
 	if b.served++; b.served == 1 {
 		return errors.New("too many open files")
 	}
@@ -329,12 +332,15 @@ func (b *broadcaster) Serve(ctx context.Context, _ []core.Reader) error {
 
 func TestBroadcasterRecovers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		u := &upstream{}
+		u, web := &upstream{}, &broadcaster{}
 		h := start(t, hub.Options{
 			Views: []hub.View{{Name: "v"}}, Subscribe: u.subscribe,
-			Sinks: []hub.Sink{{Name: "web", Sink: &broadcaster{}, Views: []string{"v"}}},
+			Sinks: []hub.Sink{{Name: "web", Sink: web, Views: []string{"v"}}},
 		})
 		synctest.Wait()
+		if err := web.readers[0].(core.TroubledReader).Trouble(); err == nil || !strings.Contains(err.Error(), "nobody there") {
+			t.Errorf("trouble of the view, as its readers hear: %v", err)
+		}
 		if p := h.Status().Sinks[0].Trouble; p == nil || p.Error != "too many open files" {
 			t.Errorf("after the failure: %+v", p)
 		}

@@ -88,14 +88,29 @@ func (g *group) run(ctx context.Context) {
 // serve hands the logs to a broadcaster.
 func (g *group) serve(ctx context.Context, b core.Broadcaster) error {
 	var readers []core.Reader
-	for _, r := range g.readers() {
-		readers = append(readers, r)
+	for _, v := range g.views {
+		readers = append(readers, reader{v.data, v})
 	}
 	// It says nothing while it works: it works again when it has served for
 	// longer than any wait between tries.
 	recovered := time.AfterFunc(longestWait, func() { g.succeeded(nil) })
 	defer recovered.Stop()
 	return b.Serve(ctx, readers)
+}
+
+// reader is the log of a view for a broadcaster.
+type reader struct {
+	*viewlog.Log
+	view *view
+}
+
+var _ core.TroubledReader = reader{}
+
+// Trouble returns why the view has stopped.
+func (r reader) Trouble() error {
+	r.view.mu.Lock()
+	defer r.view.mu.Unlock()
+	return r.view.trouble.err
 }
 
 // write follows the views and writes each cut until it is taken.
