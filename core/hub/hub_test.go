@@ -322,8 +322,8 @@ type broadcaster struct {
 }
 
 func (b *broadcaster) Serve(ctx context.Context, readers []core.Reader) error {
-	b.readers = readers
 	if b.served++; b.served == 1 {
+		b.readers = readers
 		return errors.New("too many open files")
 	}
 	<-ctx.Done()
