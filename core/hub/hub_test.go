@@ -155,7 +155,7 @@ func start(t *testing.T, o hub.Options) *hub.Hub {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(context.Background()) // and not the test's, which ends before its clean-up
 	done := make(chan error)
 	go func() { done <- h.Run(ctx) }()
 	t.Cleanup(func() {
