@@ -37,6 +37,9 @@ type sender interface {
 // give up on a connection after a minute.
 const keepAlive = 15 * time.Second
 
+// glance is how often a silent stream looks whether a view has failed.
+const glance = keepAlive / 5
+
 // errNewHistory ends a stream of version 1 whose view began a new history.
 var errNewHistory = errors.New("the view began a new history; connect again")
 
@@ -128,13 +131,16 @@ func (st *stream) step(ctx context.Context) ([]core.Batch, error) {
 }
 
 // wait is step that speaks when it takes long: soon if the client has nothing
-// yet, and from then on to keep the connection alive.
+// yet or a view has failed, and from then on to keep the connection alive.
 func (st *stream) wait(ctx context.Context) ([]core.Batch, error) {
-	patience := keepAlive
-	if !st.begun {
-		patience = firstWait
-	}
-	for ; ; patience = keepAlive {
+	var silent time.Duration
+	said := st.begun // that there is nothing yet
+	named := false   // what has failed
+	for {
+		patience := glance
+		if !said {
+			patience = firstWait
+		}
 		quiet, cancel := context.WithTimeout(ctx, patience)
 		cut, err := st.step(quiet)
 		cancel()
@@ -144,6 +150,11 @@ func (st *stream) wait(ctx context.Context) ([]core.Batch, error) {
 		case !errors.Is(err, context.DeadlineExceeded):
 			return nil, readError{err}
 		}
+		failed := st.failure() != nil
+		if silent += patience; silent < keepAlive && said && (named || !failed) {
+			continue
+		}
+		silent, said, named = 0, true, failed
 		if err := st.speak(); err != nil {
 			return nil, err
 		}
@@ -188,6 +199,9 @@ func (st *stream) speak() error {
 	if st.encoding.v1 {
 		return st.out.idle()
 	}
+	if problem := st.failure(); problem != nil {
+		return st.out.send(problem.asMessage())
+	}
 	if problem := st.notReady(); problem != nil {
 		return st.out.send(problem.asMessage())
 	}
@@ -211,6 +225,26 @@ func (st *stream) speak() error {
 	}
 	st.begun = true
 	return nil
+}
+
+// failure names the views that have stopped. Why is for the operator: it may
+// tell about the database what strangers need not know. It is nil if none has.
+func (st *stream) failure() *apiError {
+	var names []string
+	for _, r := range st.readers {
+		if t, ok := r.(core.TroubledReader); ok && t.Trouble() != nil {
+			names = append(names, r.View().Name)
+		}
+	}
+	if names == nil {
+		return nil
+	}
+	views, have := "view", "has"
+	if len(names) > 1 {
+		views, have = "views", "have"
+	}
+	return &apiError{http.StatusServiceUnavailable, "view_failed", fmt.Sprintf(
+		"%s %s %s stopped; what you have is not wrong, but old; the stream goes on when that is mended", views, strings.Join(names, ", "), have)}
 }
 
 // notReady names the views because of which there is no cut: those that have

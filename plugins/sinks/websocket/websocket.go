@@ -52,7 +52,9 @@
 // behind the others of the stream that they share no time, the stream says so:
 // an error, view_not_ready, whose message names the view. It comes after two
 // seconds and is repeated, and it ends nothing: a client shows it and goes on
-// waiting, with what it holds.
+// waiting, with what it holds. The same holds for view_failed: a view of the
+// stream has stopped, for reasons that the operator can see, and what clients
+// hold grows old until it goes on.
 //
 // A since that is no token is an error, bad_token. A token that is too old, of
 // another history, of other views or from the future is answered with a base.

@@ -35,7 +35,7 @@ const units = { h: 3_600_000, m: 60_000, s: 1000, ms: 1 }; // ms; smaller ones d
  * onState(state, reason) is called when the state of the connection changes:
  * "connecting" at first, "live", "reconnecting", "closed"; and when the reason
  * for it does. reason is text for people, or undefined: why the connection was
- * lost, or which view the server has no data of yet.
+ * lost, which view has stopped, or of which the server has no data yet.
  *
  * @param {string|URL} url where mzd serves, as in "http://127.0.0.1:8875"
  * @param {string|string[]} views their names
@@ -158,7 +158,10 @@ class Subscription {
     socket.onclose = ({ reason }) => {
       if (socket === this.#socket) this.#reconnect(reason);
     };
-    socket.onerror = () => {}; // a close follows
+    socket.onerror = () => {
+      // In browsers a close follows, with more to say; in Node 20 none does.
+      if (socket === this.#socket && socket.readyState !== 1) this.#reconnect("cannot connect");
+    };
   }
 
   // Gives up on a connection that has been silent for too long.
@@ -191,7 +194,7 @@ class Subscription {
 
   #receive(message) {
     this.#watch();
-    if (message.code === "view_not_ready") {
+    if (message.code === "view_not_ready" || message.code === "view_failed") {
       this.#setState(this.state, message.message); // and wait: the server goes on when it can
       return;
     }

@@ -57,9 +57,9 @@ async function listViews() {
 
 function showState(state, reason) {
   const words = { connecting: "connecting", live: "live", reconnecting: "reconnecting", closed: "closed" };
-  element("state").dataset.state = state;
+  element("state").dataset.state = state === "live" && reason ? "reconnecting" : state;
   element("state").title = reason ?? "";
-  element("state-text").textContent = words[state];
+  element("state-text").textContent = state === "live" && reason ? "waiting" : words[state];
   document.body.classList.toggle("stale", state !== "live" || Boolean(reason));
 }
 
