@@ -19,8 +19,8 @@ type Sink interface {
 	//
 	// nil means applied and durable: it is the acknowledgement, and the sink's
 	// position moves on. After an error the same cut comes again, the same
-	// bytes, also after a crash, until nil; a receiver may deduplicate on the
-	// view, Lower and Upper. An error that wraps [ErrPermanent] says that
+	// bytes, until nil, also after a crash if positions are kept; a receiver
+	// may deduplicate on the view, Lower and Upper. An error that wraps [ErrPermanent] says that
 	// trying again cannot help: the group is shown as failed and waits.
 	//
 	// The batches are shared: Write must not change them, and may keep them.
@@ -85,6 +85,16 @@ type CutReader interface {
 	Read(from Token, at Time) (Batch, error)
 }
 
+// A TroubledReader is a [Reader] that knows when its view has stopped, so that a
+// broadcaster can tell its readers instead of leaving them in silence.
+type TroubledReader interface {
+	Reader
+
+	// Trouble returns why the view does not move and is not going to before
+	// somebody or something helps; nil while all is well.
+	Trouble() error
+}
+
 // ErrNotReadable means that a log cannot be read at the time asked for: it is
 // above the log's Upper, or older than what the log keeps exactly.
 var ErrNotReadable = errors.New("time not readable")
@@ -106,7 +116,9 @@ type Source interface {
 
 // EmitFunc takes events over from a [Source]. It returns nil when they are
 // durable, and may be called concurrently: calls under way at one time share
-// one sync.
+// one sync. No cursor may be past an event whose emit has not returned, or it
+// would be skipped after a crash. Without events it only says that the source
+// is connected.
 type EmitFunc func(ctx context.Context, events ...Event) error
 
 // Event is something that happened in the outside world.

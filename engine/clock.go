@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/mzdio/mzd/core/durable"
 )
 
 // reserveAhead is how far ahead of its use time is reserved on disk. After a crash the engine's time is ahead of the clock by at most
@@ -68,37 +70,10 @@ func writeJSON(dir, name string, value any) error {
 		return err
 	}
 	path := filepath.Join(dir, name)
-	f, err := os.CreateTemp(dir, name+".tmp*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	_, err = f.Write(append(text, '\n'))
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err == nil {
-		err = syncDir(dir)
-	}
-	if err != nil {
-		os.Remove(f.Name())
+	if err := durable.Replace(path, append(text, '\n')); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // save records what has been published and reserves time; exact reserves none, for a clean stop.
@@ -122,13 +97,20 @@ func (e *Engine) save(exact bool) error {
 	if !exact {
 		s.Clock = max(s.Clock, uint64(time.Now().UnixMilli())) + uint64(reserveAhead.Milliseconds())
 	}
+	var err error
 	if e.opt.DataDir != "" {
-		if err := writeJSON(e.opt.DataDir, stateFile, s); err != nil {
-			return err
-		}
+		err = writeJSON(e.opt.DataDir, stateFile, s)
 	}
 	e.mu.Lock()
-	e.reserved = s.Clock
-	e.mu.Unlock()
-	return nil
+	defer e.mu.Unlock()
+	switch {
+	case err == nil && e.saveErr != nil:
+		e.log.Info("the state can be written again")
+	case err != nil && (e.saveErr == nil || e.saveErr.Error() != err.Error()):
+		e.log.Error("the state cannot be written; no time closes until it can", "error", err)
+	}
+	if e.saveErr = err; err == nil {
+		e.reserved = s.Clock
+	}
+	return err
 }

@@ -63,6 +63,7 @@ type Engine struct {
 	objects   map[string]*object // by name
 	upper     uint64             // all times below are closed
 	reserved  uint64             // times below may be used
+	saveErr   error              // why no more can be reserved, while that lasts
 	opening   bool               // no time closes before the sources have been read again
 	changed   chan struct{}      // closed, and replaced, when something has been published
 	holds     map[*hold]struct{}
@@ -210,9 +211,7 @@ func (e *Engine) saver(ctx context.Context) error {
 	tick := time.NewTicker(reserveAhead / 2)
 	defer tick.Stop()
 	for {
-		if err := e.save(false); err != nil {
-			return err
-		}
+		e.save(false) // it is tried again soon, and says itself what is wrong
 		select {
 		case <-ctx.Done():
 			return nil

@@ -18,7 +18,6 @@ type Session struct {
 	status  byte // I idle, T in a transaction, E in one that has failed
 	cursors map[string]*cursor
 	params  map[string]string
-	closed  bool
 }
 
 // NewSession begins a session; its owner closes it.
@@ -51,9 +50,8 @@ type Field struct {
 // Result is what executing a statement gives. Its functions are called by the session's goroutine, before the next statement or, for
 // cursors, while the transaction lasts.
 type Result struct {
-	Fields  []Field // nil: no rows
-	Copy    bool    // COPY ... TO STDOUT: the rows go as text in copy messages
-	CopyIn  func(ctx context.Context, r io.Reader) (int64, error)
+	Fields  []Field  // nil: no rows
+	Copy    bool     // COPY ... TO STDOUT: the rows go as text in copy messages
 	Notices []Notice // to be sent before the rows
 	// Next returns the rows that are to be sent together, and io.EOF at the end. It blocks until there is something or the context
 	// ends; a call that the context has ended may be followed by another, and nothing is lost. It is nil if there are no rows.
@@ -83,7 +81,6 @@ func (s *Session) TxStatus() byte { return s.status }
 // Close ends the session's cursors and streams.
 func (s *Session) Close() {
 	s.closeCursors()
-	s.closed = true
 }
 
 // Describe returns the columns of a statement's result, nil if it has no rows.
@@ -138,8 +135,8 @@ func (s *Session) failed(err error) error {
 	return err
 }
 
-// Execute executes a statement. Errors are an [*Error], or the context's. What a result's Next returns later is an error of the
-// statement too; the caller reports it by [Session.Fail].
+// Execute executes a statement. Errors are an [*Error], or the context's; those that a result's Next returns later are errors of the
+// statement too, and end a transaction like them.
 func (s *Session) Execute(ctx context.Context, st Statement) (*Result, error) {
 	if _, ends := st.node.(*sql.Transaction); s.status == 'E' && !ends {
 		return nil, errorf("25P02", "current transaction is aborted, commands ignored until end of transaction block")

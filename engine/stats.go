@@ -2,41 +2,51 @@ package engine
 
 // Stats is what an operator wants to know of an engine.
 type Stats struct {
-	Views   []ViewStats
-	Sources []SourceStats
+	Views   []ViewStats   `json:"views"`
+	Sources []SourceStats `json:"sources"`
 	// Upper is the frontier, in milliseconds since 1970: all times below are closed. 0 while the engine is opening.
-	Upper uint64
+	Upper uint64 `json:"upper,string"`
 	// Opening tells that the sources are being read again, and nothing can be read before.
-	Opening bool
+	Opening bool `json:"opening"`
+	// Problem is why no time closes, empty if times do.
+	Problem string `json:"problem,omitempty"`
 }
 
 // ViewStats describes a maintained view.
 type ViewStats struct {
-	ID, Name     string
-	Rows         int64  // now, with their counts
-	Updates      uint64 // rows that changed, since the process began
-	Errors       int64  // of evaluation, now
-	Ready        bool   // it can be read
-	Since        uint64 // the earliest time that can be read
-	Bytes        int    // estimate of what its rows hold in memory
-	HistoryBytes int    // and of its history
-	Problem      string // why it cannot be read, if it never will
+	ID           string `json:"id"`
+	Name         string `json:"name"`
+	Rows         int64  `json:"rows"`              // now, with their counts
+	Updates      uint64 `json:"updates"`           // rows that changed, since the process began
+	Errors       int64  `json:"errors"`            // of evaluation, now
+	Ready        bool   `json:"ready"`             // it can be read
+	Since        uint64 `json:"since,string"`      // the earliest time that can be read
+	Bytes        int    `json:"bytes"`             // estimate of what its rows hold in memory
+	HistoryBytes int    `json:"history_bytes"`     // and of its history
+	Problem      string `json:"problem,omitempty"` // why it cannot be read, if it never will
 }
 
 // SourceStats describes a source.
 type SourceStats struct {
-	ID, Name, Path string
-	State          string // one of the Source constants
-	Problem        string // what is wrong with the file
-	Offset, Size   int64  // bytes read, and the length of the file when it was opened
-	Lines, Bad     int64  // lines read, and lines skipped because they are too long, no UTF-8 or no JSON
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Path    string `json:"path"`
+	State   string `json:"state"`             // one of the Source constants
+	Problem string `json:"problem,omitempty"` // what is wrong with the file
+	Offset  int64  `json:"offset"`            // bytes read
+	Size    int64  `json:"opened_size"`       // length of the file when it was opened
+	Lines   int64  `json:"lines"`             // read
+	Bad     int64  `json:"bad_lines"`         // skipped, because they are too long, no UTF-8 or no JSON
 }
 
 // Stats may be called at any time.
 func (e *Engine) Stats() Stats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	s := Stats{Upper: e.upper, Opening: e.opening}
+	s := Stats{Views: []ViewStats{}, Sources: []SourceStats{}, Upper: e.upper, Opening: e.opening}
+	if e.saveErr != nil {
+		s.Problem = e.saveErr.Error()
+	}
 	for _, o := range e.ordered() {
 		if src := o.source; src != nil {
 			x := SourceStats{ID: o.ID, Name: o.Name, Path: src.path, State: src.state, Offset: src.extent.Offset, Size: src.target,

@@ -155,6 +155,12 @@ func (t *stream) fields() []Field {
 	return f
 }
 
+// errFellBehind ends a stream that was not read for longer than the history reaches.
+var errFellBehind = &Error{
+	Code: "XX000", Message: "SUBSCRIBE fell behind: the client did not read results fast enough, and the history it would need is gone",
+	Hint: "Subscribe again.",
+}
+
 // row is a row of the stream for a change of a row.
 func (t *stream) row(time uint64, u flow.Update) flow.Row {
 	r := make(flow.Row, 0, 3+len(u.Row))
@@ -269,6 +275,9 @@ func (t *stream) initial() ([]flow.Row, error) {
 		return nil, nil
 	}
 	rows, errs, err := t.e.snapshot(t.view, t.asOf)
+	if err == errHistoryGone { // it was there when the stream began
+		return nil, errFellBehind
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -316,8 +325,7 @@ func (t *stream) follow(ctx context.Context) ([]flow.Row, error) {
 			return t.bounded && upper == t.upTo, nil
 		}
 		if t.view.since >= t.next {
-			return false, &Error{Code: "XX000", Message: "SUBSCRIBE fell behind: the client did not read results fast enough, so that the history it has to read is gone",
-				Hint: "Subscribe again."}
+			return false, errFellBehind
 		}
 		changes = t.view.after(t.next-1, upper)
 		if err := evaluationError(t.view.errors, t.view.name); err != nil {

@@ -97,6 +97,9 @@ func (t *tailer) run(ctx context.Context) {
 		if err == nil || shrunk {
 			return
 		}
+		if t.at == 0 && t.file != nil { // what is there is no file; something else may come
+			t.close()
+		}
 		sleep(ctx, retryWait)
 	}
 }
@@ -109,7 +112,13 @@ func (t *tailer) follow(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if !t.caughtUp && (n == 0 || t.at >= t.target) {
+		once := !t.src.tail && t.file != nil
+		if once && n == 0 && len(t.carry) > 0 { // the last line of a file that is read once needs no newline
+			last := append(bytes.Clone(t.carry), '\n')
+			t.carry = nil
+			t.chunk(ctx, last, 1)
+		}
+		if !t.caughtUp && (n == 0 || t.at >= t.target && !once) {
 			t.caughtUp = true
 			t.send(ctx, &chunk{caughtUp: true})
 		}
@@ -117,7 +126,7 @@ func (t *tailer) follow(ctx context.Context) error {
 			wait, t.idle = pollMin, false
 			continue
 		}
-		if !t.src.tail && t.file != nil {
+		if once {
 			return nil
 		}
 		t.idle = true
@@ -191,6 +200,15 @@ func (t *tailer) open() error {
 	return nil
 }
 
+func (t *tailer) close() {
+	t.e.mu.Lock()
+	defer t.e.mu.Unlock()
+	if t.src.file != nil {
+		t.src.file.Close()
+	}
+	t.file, t.src.file = nil, nil
+}
+
 // same tells whether the name still leads to the file that is open and, if it has grown, whether its beginning is what it was.
 func (t *tailer) same(open fs.FileInfo, grown bool) error {
 	named, err := os.Stat(t.src.path)
@@ -237,7 +255,7 @@ func (t *tailer) split(ctx context.Context, buf []byte) {
 	}
 	for len(whole) > 0 {
 		n := t.cut(whole)
-		t.chunk(ctx, whole[:n])
+		t.chunk(ctx, whole[:n], 0)
 		whole = whole[n:]
 	}
 }
@@ -254,13 +272,17 @@ func (t *tailer) cut(b []byte) int {
 	return at
 }
 
-func (t *tailer) chunk(ctx context.Context, lines []byte) {
+// chunk sends lines, of which the last added bytes are not in the file.
+func (t *tailer) chunk(ctx context.Context, lines []byte, added int) {
 	x := &t.extent
 	c := &chunk{lines: unsafe.String(&lines[0], len(lines)), first: x.Lines + 1, count: bytes.Count(lines, []byte{'\n'})}
-	x.Offset += int64(len(lines))
+	x.Offset += int64(len(lines) - added)
 	x.Lines += int64(c.count)
 	x.Tail = min(len(lines), markBytes)
 	x.TailSum = crc32.Checksum(lines[len(lines)-x.Tail:], castagnoli)
+	if added > 0 {
+		x.Tail, x.TailSum = 0, 0
+	}
 	if x.Head == 0 {
 		// If the file cannot be read any more, the next look at it says so.
 		n := int(min(x.Offset, markBytes))
@@ -316,6 +338,9 @@ func readLines(ctx context.Context, f io.ReaderAt, from, to int64, each func(lin
 				return err
 			}
 		}
+	}
+	if len(carry) > 0 { // the last line of a file that is read once
+		return each(string(carry) + "\n")
 	}
 	return nil
 }

@@ -10,9 +10,7 @@ import (
 // dataflow is the goroutine that ticks.
 func (e *Engine) dataflow(ctx context.Context) error {
 	c := &flow.Context{}
-	if err := e.advance(); err != nil {
-		return err
-	}
+	e.advance()
 	idle := time.NewTicker(idleTick)
 	defer idle.Stop()
 	var lastTick time.Time
@@ -22,17 +20,15 @@ func (e *Engine) dataflow(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-idle.C:
-			if err := e.advance(); err != nil {
-				return err
-			}
+			e.advance()
 		case first := <-e.chunks:
 			batch, ok := e.collect(ctx, first, lastTick)
 			if !ok {
 				return nil
 			}
 			lastTick = time.Now()
-			if err := e.tick(c, batch); err != nil {
-				return err
+			if !e.tick(ctx, c, batch) {
+				return nil
 			}
 			e.report(&progress)
 		}
@@ -107,15 +103,21 @@ func (e *Engine) stepGraph(c *flow.Context, batch []*chunk) []outcome {
 	return outcomes
 }
 
-// tick steps the views with what has been read, and publishes.
-func (e *Engine) tick(c *flow.Context, batch []*chunk) error {
+// tick steps the views with what has been read, and publishes. While no time can be reserved, because the disk is full for one, what
+// has been read waits. It is false when the context has ended before.
+func (e *Engine) tick(ctx context.Context, c *flow.Context, batch []*chunk) bool {
 	e.graphMu.Lock()
+	at, err := e.reserve()
+	for err != nil {
+		e.graphMu.Unlock()
+		if sleep(ctx, retryWait); ctx.Err() != nil {
+			return false
+		}
+		e.graphMu.Lock()
+		at, err = e.reserve()
+	}
 	defer e.graphMu.Unlock()
 	outcomes := e.stepGraph(c, batch)
-	at, err := e.reserve()
-	if err != nil {
-		return err
-	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, o := range outcomes {
@@ -125,10 +127,12 @@ func (e *Engine) tick(c *flow.Context, batch []*chunk) error {
 	for _, k := range batch {
 		e.settle(k, at)
 	}
-	if !e.opening || e.opened(at) {
-		e.close(at + 1)
+	if e.opening && !e.opened(at) {
+		return true
 	}
-	return nil
+	e.settled(at)
+	e.close(at + 1)
+	return true
 }
 
 // settle publishes what a chunk says about its source. The caller holds mu.
@@ -138,12 +142,15 @@ func (e *Engine) settle(k *chunk, at uint64) {
 	s.bad += k.bad
 	switch {
 	case k.failure != nil:
+		news := s.err == nil || s.err.Error() != k.failure.Error()
 		s.err = k.failure
 		s.state = SourceFailed
 		if k.ended {
 			s.state = SourceShrunk
 		}
-		e.log.Error("source stopped", "source", s.name, "state", s.state, "error", k.failure)
+		if news {
+			e.log.Error("source stopped", "source", s.name, "state", s.state, "error", k.failure)
+		}
 		if k.ended && !s.caughtUp {
 			s.broken = brokenSource(s)
 			e.breakDependents()
@@ -156,6 +163,7 @@ func (e *Engine) settle(k *chunk, at uint64) {
 		if s.file == nil {
 			s.state = SourceMissing
 		}
+		s.err = nil
 		e.log.Info("source read", "source", s.name, "state", s.state, "bytes", s.extent.Offset, "lines", s.extent.Lines)
 	case s.state == SourceFailed: // lines again
 		s.err, s.state = nil, SourceTailing
@@ -170,20 +178,33 @@ func (e *Engine) settle(k *chunk, at uint64) {
 	}
 }
 
-// opened ends the opening if all sources have been read again; what is in the graph can be read from then on. The caller holds mu.
+// opened ends the opening if all sources that can be read have been read again. The caller holds mu.
 func (e *Engine) opened(at uint64) bool {
 	for _, o := range e.objects {
-		if o.source != nil && !o.source.caughtUp && o.source.broken == nil {
+		if s := o.source; s != nil && !s.caughtUp && s.broken == nil && s.err == nil {
 			return false
 		}
 	}
 	e.opening = false
+	e.settled(at)
+	return true
+}
+
+// settled lets the views be read, from a time on, whose inputs now can be. The caller holds mu.
+func (e *Engine) settled(at uint64) {
 	for _, v := range e.graph {
-		if v.broken == nil {
+		if v.ready || v.broken != nil {
+			continue
+		}
+		ready := true
+		for i := range v.inputs {
+			ok, _ := v.inputs[i].readable()
+			ready = ready && ok
+		}
+		if ready {
 			v.ready, v.since = true, at
 		}
 	}
-	return true
 }
 
 // close closes all times below upper and forgets history. The caller holds mu.
@@ -208,20 +229,23 @@ func (e *Engine) close(upper uint64) {
 	e.notify()
 }
 
-// advance closes the times until now when nothing has come in.
-func (e *Engine) advance() error {
+// advance closes the times until now when nothing has come in. If no time can be reserved, the next call tries again.
+func (e *Engine) advance() {
 	e.graphMu.Lock()
 	defer e.graphMu.Unlock()
 	at, err := e.reserve()
 	if err != nil {
-		return err
+		return
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.opening || e.opened(at) {
-		e.close(at)
+	if e.opening {
+		if !e.opened(at) {
+			return
+		}
+		at++ // the views can be read at the time they have come to
 	}
-	return nil
+	e.close(at)
 }
 
 // reserve returns the next time, the clock's but never one that has been closed, and makes sure that it may be used. The caller

@@ -173,8 +173,14 @@ func consolidateErrors(in []flow.ErrorUpdate) []flow.ErrorUpdate {
 // feed gives a slot the changes of a view that it reads.
 func (v *view) feed(c *flow.Context, slot int, rows []flow.Keyed, errors []flow.ErrorUpdate) {
 	d := &v.deltas[slot]
+	in := &v.inputs[slot]
+	same := in.work.Identity(len(in.view.columns))
 	for _, k := range rows {
-		v.inputs[slot].work.Apply(c, k.Row, k.Diff, d)
+		if same {
+			d.Rows = append(d.Rows, k.Update)
+		} else {
+			in.work.Apply(c, k.Row, k.Diff, d)
+		}
 	}
 	d.Errors = append(d.Errors, errors...)
 }

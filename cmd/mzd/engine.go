@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 
 	"github.com/mzdio/mzd/config"
 	"github.com/mzdio/mzd/core/durable"
@@ -25,14 +26,12 @@ func runEngine(ctx context.Context, o engineOptions, log *slog.Logger) error {
 	if err != nil {
 		return environment(err)
 	}
-	wire := pgwire.New(e, pgwire.Options{Logger: log})
+	wire := pgwire.New(e, pgwire.Options{Logger: log, Version: version().Version})
 	l, err := listen(o.Listen, "-listen")
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	host, port, _ := net.SplitHostPort(l.Addr().String())
-	log.Info("engine is listening", "try", fmt.Sprintf("psql -h %s -p %s -U materialize materialize", host, port))
 	stages := []stage{
 		{"engine port", func(ctx context.Context) error { return wire.Serve(ctx, l) }},
 		{"engine", e.Run},
@@ -42,10 +41,10 @@ func runEngine(ctx context.Context, o engineOptions, log *slog.Logger) error {
 		if err != nil {
 			return err
 		}
-		init, err := newInit(o.Init, client)
-		if err != nil {
-			return err
+		if _, err := os.Stat(o.Init); err != nil {
+			return usage(fmt.Errorf("-init: %w", err))
 		}
+		init := initialiser{path: o.Init, client: client}
 		initialise := func(ctx context.Context) error {
 			if err := init.once(ctx); err != nil {
 				return err
@@ -56,5 +55,8 @@ func runEngine(ctx context.Context, o engineOptions, log *slog.Logger) error {
 		}
 		stages = append([]stage{{"init", initialise}, {"engine pipe", wire.Run}}, stages...)
 	}
+	host, port, _ := net.SplitHostPort(l.Addr().String())
+	log.Info("engine is listening", "try", fmt.Sprintf("psql -h %s -p %s -U materialize materialize", host, port))
+	defer log.Info("engine has stopped")
 	return runStages(ctx, stages...)
 }

@@ -30,6 +30,19 @@ func selectCount(ctx context.Context, t *testing.T, address string) string {
 	return fmt.Sprint(n)
 }
 
+// execute runs a statement in the engine.
+func execute(ctx context.Context, t *testing.T, address, statement string) {
+	t.Helper()
+	conn, err := pgx.Connect(ctx, fmt.Sprintf("postgres://materialize@%s/materialize", address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	if _, err := conn.Exec(ctx, statement, pgx.QueryExecModeSimpleProtocol); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // digits is the number on the page, without its separators.
 const digits = `(document.getElementById("count")?.textContent ?? "").replace(/\D/g, "")`
 
@@ -59,6 +72,14 @@ func TestPage(t *testing.T) {
 	if got := b.eval(`document.querySelectorAll("#bars li").length`); got != "10" {
 		t.Errorf("the chart has %s bars, want 10", got)
 	}
+	// A view that has failed is named, and what is shown is said to be old.
+	execute(ctx, t, d.sql, "DROP VIEW counter")
+	b.until(`document.getElementById("state-text").textContent === "waiting" && /counter has stopped/.test(document.getElementById("state").title)`)
+	if got := b.eval(digits); got != fmt.Sprint(total) {
+		t.Errorf("the page says %s when the view has failed, want the last count", got)
+	}
+	execute(ctx, t, d.sql, "CREATE MATERIALIZED VIEW counter AS SELECT count(*) FROM recentchanges")
+	b.until(`document.getElementById("state-text").textContent === "live"`)
 	for _, size := range []struct {
 		name          string
 		width, height int

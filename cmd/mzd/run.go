@@ -169,7 +169,11 @@ func (d *daemon) openSources(ctx context.Context) error {
 			return environment(fmt.Errorf("source %s: %w", name, err))
 		}
 		d.closers = append(d.closers, file.Close)
-		d.runners = append(d.runners, ingest.New(name, source, file, ingest.Options{Logger: log, Registerer: d.registry}))
+		runner := ingest.New(name, source, file, ingest.Options{Logger: d.log})
+		if err := d.registry.Register(runner); err != nil {
+			return fmt.Errorf("metrics of source %s: %w", name, err)
+		}
+		d.runners = append(d.runners, runner)
 	}
 	return nil
 }
@@ -179,13 +183,17 @@ func (d *daemon) openSources(ctx context.Context) error {
 func (d *daemon) openUpstream(base string) (hub.Subscribe, error) {
 	if d.cfg.Materialize.URL == config.Embedded {
 		log := d.log.With("part", "engine")
-		e, err := engine.Open(engine.Options{
-			DataDir: filepath.Join(d.cfg.DataDir, "engine"), BaseDir: base, History: time.Duration(d.cfg.Retain), Logger: log,
-		})
+		dir := filepath.Join(d.cfg.DataDir, "engine")
+		lock, err := durable.LockDir(dir) // mzd engine may use it alone
+		if err != nil {
+			return nil, environment(fmt.Errorf("data_dir: %w", err))
+		}
+		d.closers = append(d.closers, lock.Close)
+		e, err := engine.Open(engine.Options{DataDir: dir, BaseDir: base, History: time.Duration(d.cfg.Retain), Logger: log})
 		if err != nil {
 			return nil, environment(err)
 		}
-		d.engine, d.wire = e, pgwire.New(e, pgwire.Options{Logger: log})
+		d.engine, d.wire = e, pgwire.New(e, pgwire.Options{Logger: log, Version: version().Version})
 		if d.cfg.Engine.Listen != "" {
 			if d.psql, err = listen(d.cfg.Engine.Listen, "engine.listen"); err != nil {
 				return nil, err
@@ -197,10 +205,7 @@ func (d *daemon) openUpstream(base string) (hub.Subscribe, error) {
 	if err != nil {
 		return nil, err
 	}
-	init, err := newInit(d.cfg.Materialize.Init, client)
-	if err != nil {
-		return nil, err
-	}
+	init := initialiser{path: d.cfg.Materialize.Init, client: client}
 	return func(ctx context.Context, r hub.Request) (hub.Stream, error) {
 		if err := init.once(ctx); err != nil {
 			return nil, err
@@ -220,7 +225,8 @@ func (d *daemon) openHub(subscribe hub.Subscribe) (err error) {
 		views = append(views, hub.View{Name: name, Query: v.Query, Key: v.Key})
 	}
 	d.hub, err = hub.New(hub.Options{
-		Views: views, Sinks: d.sinks, Subscribe: subscribe, Dir: d.cfg.DataDir, Retain: time.Duration(d.cfg.Retain),
+		Views: views, Sinks: d.sinks, Subscribe: subscribe, Reasons: append(mz.Reasons(), initReason),
+		Dir: d.cfg.DataDir, Retain: time.Duration(d.cfg.Retain),
 		Logger: d.log, Registerer: d.registry,
 	})
 	if err != nil {
@@ -252,10 +258,27 @@ func (d *daemon) run(ctx context.Context) error {
 	if d.admin != nil {
 		stages = append(stages, stage{"admin", d.admin.Serve})
 	}
-	d.log.Info("mzd is running", "pipeline", d.cfg.Name, "version", version().Version)
+	d.log.Info("mzd is running", d.addresses()...)
 	err := runStages(ctx, stages...)
 	d.log.Info("mzd has stopped")
 	return err
+}
+
+// addresses says where people find it.
+func (d *daemon) addresses() []any {
+	args := []any{"pipeline", d.cfg.Name, "version", version().Version}
+	for _, s := range d.sinks {
+		if address := d.addressOf(s.Name); address != "" {
+			args = append(args, s.Name, "http://"+address+"/")
+		}
+	}
+	if d.admin != nil {
+		args = append(args, "admin", fmt.Sprintf("http://%s/", d.admin.Addr()))
+	}
+	if d.psql != nil {
+		args = append(args, "engine", d.psql.Addr().String())
+	}
+	return args
 }
 
 // addressOf returns the address that a sink listens on, if it listens.
@@ -279,6 +302,11 @@ func (d *daemon) health() error {
 	if err := d.hub.Disk(); err != nil {
 		return err
 	}
+	if d.engine != nil {
+		if p := d.engine.Stats().Problem; p != "" {
+			return errors.New(p)
+		}
+	}
 	path := filepath.Join(d.cfg.DataDir, "health")
 	if err := os.WriteFile(path, []byte("ok\n"), 0o644); err != nil {
 		return fmt.Errorf("data_dir cannot be written: %w", err)
@@ -286,19 +314,32 @@ func (d *daemon) health() error {
 	return nil
 }
 
-// ready tells whether every view has been complete once. A sink or a source
-// that is in trouble is named, but does not make mzd unready.
+// ready tells whether every view has been complete once. Whatever is in trouble
+// is named, but does not make mzd unready.
 func (d *daemon) ready() readiness {
 	complete, missing := d.hub.Complete()
 	r := readiness{Ready: complete, Waiting: missing}
-	for _, s := range d.hub.Status().Sinks {
+	state := d.hub.Status()
+	for _, s := range state.Sinks {
 		if s.Trouble != nil {
 			r.Degraded = append(r.Degraded, "sink "+s.Name)
+		}
+	}
+	for _, v := range state.Views {
+		if v.Trouble != nil {
+			r.Degraded = append(r.Degraded, "view "+v.Name)
 		}
 	}
 	for _, s := range d.runners {
 		if st := s.Status(); st.Error != "" {
 			r.Degraded = append(r.Degraded, "source "+st.Name)
+		}
+	}
+	if d.engine != nil {
+		for _, s := range d.engine.Stats().Sources {
+			if s.Problem != "" {
+				r.Degraded = append(r.Degraded, "engine source "+s.Name)
+			}
 		}
 	}
 	return r
@@ -336,38 +377,52 @@ func newClient(url string, wire *pgwire.Server, log *slog.Logger) (*mz.Client, e
 	return mz.New(c)
 }
 
-// initialiser runs the init statements once they can be run; every view waits
-// for it.
+// initialiser runs the statements of the init file once they can be run; every
+// view waits for it.
 type initialiser struct {
-	path, text string
-	client     *mz.Client
+	path   string // empty: there are none
+	client *mz.Client
 
 	mu   sync.Mutex // guards done, and lets one view at a time try
 	done bool
 }
 
-func newInit(path string, client *mz.Client) (*initialiser, error) {
-	if path == "" {
-		return &initialiser{done: true}, nil
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, environment(fmt.Errorf("materialize.init: %w", err))
-	}
-	return &initialiser{path: path, text: string(text), client: client}, nil
-}
-
 func (i *initialiser) once(ctx context.Context) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.done {
+	if i.done || i.path == "" {
 		return nil
 	}
-	if err := i.client.Exec(ctx, i.text); err != nil {
-		return fmt.Errorf("init %s: %w", i.path, err)
+	// It is read at each try: whoever mends it need not restart mzd.
+	text, err := os.ReadFile(i.path)
+	if err == nil {
+		err = i.client.Exec(ctx, string(text))
+	}
+	if err != nil {
+		return &initError{i.path, err}
 	}
 	i.done = true
 	return nil
+}
+
+// initError is why the init statements could not be run; all views wait for
+// them.
+type initError struct {
+	path string
+	err  error
+}
+
+const initReason = "init"
+
+func (e *initError) Error() string { return fmt.Sprintf("run %s: %v", e.path, e.err) }
+func (e *initError) Unwrap() error { return e.err }
+
+// Reason and Retryable implement [hub.Trouble]. Statements that the database
+// refuses stay refused; a database that is away comes back.
+func (e *initError) Reason() string { return initReason }
+func (e *initError) Retryable() bool {
+	var refused *mz.StatementError
+	return !errors.As(e.err, &refused)
 }
 
 // listen opens a port; what says where its address comes from.

@@ -54,6 +54,7 @@ type Options struct {
 	Views     []View
 	Sinks     []Sink
 	Subscribe Subscribe
+	Reasons   []string // the words of [Trouble] that Subscribe may use, for metrics
 
 	// Dir is the directory of logs and positions, made if there is none; one
 	// process at a time. Empty: everything is in memory, and begins again with
@@ -263,8 +264,11 @@ func reason(err error) string {
 	if errors.As(err, &t) {
 		return t.Reason()
 	}
-	return "other"
+	return otherReason
 }
+
+// otherReason is the reason of errors that do not say one.
+const otherReason = "other"
 
 // retryable reports whether an error of the upstream may go away by itself.
 func retryable(err error) bool {

@@ -155,13 +155,18 @@ func start(t *testing.T, o hub.Options) *hub.Hub {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(context.Background()) // and not the test's, which ends before its clean-up
 	done := make(chan error)
 	go func() { done <- h.Run(ctx) }()
 	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("run: %v", err)
+		select {
+		case err := <-done:
+			t.Errorf("run ended by itself: %v", err)
+		default:
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("run: %v", err)
+			}
 		}
 	})
 	return h
@@ -285,6 +290,91 @@ func TestTogetherAndSkippedSnapshot(t *testing.T) {
 	})
 }
 
+// TestTogetherWithoutSnapshot starts two views that are at different times: no
+// base may slip in.
+func TestTogetherWithoutSnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, r := &upstream{}, &recorder{}
+		a := u.offer("a", &stream{columns: oneColumn, identity: "env"})
+		b := u.offer("b", &stream{columns: oneColumn, identity: "env"})
+		start(t, hub.Options{
+			Views: []hub.View{{Name: "a"}, {Name: "b"}}, Subscribe: u.subscribe,
+			Sinks: []hub.Sink{{Name: "out", Sink: r, Views: []string{"a", "b"}, Together: true, SkipSnapshot: true}},
+		})
+		a.batches <- batch(0, 10, "x+1")
+		b.batches <- batch(0, 20, "y+1")
+		equal(t, "before the first cut", r.take(), "")
+		a.batches <- batch(10, 25, "z+1")
+		first := r.take() // whatever it has of the first cut
+		a.batches <- batch(25, 30, "x-1")
+		b.batches <- batch(20, 30, "y-1")
+		if got := first + r.take(); strings.Contains(got, "[0,") || !strings.Contains(got, "x-1") || !strings.Contains(got, "y-1") {
+			t.Errorf("got %s, want changes only", got)
+		}
+	})
+}
+
+// broadcaster fails once, and serves from then on.
+type broadcaster struct {
+	recorder
+	served  int
+	readers []core.Reader
+}
+
+func (b *broadcaster) Serve(ctx context.Context, readers []core.Reader) error {
+	if b.served++; b.served == 1 {
+		b.readers = readers
+		return errors.New("too many open files")
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func TestBroadcasterRecovers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, web := &upstream{}, &broadcaster{}
+		h := start(t, hub.Options{
+			Views: []hub.View{{Name: "v"}}, Subscribe: u.subscribe,
+			Sinks: []hub.Sink{{Name: "web", Sink: web, Views: []string{"v"}}},
+		})
+		synctest.Wait()
+		if err := web.readers[0].(core.TroubledReader).Trouble(); err == nil || !strings.Contains(err.Error(), "nobody there") {
+			t.Errorf("trouble of the view, as its readers hear: %v", err)
+		}
+		if p := h.Status().Sinks[0].Trouble; p == nil || p.Error != "too many open files" {
+			t.Errorf("after the failure: %+v", p)
+		}
+		<-time.After(time.Minute)
+		if s := h.Status().Sinks[0]; s.Trouble != nil || !s.Ready {
+			t.Errorf("a minute later: %+v, trouble %+v", s, s.Trouble)
+		}
+	})
+}
+
+// TestStreamsThatDieOfTheirSnapshot must not be opened again and again without
+// a pause.
+func TestStreamsThatDieOfTheirSnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &upstream{}
+		dying := func(_ context.Context, r hub.Request) (hub.Stream, error) {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			u.opened = append(u.opened, r)
+			s := &stream{columns: oneColumn, identity: "env", batches: make(chan any, 2)}
+			s.batches <- batch(0, r.Upper+10, "a+1")
+			s.batches <- unreachable("fell behind")
+			return s, nil
+		}
+		start(t, hub.Options{Views: []hub.View{{Name: "v"}}, Subscribe: dying})
+		<-time.After(10 * time.Minute)
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if n := len(u.opened); n > 200 {
+			t.Errorf("%d streams in ten minutes", n)
+		}
+	})
+}
+
 func TestStatusTellsWhatIsWrong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := &upstream{down: unreachable("connection refused")}
@@ -319,6 +409,7 @@ func TestSealedView(t *testing.T) {
 		b := batch(0, core.EndOfTime, "a+1")
 		s.batches <- b
 		equal(t, "constant", r.take(), fmt.Sprintf("v[0,%d) a+1", core.EndOfTime))
+		<-time.After(time.Hour) // and the hub goes on, or start would say so
 		if st := h.Status().Views[0]; st.State != hub.Sealed || st.LagSeconds != nil {
 			t.Errorf("status: %+v, want sealed and no lag", st)
 		}
@@ -403,8 +494,8 @@ mzd_view_updates_total{view="v"} 3
 		if err := testutil.GatherAndCompare(registry, strings.NewReader(metrics), names...); err != nil {
 			t.Error(err)
 		}
-		if n, err := testutil.GatherAndCount(registry, "mzd_upstream_reconnects_total", "mzd_sink_delivery_duration_seconds"); n != 2 || err != nil {
-			t.Errorf("reconnects and durations: %d series (%v), want 2", n, err)
+		if n, err := testutil.GatherAndCount(registry, "mzd_upstream_reconnects_total", "mzd_sink_delivery_duration_seconds"); n != 4 || err != nil {
+			t.Errorf("reconnects and durations: %d series (%v), want 4", n, err)
 		}
 	})
 }

@@ -51,7 +51,10 @@ func newMetrics(h *Hub) *metrics {
 	}
 }
 
-func (m *metrics) ofView(name string) viewMetrics {
+func (m *metrics) ofView(name string, reasons []string) viewMetrics {
+	for _, r := range append([]string{keyError("").Reason(), otherReason}, reasons...) {
+		m.reconnects.WithLabelValues(name, r)
+	}
 	return viewMetrics{
 		resnapshots: m.resnapshots.WithLabelValues(name),
 		reconnects:  func(reason string) prometheus.Counter { return m.reconnects.WithLabelValues(name, reason) },

@@ -73,9 +73,13 @@ func (g *group) run(ctx context.Context) error {
 	}
 	var readers []core.Reader
 	for _, v := range g.views {
-		readers = append(readers, v.data)
+		readers = append(readers, reader{v.data, v})
 	}
 	g.persist(ctx, func() error {
+		// It says nothing while it works: it works again when it has served for
+		// longer than any wait between tries.
+		recovered := time.AfterFunc(longestWait, g.succeeded)
+		defer recovered.Stop()
 		if err := b.Serve(ctx, readers); err != nil || ctx.Err() != nil {
 			return err
 		}
@@ -84,12 +88,31 @@ func (g *group) run(ctx context.Context) error {
 	return nil
 }
 
+// reader is the log of a view for a broadcaster.
+type reader struct {
+	*viewlog.Log
+	view *view
+}
+
+var _ core.TroubledReader = reader{}
+
+// Trouble returns why the view has stopped.
+func (r reader) Trouble() error {
+	r.view.mu.Lock()
+	defer r.view.mu.Unlock()
+	return r.view.trouble.err
+}
+
 // persist tries until it works or ctx ends, and then returns the error of ctx.
 // It tries at least once.
 func (g *group) persist(ctx context.Context, try func() error) error {
 	retry := retryWait
 	for {
+		begun := time.Now()
 		err := try()
+		if time.Since(begun) > longestWait {
+			retry.Reset()
+		}
 		if err == nil {
 			g.succeeded()
 			return nil
@@ -107,7 +130,7 @@ func (g *group) succeeded() {
 	g.trouble, g.permanent = trouble{}, false
 	g.mu.Unlock()
 	if after.err != nil {
-		g.log.Info("sink works again", "after", time.Since(after.since).Round(time.Millisecond))
+		g.log.Info("sink works again", "after", time.Since(after.since).Round(time.Millisecond).String())
 	}
 }
 

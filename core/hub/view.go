@@ -49,7 +49,7 @@ func newView(c View, data *viewlog.Log, o Options, m *metrics) *view {
 		data:      data,
 		subscribe: o.Subscribe,
 		log:       o.Logger.With("view", c.Name),
-		metrics:   m.ofView(c.Name),
+		metrics:   m.ofView(c.Name, o.Reasons),
 		state:     Connecting,
 	}
 }
@@ -93,6 +93,7 @@ func (v *view) follow(ctx context.Context, retry *backoff.Backoff) error {
 	}
 	defer s.Close()
 	v.enter(CatchingUp)
+	opened := time.Now()
 	for begun := s.Resumed(); ; begun = true {
 		b, err := s.Next(ctx)
 		if err != nil {
@@ -107,7 +108,9 @@ func (v *view) follow(ctx context.Context, retry *backoff.Backoff) error {
 			return err
 		}
 		v.enter(Live)
-		retry.Reset()
+		if time.Since(opened) > longestWait {
+			retry.Reset() // and not before: some streams die of their snapshot, again and again
+		}
 		v.data.Compact()
 		if b.Upper.Time == core.EndOfTime {
 			return nil
@@ -200,7 +203,7 @@ func (v *view) enter(s State) {
 		stats := v.data.Stats()
 		args := []any{"state", s, "rows", stats.Rows, "timestamp", stats.Upper}
 		if after.err != nil {
-			args = append(args, "after", time.Since(after.since).Round(time.Millisecond))
+			args = append(args, "after", time.Since(after.since).Round(time.Millisecond).String())
 		}
 		v.log.Info("view is complete", args...)
 	}

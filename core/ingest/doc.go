@@ -5,6 +5,16 @@
 // ends. It is the one place where a source's failures are waited out. [File]
 // is the landing that appends to a file, one event a line.
 //
+// A source that has connected may have to wait long for its first event. It
+// calls its [core.EmitFunc] without events then, to say that it is connected:
+// nothing is landed, and the runner shows it as [Streaming].
+//
+// A source may emit concurrently. The landing takes the calls in the order in
+// which they arrive, which the source cannot know, and the cursor that it saves
+// is the last one it took. So the cursors of a call must not pass events of
+// another call that has not returned: a crash in between would skip those. A
+// source whose cursors cannot keep to this emits from one goroutine.
+//
 // Together they keep invariant I5, a source's cursor moves only after its
 // events are durable, and its other half: an event that comes twice is landed
 // once, also when a crash lies in between.

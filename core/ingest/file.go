@@ -70,12 +70,40 @@ type File struct {
 	unsaved     int // events landed since the cursor was saved
 }
 
-// diskFile is what File needs of *os.File.
+// diskFile is the file that a File writes.
 type diskFile interface {
+	// Check returns why this is not the file any more that has the name, or has
+	// another size.
+	Check(size int64) error
+	// Reserve takes disk for n bytes from off on, and changes nothing that a
+	// reader of the file could see.
+	Reserve(off, n int64) error
 	WriteAt(p []byte, off int64) (int, error)
 	Truncate(size int64) error
 	Sync() error
 	Close() error
+}
+
+// osFile is the diskFile of the operating system.
+type osFile struct{ *os.File }
+
+func (f osFile) Reserve(off, n int64) error { return reserve(f.File, off, n) }
+
+func (f osFile) Check(size int64) error {
+	open, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	named, err := os.Stat(f.Name())
+	switch {
+	case err != nil:
+		return fmt.Errorf("it was removed or renamed: %w", err)
+	case !os.SameFile(open, named):
+		return errors.New("it was replaced by another file")
+	case open.Size() != size:
+		return fmt.Errorf("somebody changed it: it has %d bytes, not %d", open.Size(), size)
+	}
+	return nil
 }
 
 // landing is one call of Land.
@@ -86,10 +114,7 @@ type landing struct {
 	err    error
 }
 
-var (
-	_ Landing  = (*File)(nil)
-	_ diskFile = (*os.File)(nil)
-)
+var _ Landing = (*File)(nil)
 
 // saveEvery is how old the saved cursor may be while events arrive.
 const saveEvery = time.Second
@@ -102,8 +127,10 @@ const maxKeptBuffer = 1 << 20
 // of another OpenFile wraps [durable.ErrLocked].
 //
 // A crash may leave an incomplete line at the end. It was never acknowledged,
-// so OpenFile cuts it off and logs that it did. A file that is shorter than its
-// saved cursor says has lost acknowledged events; it is refused.
+// so OpenFile cuts it off and logs that it did. It keeps complete lines, also
+// those that nobody knows to be durable, and makes them so. A file that is
+// shorter than its saved cursor says has lost acknowledged events; it is
+// refused.
 func OpenFile(path string, o FileOptions) (*File, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -122,13 +149,13 @@ func OpenFile(path string, o FileOptions) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	if err := f.recover(file, o.Identify); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("open %s: %w", path, err)
-	}
-	f.disk = file
+	f.disk = osFile{file}
 	if o.wrap != nil {
-		f.disk = o.wrap(file)
+		f.disk = o.wrap(f.disk)
+	}
+	if err := f.recover(file, o.Identify); err != nil {
+		f.disk.Close()
+		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	f.publish()
 	return f, nil
@@ -162,13 +189,15 @@ func openLocked(path string) (*os.File, error) {
 	return file, nil
 }
 
-// recover finds out where the file ends and what was landed last.
+// recover finds out where the file ends and what was landed last. All of that
+// is durable when it returns: from then on repeats of it are acknowledged and
+// the cursor moves past them.
 func (f *File) recover(file *os.File, identify func([]byte) string) error {
 	saved, err := loadCursor(cursorPath(f.path))
 	if err != nil {
 		return err
 	}
-	f.size, err = repair(file, saved, f.log)
+	f.size, err = repair(file, f.disk, saved, f.log)
 	if err != nil {
 		return err
 	}
@@ -316,9 +345,20 @@ func (f *File) usable() error {
 }
 
 // write appends lines and syncs them.
+//
+// Others may be reading the file: the engine tails it. What a write leaves on a
+// full disk they would take for events, and then lose their place when it is
+// taken back. So the space comes first, before there is anything to see.
 func (f *File) write(lines []byte) error {
 	if len(lines) == 0 {
 		return nil
+	}
+	if err := f.disk.Check(f.size); err != nil {
+		f.broken = fmt.Errorf("land in %s: %w; what comes now would be lost: bring the file back as it was and restart mzd: %w", f.path, err, core.ErrPermanent)
+		return f.broken
+	}
+	if err := f.disk.Reserve(f.size, int64(len(lines))); err != nil {
+		return fmt.Errorf("land in %s: %w", f.path, err)
 	}
 	if _, err := f.disk.WriteAt(lines, f.size); err != nil {
 		err = fmt.Errorf("land in %s: %w", f.path, err)

@@ -257,6 +257,52 @@ func TestRecover(t *testing.T) {
 	}
 }
 
+// TestRecoveredIsSynced opens what a killed process leaves: its writes, of
+// which nobody knows whether they were synced. Everything that is taken as
+// landed must be synced then, or repeats of it would be acknowledged, and the
+// cursor would move past them, while a loss of power can still take them away.
+func TestRecoveredIsSynced(t *testing.T) {
+	for _, c := range []struct{ name, file, cursor, want string }{
+		{"whole lines and no cursor", lines("a", "b"), "", lines("a", "b")},
+		{"whole lines behind the cursor", lines("a", "b"), `{"version":1,"offset":8,"cursor":"after a"}`, lines("a", "b")},
+		{"a torn line", lines("a", "b") + "event", "", lines("a", "b")},
+		{"zeros", lines("a", "b") + "\x00\x00\n", "", lines("a", "b")},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "events")
+			os.WriteFile(path, []byte(c.file), 0o644)
+			if c.cursor != "" {
+				os.WriteFile(path+".cursor", []byte(c.cursor), 0o644)
+			}
+
+			d := &disk{sync: fail(syscall.EIO)}
+			f, err := ingest.OpenFile(path, ingest.WithDisk(ingest.FileOptions{}, d.use))
+			if !errors.Is(err, syscall.EIO) || !strings.Contains(err.Error(), path) {
+				t.Errorf("lines that cannot be synced: got %v", err)
+			}
+			if err == nil {
+				f.Close()
+			}
+
+			durable := "" // what a loss of power leaves
+			d = &disk{sync: func() error {
+				durable = content(t, path)
+				return nil
+			}}
+			f = openFile(t, path, ingest.WithDisk(ingest.FileOptions{}, d.use))
+			if durable != c.want {
+				t.Errorf("%q is durable once the file is open, want %q", durable, c.want)
+			}
+			if got := land(t, f, events("a", "b")...); got.Duplicates != 2 {
+				t.Errorf("repeats: got %+v", got)
+			}
+			if durable != c.want {
+				t.Errorf("%q is durable where repeats are acknowledged, want %q", durable, c.want)
+			}
+		})
+	}
+}
+
 func TestLocked(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "events")
 	f := openFile(t, path, ingest.FileOptions{})
@@ -297,9 +343,20 @@ func TestMaxBytes(t *testing.T) {
 // disk fails as it is told, and counts.
 type disk struct {
 	ingest.Disk
-	writes, syncs         atomic.Int64
-	write, sync, truncate func() error // nil: works
-	partial               int          // of a write that fails, what is written
+	writes, syncs                  atomic.Int64
+	reserve, write, sync, truncate func() error // nil: works
+	partial                        int          // of a write that fails, what is written
+}
+
+func (d *disk) Check(int64) error { return nil }
+
+func (d *disk) Reserve(off, n int64) error {
+	if d.reserve != nil {
+		if err := d.reserve(); err != nil {
+			return err
+		}
+	}
+	return d.Disk.Reserve(off, n)
 }
 
 func (d *disk) WriteAt(p []byte, off int64) (int, error) {
@@ -339,9 +396,76 @@ func (d *disk) use(under ingest.Disk) ingest.Disk {
 
 func fail(err error) func() error { return func() error { return err } }
 
-// TestDiskFull lets writes fail, with more or less of them done, and then work
-// again.
+// TestDiskFull has a disk that is full, and then is not. Nobody who reads the
+// file meanwhile may see anything of what does not land.
+// TestFileLost takes the file away, or changes it, under a process that lands
+// in it: nothing may be acknowledged into a place where nobody looks.
+func TestFileLost(t *testing.T) {
+	for name, c := range map[string]struct {
+		do   func(path string) error
+		want string
+	}{
+		"removed":  {os.Remove, "it was removed or renamed"},
+		"renamed":  {func(path string) error { return os.Rename(path, path+".old") }, "it was removed or renamed"},
+		"replaced": {func(path string) error { return errors.Join(os.Remove(path), os.WriteFile(path, []byte("x"), 0o644)) }, "it was replaced by another file"},
+		"cut":      {func(path string) error { return os.Truncate(path, 3) }, "somebody changed it: it has 3 bytes, not 16"},
+		"grown":    {func(path string) error { return os.Truncate(path, 30) }, "somebody changed it: it has 30 bytes, not 16"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "events")
+			f := openFile(t, path, ingest.FileOptions{})
+			land(t, f, events("a", "b")...)
+			if err := c.do(path); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				_, err := f.Land(t.Context(), events("c"))
+				if !errors.Is(err, core.ErrPermanent) || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), path) {
+					t.Errorf("got %v, want a permanent error: %s", err, c.want)
+				}
+			}
+			if got := f.Position(); got.Bytes != 16 || got.Cursor != "after b" {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
 func TestDiskFull(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "events")
+	d := &disk{}
+	f := openFile(t, path, ingest.WithDisk(ingest.FileOptions{}, d.use))
+	land(t, f, events("a", "b")...)
+	writes := d.writes.Load()
+	d.reserve = fail(syscall.ENOSPC)
+	d.write = fail(syscall.ENOSPC)
+	d.partial = 12
+	d.truncate = func() error {
+		t.Errorf("a reader could see %q before it was taken back", content(t, path))
+		return nil
+	}
+	_, err := f.Land(t.Context(), events("c", "d"))
+	if !errors.Is(err, syscall.ENOSPC) || errors.Is(err, core.ErrPermanent) || !strings.Contains(err.Error(), path) {
+		t.Errorf("got %v", err)
+	}
+	if got := d.writes.Load() - writes; got != 0 {
+		t.Errorf("%d writes to a disk that is full", got)
+	}
+	if got := f.Position(); got.Bytes != 16 || got.Cursor != "after b" {
+		t.Errorf("got %+v", got)
+	}
+	d.reserve, d.write = nil, nil
+	if got := land(t, f, events("b", "c", "d")...); got.Events != 2 || got.Duplicates != 1 {
+		t.Errorf("got %+v", got)
+	}
+	if got, want := content(t, path), lines("a", "b", "c", "d"); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestWriteFails lets writes fail, with more or less of them done, and then
+// work again: space that cannot be reserved, limits, a disk with errors.
+func TestWriteFails(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "events")
 	d := &disk{}
 	f := openFile(t, path, ingest.WithDisk(ingest.FileOptions{Window: 4}, d.use))
@@ -369,12 +493,14 @@ func TestDiskFull(t *testing.T) {
 }
 
 func TestBrokenDisk(t *testing.T) {
-	for name, d := range map[string]*disk{
-		"sync":     {sync: fail(syscall.EIO)},
-		"truncate": {write: fail(syscall.EIO), truncate: fail(syscall.EIO)},
+	for name, breakIt := range map[string]func(*disk){
+		"sync":     func(d *disk) { d.sync = fail(syscall.EIO) },
+		"truncate": func(d *disk) { d.write, d.truncate = fail(syscall.EIO), fail(syscall.EIO) },
 	} {
 		path := filepath.Join(t.TempDir(), "events")
+		d := &disk{}
 		f := openFile(t, path, ingest.WithDisk(ingest.FileOptions{}, d.use))
+		breakIt(d)
 		_, err := f.Land(t.Context(), events("a"))
 		if !errors.Is(err, core.ErrPermanent) || !errors.Is(err, syscall.EIO) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: got %v", name, err)
@@ -401,6 +527,7 @@ func TestGroupCommit(t *testing.T) {
 	syncing, proceed := make(chan struct{}), make(chan struct{})
 	d := &disk{}
 	f := openFile(t, path, ingest.WithDisk(ingest.FileOptions{}, d.use))
+	opened := d.syncs.Load()
 	d.sync = func() error {
 		d.sync = nil
 		close(syncing)
@@ -433,7 +560,7 @@ func TestGroupCommit(t *testing.T) {
 	if got := strings.Count(content(t, path), "\n"); got != n/2+1 {
 		t.Errorf("got %d lines, want %d", got, n/2+1)
 	}
-	if syncs := d.syncs.Load(); syncs != 2 {
+	if syncs := d.syncs.Load() - opened; syncs != 2 {
 		t.Errorf("%d calls took %d syncs, want 2", n+1, syncs)
 	}
 }

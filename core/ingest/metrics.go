@@ -6,9 +6,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Registerer is where metrics are registered.
-type Registerer = prometheus.Registerer
-
 var _ prometheus.Collector = (*Runner)(nil)
 
 // metrics describes the metrics of one source. The values are those of its

@@ -16,14 +16,14 @@ import (
 
 // Options are the options of [New].
 type Options struct {
-	Logger     *slog.Logger    // nil: none
-	Registerer Registerer      // where the runner's metrics go; nil: nowhere
-	Backoff    backoff.Backoff // waits between tries; its zero value is sensible
+	Logger  *slog.Logger    // nil: none
+	Backoff backoff.Backoff // waits between tries; its zero value is sensible
 }
 
 // A Runner runs one source: it hands it the cursor, lands what it emits, and
 // runs it again when it ends, after a while if it ended badly. Its Run is
-// called once; Status may be called at any time.
+// called once; Status may be called at any time. Its metrics are registered by
+// whoever made it: it is a prometheus.Collector.
 type Runner struct {
 	name    string
 	src     core.Source
@@ -61,9 +61,11 @@ const (
 var reasons = []string{ReasonEnded, ReasonStalled, ReasonNetwork, ReasonRefused, ReasonLanding, ReasonOther}
 
 const (
-	// steadyRun is how long a run takes at least whose end is routine, so that
-	// the next one may begin at once. Without it a server that ends each stream
-	// after the first event would be called again without a pause.
+	// steadyRun is how long a run takes at least to count as a success: if it
+	// ended as streams do, the next one begins at once, and if it brought events,
+	// waits begin small again. A shorter one counts as a failed try whatever it
+	// brought. Otherwise a server that ends each stream after the first event
+	// would be called all the time.
 	steadyRun = 10 * time.Second
 	// fullRetry is the shortest wait after ErrFull: somebody has to act first.
 	fullRetry = time.Minute
@@ -95,9 +97,6 @@ func New(name string, src core.Source, to Landing, o Options) *Runner {
 	for _, reason := range reasons {
 		r.status.Reconnects[reason] = 0
 	}
-	if o.Registerer != nil {
-		o.Registerer.MustRegister(r)
-	}
 	return r
 }
 
@@ -118,10 +117,11 @@ func (r *Runner) Run(ctx context.Context) error {
 			r.enter(Failed, err)
 			return fmt.Errorf("source %s: %w", r.name, err)
 		}
-		if r.events() > before {
+		ran := time.Since(started)
+		if ran >= steadyRun && r.events() > before {
 			r.wait.Reset()
 		}
-		pause := r.pause(err, time.Since(started))
+		pause := r.pause(err, ran)
 		r.again(reason, err, pause)
 		if err := backoff.Wait(ctx, pause); err != nil {
 			r.enter(Stopped, nil)

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/backoff"
 	"github.com/mzdio/mzd/core/ingest"
 )
 
@@ -175,18 +176,25 @@ func TestRunner(t *testing.T) {
 	})
 }
 
-// TestBackoff has a source that always fails at once, one that ends at once,
-// and one that brings an event each time.
+// TestBackoff counts how often sources are run that fail or end. Only a run
+// that had events and lasted makes the waits small again: a server that ends
+// each stream after one event is not called all the time.
 func TestBackoff(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		err       error
 		event     bool
+		lasts     time.Duration
 		low, high int // runs in ten minutes
 	}{
-		{"fails", errors.New("no"), false, 20, 120},
-		{"ends", nil, false, 20, 120},
-		{"ends after an event", nil, true, 6000, 30_000}, // not as fast as it can
+		{"fails", errors.New("no"), false, 0, 20, 120},
+		{"ends", nil, false, 0, 20, 120},
+		{"fails after an event", errors.New("no"), true, 0, 20, 120},
+		{"ends after an event", nil, true, 0, 20, 120},
+		{"ends after an event and a while", nil, true, 9 * time.Second, 20, 60},
+		{"lasts, without events, and fails", errors.New("no"), false, 10 * time.Second, 15, 45},
+		{"lasts, with events, and fails", errors.New("no"), true, 10 * time.Second, 60, 60},
+		{"lasts, without events, and ends", nil, false, 10 * time.Second, 60, 61},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			runs := 0
@@ -194,6 +202,9 @@ func TestBackoff(t *testing.T) {
 				runs++
 				if c.event {
 					emit(ctx, core.Event{})
+				}
+				if err := backoff.Wait(ctx, c.lasts); err != nil {
+					return err
 				}
 				return c.err
 			})
@@ -242,8 +253,16 @@ func TestMetrics(t *testing.T) {
 			<-ctx.Done()
 			return nil
 		}}
-		r := ingest.New("wiki", &src, &memory{}, ingest.Options{Registerer: reg})
-		ingest.New("other", sourceFunc(nil), &memory{}, ingest.Options{Registerer: reg})
+		r := ingest.New("wiki", &src, &memory{}, ingest.Options{})
+		other := ingest.New("other", sourceFunc(nil), &memory{}, ingest.Options{})
+		for _, r := range []*ingest.Runner{r, other} {
+			if err := reg.Register(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := reg.Register(ingest.New("wiki", sourceFunc(nil), &memory{}, ingest.Options{})); err == nil {
+			t.Error("two sources of one name: no error")
+		}
 		if n, err := testutil.GatherAndCount(reg, "mzd_source_reconnects_total"); err != nil || n != 12 {
 			t.Errorf("reconnects at the start: %d series, %v", n, err)
 		}

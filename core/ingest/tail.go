@@ -22,8 +22,10 @@ const (
 
 // repair cuts off what a crash left behind the last complete line, logs it, and
 // returns the size of the file then. What lies below the saved offset was
-// synced and must be there.
-func repair(file *os.File, saved savedCursor, log *slog.Logger) (int64, error) {
+// synced and must be there. What lies behind it may be known to the system
+// only, when the process before was killed between a write and its sync: it is
+// synced here. Changes go through disk, which writes the same file.
+func repair(file *os.File, disk diskFile, saved savedCursor, log *slog.Logger) (int64, error) {
 	info, err := file.Stat()
 	if err != nil {
 		return 0, err
@@ -50,14 +52,16 @@ func repair(file *os.File, saved savedCursor, log *slog.Logger) (int64, error) {
 	if end, err = cutLost(file, saved.Offset, end); err != nil {
 		return 0, err
 	}
-	if end == size {
-		return size, nil
+	if end < size {
+		log.Warn("incomplete last line cut off; it was never acknowledged and will come again", "offset", end, "bytes", size-end)
+		if err := disk.Truncate(end); err != nil {
+			return 0, fmt.Errorf("cut off the incomplete last line: %w", err)
+		}
 	}
-	log.Warn("incomplete last line cut off; it was never acknowledged and will come again", "offset", end, "bytes", size-end)
-	if err := file.Truncate(end); err != nil {
-		return 0, fmt.Errorf("cut off the incomplete last line: %w", err)
+	if err := disk.Sync(); err != nil {
+		return 0, fmt.Errorf("sync what was landed before: %w", err)
 	}
-	return end, file.Sync()
+	return end, nil
 }
 
 // completeLines returns the offset behind the last newline below size.

@@ -267,10 +267,12 @@ func TestRewriteInDoubt(t *testing.T) {
 					t.Fatalf("%s fails: durable until %d, came back at %d", failing, durable.Time, upper.Time)
 				}
 			}
+			pass(time.Minute)
+			fs.mu.Lock()
 			if failures == 0 {
 				t.Errorf("%s: nothing failed", failing)
 			}
-			pass(time.Minute)
+			fs.mu.Unlock()
 			must(t, o.stop())
 		})
 	}

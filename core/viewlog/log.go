@@ -81,6 +81,7 @@ type Log struct {
 	changed     chan struct{} // closed and replaced when the frontier moves
 	holds       map[*Hold]core.Time
 	stats       Stats
+	latest      core.Batch // the last base that was read at upper: readers share it
 
 	pending  []record // appended and not taken by Run yet
 	rewrite  bool     // the files are to be written anew, of what is in memory
@@ -227,7 +228,7 @@ func (l *Log) continues(lower, upper core.Time) error {
 // advance moves the frontier and wakes the readers, once each, and whoever
 // writes to disk.
 func (l *Log) advance(upper core.Time) {
-	l.upper = upper
+	l.upper, l.latest = upper, core.Batch{}
 	close(l.changed)
 	l.changed = make(chan struct{})
 	if l.disk == nil {
@@ -351,10 +352,17 @@ func (l *Log) read(from, to core.Token) (core.Batch, error) {
 	current := l.generation()
 	var first int
 	var base []core.Update
-	if l.knows(from) && from.Time <= at {
+	switch continues := l.knows(from) && from.Time <= at; {
+	case continues:
 		b.Lower = from
 		first = l.spans.at(from.Time)
-	} else {
+	case l.latest.Upper == b.Upper:
+		// Many new readers come at once, after a restart for one; they cost
+		// one copy.
+		b = l.latest
+		l.mu.Unlock()
+		return b, nil
+	default:
 		base = l.base
 	}
 	pieces, compactions := l.spans.pieces(first, l.spans.at(at)), l.stats.Compactions
@@ -374,6 +382,13 @@ func (l *Log) read(from, to core.Token) (core.Batch, error) {
 		l.mu.Unlock()
 	}
 	b.Updates = net(at-1, append(flatten(pieces), base)...)
+	if b.IsBase() {
+		l.mu.Lock()
+		if b.Upper == (core.Token{Time: l.upper, Generation: l.generation()}) {
+			l.latest = b
+		}
+		l.mu.Unlock()
+	}
 	return b, nil
 }
 
@@ -450,14 +465,16 @@ func (l *Log) Compact() bool {
 	l.mu.Lock()
 	old, oldBase, held := l.spans.old(time.Now().Add(-l.retain), l.stats.History-l.retainBytes), l.base, l.heldTimes()
 	l.mu.Unlock()
-	if !worthMerging(oldBase, old) {
+	if !worthMerging(oldBase, old, held) {
 		return false
 	}
 
 	// Readers go on meanwhile; they hold the old slices.
 	base, since, rest := merge(oldBase, old, held)
-	before, after := sizeOf(old), sizeOf(rest)
-	grown := size(base) - size(oldBase)
+	before, after, grown := sizeOf(old), sizeOf(rest), int64(0)
+	if since > 0 {
+		grown = size(base) - size(oldBase)
+	}
 
 	l.mu.Lock()
 	defer l.mu.Unlock()

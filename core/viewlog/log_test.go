@@ -606,6 +606,49 @@ func TestRetainBytes(t *testing.T) {
 	}
 }
 
+// TestBasesAreShared lets many new readers come at once.
+func TestBasesAreShared(t *testing.T) {
+	l := begun(t, 10, `["a"]`, `["b"]`)
+	must(t, l.Append(10, 11, []core.Update{{Time: 10, Diff: 1, Row: `["c"]`}}))
+	read := func() core.Batch {
+		b, err := l.Read(core.Token{}, 11)
+		must(t, err)
+		return b
+	}
+	first, second := read(), read()
+	if &first.Updates[0] != &second.Updates[0] {
+		t.Error("two readers of one base got a copy each")
+	}
+	must(t, l.Append(11, 12, []core.Update{{Time: 11, Diff: 1, Row: `["d"]`}}))
+	if third, err := l.Read(core.Token{}, 12); err != nil || len(third.Updates) != 4 || len(read().Updates) != 3 {
+		t.Errorf("after another change: %v, %v", third, err)
+	}
+}
+
+// TestHeldHistoryIsCheap appends single rows while somebody holds a position
+// behind a large span: they must not be merged into it one by one.
+func TestHeldHistoryIsCheap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := begun(t, 1)
+		token, _ := l.Frontier()
+		_, err := l.Hold(token)
+		must(t, err)
+		var large []core.Update
+		for i := range 10_000 {
+			large = append(large, core.Update{Time: 1, Diff: 1, Row: core.Row(fmt.Sprintf("[%d]", i))})
+		}
+		must(t, l.Append(1, 2, core.Consolidate(large)))
+		for i := core.Time(2); i < 202; i++ {
+			must(t, l.Append(i, i+1, []core.Update{{Time: i, Diff: 1, Row: `["x"]`}}))
+			pass(2 * retain)
+			l.Compact()
+		}
+		if n := l.Stats().Compactions; n > 5 {
+			t.Errorf("200 changes of one row: %d merges of 10,000 rows", n)
+		}
+	})
+}
+
 // TestConcurrentReaders lets readers of all speeds follow one busy writer; each
 // of them adds up what it gets and must agree with the log at each step.
 func TestConcurrentReaders(t *testing.T) {

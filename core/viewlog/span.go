@@ -148,14 +148,29 @@ func (s *spans) replaceFirst(n int, rest []span) {
 const minCompaction = 1024
 
 // worthMerging reports whether merging old spans into the base, or into each
-// other, pays for copying the largest of them.
-func worthMerging(base []core.Update, old []span) bool {
-	total, largest := len(base), len(base)
+// other between held times, pays for copying the largest of what is merged.
+func worthMerging(base []core.Update, old []span, held []core.Time) bool {
+	// What is merged into one, so far: how much in all, the largest part, and
+	// the number of parts.
+	total, largest, parts := len(base), len(base), 1
+	worth := func() bool {
+		return parts > 1 && ((total-largest)*8 >= largest || parts > minCompaction)
+	}
 	for _, sp := range old {
+		if len(held) > 0 && held[0] < sp.upper { // what is merged with sp begins here
+			if worth() {
+				return true
+			}
+			for len(held) > 0 && held[0] < sp.upper {
+				held = held[1:]
+			}
+			total, largest, parts = 0, 0, 0
+		}
 		total += len(sp.run)
 		largest = max(largest, len(sp.run))
+		parts++
 	}
-	return len(old) > 0 && ((total-largest)*8 >= largest || len(old) >= minCompaction)
+	return worth()
 }
 
 // merge folds spans into the base up to the first held time and merges the rest

@@ -287,7 +287,12 @@ func (e *ReadJSON) result(c *Context, v *fastjson.Value) (Datum, error) {
 	return castJSON(c, v, e.T)
 }
 
-func (e *Col) String() string { return "#" + strconv.Itoa(e.Index) + "{" + e.Name + "}" }
+func (e *Col) String() string {
+	if e.Name == "" {
+		return "#" + strconv.Itoa(e.Index)
+	}
+	return "#" + strconv.Itoa(e.Index) + "{" + e.Name + "}"
+}
 
 func (e *Const) String() string {
 	switch {

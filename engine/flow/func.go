@@ -135,12 +135,12 @@ func CastTo(e Expr, t Type) (Expr, bool) {
 	}
 	switch {
 	case t == Jsonb && from == Text:
-		return &ReadJSON{X: e, T: Jsonb}, true
+		return Fold(&ReadJSON{X: e, T: Jsonb}), true
 	case from == Jsonb && castableJSON(t):
 		if r, ok := e.(*ReadJSON); ok {
-			return &ReadJSON{X: r.X, Path: r.Path, T: t}, true
+			return Fold(&ReadJSON{X: r.X, Path: r.Path, T: t}), true
 		}
-		return &ReadJSON{X: e, T: t}, true
+		return Fold(&ReadJSON{X: e, T: t}), true
 	}
 	f := casts[[2]Type{from, t}]
 	if f == nil {

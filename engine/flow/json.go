@@ -2,6 +2,7 @@ package flow
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -57,8 +58,8 @@ func parseJSON(p *fastjson.Parser, text string) (*fastjson.Value, error) {
 	if err == nil {
 		err = fastjson.Validate(text)
 	}
-	if err == nil && strings.Contains(text, `\u`) {
-		err = checkEscapes(text)
+	if err == nil && (strings.Contains(text, `\u`) || hasControl(text)) {
+		err = checkStrings(text)
 	}
 	if err != nil {
 		return nil, &EvalError{Code: "22P02", Message: "invalid input syntax for type jsonb: " + excerpt(text)}
@@ -66,36 +67,54 @@ func parseJSON(p *fastjson.Parser, text string) (*fastjson.Value, error) {
 	return v, nil
 }
 
-// checkEscapes refuses \u0000 and surrogates without their partner in a text that is valid JSON otherwise.
-func checkEscapes(text string) error {
+// hasControl tells whether a byte below the space is in a text, eight bytes at a time.
+func hasControl(text string) bool {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	b := unsafe.Slice(unsafe.StringData(text), len(text))
+	for len(b) >= 8 {
+		x := binary.LittleEndian.Uint64(b)
+		if (x-0x20*ones)&^x&tops != 0 {
+			return true
+		}
+		b = b[8:]
+	}
+	return slices.ContainsFunc(b, func(c byte) bool { return c < 0x20 })
+}
+
+// checkStrings refuses, in a text that the validator has passed, what it overlooks in strings with escapes: control characters, \u0000,
+// and surrogates without their partner.
+func checkStrings(text string) error {
+	inside := false
 	high := false // the escape before was a high surrogate, and nothing has come since
 	for i := 0; i < len(text); i++ {
-		if text[i] != '\\' {
-			if high {
-				return errors.New("lone surrogate")
-			}
-			continue
-		}
-		i++
-		if text[i] != 'u' {
-			if high {
-				return errors.New("lone surrogate")
-			}
-			continue
-		}
-		u, err := strconv.ParseUint(text[i+1:i+5], 16, 16)
-		if err != nil {
-			return err
-		}
-		i += 4
-		low := u >= 0xDC00 && u < 0xE000
-		switch {
-		case u == 0:
-			return errors.New("NUL")
-		case low != high:
+		c := text[i]
+		if high && c != '\\' {
 			return errors.New("lone surrogate")
 		}
-		high = u >= 0xD800 && u < 0xDC00
+		switch {
+		case c == '"':
+			inside = !inside
+		case inside && c < 0x20:
+			return errors.New("control character")
+		case c == '\\':
+			i++
+			if text[i] != 'u' {
+				if high {
+					return errors.New("lone surrogate")
+				}
+				continue
+			}
+			u, err := strconv.ParseUint(text[i+1:i+5], 16, 16)
+			if err != nil {
+				return err
+			}
+			i += 4
+			low := u >= 0xDC00 && u < 0xE000
+			if u == 0 || low != high {
+				return errors.New("NUL or lone surrogate")
+			}
+			high = u >= 0xD800 && u < 0xDC00
+		}
 	}
 	return nil
 }

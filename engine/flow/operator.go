@@ -90,10 +90,23 @@ func (m *Map) Apply(c *Context, row Row, diff int64, out *Delta) {
 	out.add(r, diff)
 }
 
+// Identity tells whether the map hands on rows of a width as they are.
+func (m *Map) Identity(width int) bool {
+	if len(m.Filters) > 0 || len(m.Exprs) != width {
+		return false
+	}
+	for i, e := range m.Exprs {
+		if c, ok := e.(*Col); !ok || c.Index != i {
+			return false
+		}
+	}
+	return true
+}
+
 func (m *Map) String() string {
 	s := "Map " + list(m.Exprs)
-	if len(m.Filters) > 0 {
-		s += " WHERE " + strings.Trim(list(m.Filters), "()")
+	for i, f := range m.Filters {
+		s += []string{" AND ", " WHERE "}[b2i(i == 0)] + f.String()
 	}
 	return s
 }

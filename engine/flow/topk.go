@@ -112,11 +112,18 @@ func (o *TopK) put(g *topGroup, u Update) {
 		o.touched = append(o.touched, g)
 	}
 	g.size += u.Diff
-	old, _ := g.tree.Get(u)
-	if u.Diff += old.Diff; u.Diff == 0 {
-		g.tree.Delete(u)
+	// Mostly a row comes that is not there, or one goes that is there once: either is one descent.
+	var old Update
+	if u.Diff < 0 {
+		old, _ = g.tree.Delete(u)
 	} else {
-		g.tree.Set(u)
+		old, _ = g.tree.Set(u)
+	}
+	switch n := old.Diff + u.Diff; {
+	case n == 0:
+		g.tree.Delete(u)
+	case n != u.Diff || u.Diff < 0:
+		g.tree.Set(Update{u.Row, n})
 	}
 }
 

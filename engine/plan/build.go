@@ -83,19 +83,11 @@ func substitute(list []flow.Expr, f func(*flow.Col) flow.Expr) []flow.Expr {
 
 // project puts a Map above an operator unless it would do nothing.
 func project(o flow.Operator, filters, exprs []flow.Expr) flow.Operator {
-	if len(filters) == 0 && isIdentity(exprs, width(o)) {
+	m := &flow.Map{Filters: filters, Exprs: exprs}
+	if m.Identity(width(o)) {
 		return o
 	}
-	return &flow.Project{In: o, Map: &flow.Map{Filters: filters, Exprs: exprs}}
-}
-
-func isIdentity(exprs []flow.Expr, width int) bool {
-	for i, e := range exprs {
-		if c, ok := e.(*flow.Col); !ok || c.Index != i {
-			return false
-		}
-	}
-	return len(exprs) == width
+	return &flow.Project{In: o, Map: m}
 }
 
 // width is the number of columns of an operator's output.

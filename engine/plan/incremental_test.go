@@ -129,8 +129,8 @@ func (c *contents) row(name string) flow.Row {
 	}
 	switch name {
 	case "t":
-		d := []float64{0.1, 0.2, 1e17, -1e17, 3, -2.5}[c.rnd.IntN(6)]
-		n, _ := flow.CastTo(&flow.Const{D: flow.NewText([]string{"1.5", "0.1", "-3", "100000000000000000000"}[c.rnd.IntN(4)]), T: flow.Text}, flow.Numeric)
+		d := []float64{0.25, 0.5, 1e12, -1e12, 3, -2.5}[c.rnd.IntN(6)]
+		n, _ := flow.CastTo(&flow.Const{D: flow.NewText([]string{"1.5", "0.1", "-3", "123456789012.25"}[c.rnd.IntN(4)]), T: flow.Text}, flow.Numeric)
 		return flow.Row{small(flow.Int4), small(flow.Int8), text(), maybe(flow.NewFloat(flow.Float8, d)),
 			maybe(flow.NewBool(c.rnd.IntN(2) == 0)), maybe(n.(*flow.Const).D)}
 	case "u":

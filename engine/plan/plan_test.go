@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -112,5 +113,63 @@ func TestExpressions(t *testing.T) {
 			return "error: " + err.Error()
 		}
 		return typ.Name() + " " + d.String()
+	})
+}
+
+// FuzzQuery looks for queries that make the planner or the operators panic.
+func FuzzQuery(f *testing.F) {
+	golden, err := os.ReadFile(filepath.Join("testdata", "queries.txt"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for c := range strings.SplitSeq(string(golden), "\n\n") {
+		q, _, _ := strings.Cut(c, "\n----")
+		f.Add(q)
+	}
+	golden, err = os.ReadFile(filepath.Join("testdata", "expressions.txt"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for line := range strings.SplitSeq(string(golden), "\n") {
+		e, _, _ := strings.Cut(line, "  =>  ")
+		f.Add("SELECT " + e)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		list, err := sql.Parse(text)
+		if err != nil {
+			return
+		}
+		for _, s := range list {
+			q, ok := s.Statement.(*sql.Query)
+			if !ok {
+				continue
+			}
+			p, err := plan.Query(env(), q)
+			if err != nil {
+				var e *sql.Error
+				if !errors.As(err, &e) || e.Code == "" || e.Pos < 0 || e.Pos > len(text) {
+					t.Fatalf("%s: bad error %#v", text, err)
+				}
+				continue
+			}
+			p.Maintained().Explain()
+			if len(text) > 300 || strings.Count(strings.ToLower(text), "values") > 2 { // a product of many constants is large
+				continue
+			}
+			c := &contents{rnd: rand.New(rand.NewPCG(1, 1)), rows: map[string][]flow.Row{}}
+			df := p.Maintained()
+			for range 3 {
+				for _, u := range step(df, c.change()).Rows {
+					if len(u.Row) != len(p.Columns) {
+						t.Fatalf("%s: row %v for columns %v", text, u.Row, p.Columns)
+					}
+					for i, d := range u.Row {
+						if want := p.Columns[i].Type; !d.IsNull() && d.Type() != want && want != flow.StreamTime {
+							t.Fatalf("%s: column %d is a %s, its type is %s", text, i, d.Type().Name(), want.Name())
+						}
+					}
+				}
+			}
+		}
 	})
 }

@@ -408,3 +408,50 @@ func open(t *testing.T, s *site, transport, path, since string) *conn {
 	t.Cleanup(c.close)
 	return c
 }
+
+// openRaw returns the bytes of what the server sends: of a websocket those of
+// its messages, otherwise the body of the response.
+func openRaw(t *testing.T, s *site, path, accept string) io.Reader {
+	t.Helper()
+	if accept == "websocket" {
+		c, _, err := ws.Dial(t.Context(), s.url+path, &ws.DialOptions{HTTPClient: s.client})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.CloseNow() })
+		c.SetReadLimit(-1)
+		return &messageReader{t: t, conn: c}
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Accept", accept)
+	response, err := s.client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { response.Body.Close() })
+	return response.Body
+}
+
+// messageReader reads the messages of a websocket, one after the other.
+type messageReader struct {
+	t    *testing.T
+	conn *ws.Conn
+	now  io.Reader
+}
+
+func (r *messageReader) Read(p []byte) (n int, err error) {
+	for n == 0 && err == nil {
+		if r.now == nil {
+			if _, r.now, err = r.conn.Reader(r.t.Context()); err != nil {
+				return 0, err
+			}
+		}
+		if n, err = r.now.Read(p); err == io.EOF {
+			r.now, err = nil, nil
+		}
+	}
+	return n, err
+}

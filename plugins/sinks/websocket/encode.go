@@ -11,7 +11,7 @@ import (
 // encoding is how a stream wants its messages. Streams of one encoding at one
 // position share the bytes.
 type encoding struct {
-	v1            bool // the messages of 2020 (see appendV1)
+	v1            bool // the messages of 2020 (see messageV1)
 	numbersString bool // ?numbers=string
 }
 
@@ -24,21 +24,26 @@ type message struct {
 	// empty in all but the last part of a message in parts, because a client that
 	// has seen only some of them has seen nothing.
 	token string
+	// unfinished: data is not the whole message, the next value goes on with it.
+	// Only version 1 has such messages, as it has no parts.
+	unfinished bool
 }
 
-// maxMessageBytes is the size above which a message comes in parts.
-const maxMessageBytes = 1 << 20
+const (
+	// maxMessageBytes is the size above which a message comes in parts.
+	maxMessageBytes = 1 << 20
+	// pieceBytes is the size above which a message of version 1 is sent in
+	// pieces.
+	pieceBytes = 32 << 10
+)
 
-// messages encodes a cut, one part after the other. The parts are not kept, so
-// that a large base costs the memory of one.
+// messages encodes a cut, one part or piece after the other. They are not kept,
+// so that a large base costs the memory of one.
 func (e encoding) messages(cut []core.Batch) iter.Seq[message] {
+	if e.v1 {
+		return messageV1(cut[0])
+	}
 	return func(yield func(message) bool) {
-		if e.v1 {
-			if data := appendV1(nil, cut[0]); data != nil {
-				yield(message{kind: kindOf(cut), data: data})
-			}
-			return
-		}
 		enc := newCutEncoder(e, cut)
 		for more := true; more; {
 			var m message
@@ -233,31 +238,45 @@ func marshal(v any) []byte {
 	return data
 }
 
-// appendV1 appends the message of /api/v1: inserted, deleted and timestamp, the
-// values as strings. Progress has no message: the result is nil.
-func appendV1(buf []byte, b core.Batch) []byte {
-	if !b.IsBase() && len(b.Updates) == 0 {
-		return nil
-	}
-	list := func(sign core.Diff) {
-		first := true
-		for _, u := range b.Updates {
-			for n := sign * u.Diff; n > 0; n-- {
-				if !first {
-					buf = append(buf, ',')
-				}
-				first = false
-				buf = appendStrings(buf, u.Row)
-			}
+// messageV1 encodes the message of /api/v1: inserted, deleted and timestamp, the
+// values as strings. Progress has no message.
+func messageV1(b core.Batch) iter.Seq[message] {
+	return func(yield func(message) bool) {
+		if !b.IsBase() && len(b.Updates) == 0 {
+			return
 		}
+		m := message{kind: kindOf([]core.Batch{b}), unfinished: true}
+		list := func(sign core.Diff) bool {
+			first := true
+			for _, u := range b.Updates {
+				for n := sign * u.Diff; n > 0; n-- {
+					if !first {
+						m.data = append(m.data, ',')
+					}
+					first = false
+					if m.data = appendStrings(m.data, u.Row); len(m.data) < pieceBytes {
+						continue
+					}
+					if !yield(m) {
+						return false
+					}
+					m.data = make([]byte, 0, pieceBytes) // who got the piece may keep it
+				}
+			}
+			return true
+		}
+		m.data = append(m.data, `{"inserted":[`...)
+		if !list(1) {
+			return
+		}
+		m.data = append(m.data, `],"deleted":[`...)
+		if !list(-1) {
+			return
+		}
+		m.data = appendField(append(m.data, ']'), "timestamp", b.Upper.Time.String())
+		m.data, m.unfinished = append(m.data, '}'), false
+		yield(m)
 	}
-	buf = append(buf, `{"inserted":[`...)
-	list(1)
-	buf = append(buf, `],"deleted":[`...)
-	list(-1)
-	buf = append(buf, ']')
-	buf = appendField(buf, "timestamp", b.Upper.Time.String())
-	return append(buf, '}')
 }
 
 // appendField appends a comma, the name and the value as a JSON string.

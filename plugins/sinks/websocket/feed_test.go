@@ -58,7 +58,7 @@ func (f *feed) reset(at core.Time, rows ...core.Row) {
 		updates = append(updates, core.Update{Time: at - 1, Diff: 1, Row: row})
 	}
 	f.remember()
-	if err := f.Reset(f.view, at, core.Consolidate(updates)); err != nil {
+	if err := f.Reset(f.view, "upstream", at, core.Consolidate(updates)); err != nil {
 		f.t.Fatal(err)
 	}
 }

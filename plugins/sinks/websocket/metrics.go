@@ -72,9 +72,23 @@ func (m *metrics) joined(transport string) (left func()) {
 	return clients.Dec
 }
 
-func (m *metrics) sent(msg message) {
-	m.messages.WithLabelValues(msg.kind).Inc()
-	m.bytes.Add(float64(len(msg.data)))
+// counting returns the sender, counting what it sends.
+func (m *metrics) counting(out sender) sender { return countingSender{out, m} }
+
+type countingSender struct {
+	sender
+	metrics *metrics
+}
+
+func (c countingSender) send(m message) error {
+	if err := c.sender.send(m); err != nil {
+		return err
+	}
+	c.metrics.bytes.Add(float64(len(m.data)))
+	if !m.unfinished {
+		c.metrics.messages.WithLabelValues(m.kind).Inc()
+	}
+	return nil
 }
 
 func (m *metrics) closed(code websocket.StatusCode) {

@@ -31,6 +31,9 @@ func (e apiError) data() []byte {
 	return append(appendField(buf, "message", e.message), '}')
 }
 
+// asMessage returns the error as a message of a stream.
+func (e apiError) asMessage() message { return message{kind: kindError, data: e.data()} }
+
 func writeError(w http.ResponseWriter, e apiError) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
@@ -197,5 +200,11 @@ func accepts(h http.Header, key, word string) bool {
 	return false
 }
 
-// etag returns the entity tag of a token.
-func etag(t core.Token) string { return strconv.Quote(t.String()) }
+// etag returns the entity tag of a view at a token in a format. One URL can give
+// several formats, and no two of them may have one tag (RFC 9110, 8.8.3).
+func etag(t core.Token, format string) string {
+	if format == formats[0].name {
+		return strconv.Quote(t.String())
+	}
+	return strconv.Quote(t.String() + "-" + format)
+}

@@ -51,7 +51,7 @@ func (s *server) run(ctx context.Context, ln net.Listener) error {
 	streams, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
 	var conns sync.WaitGroup
-	gate := newGate(ln, s.settings.MaxConnections)
+	gate := newGate(ln, s.settings.MaxConnections, time.Duration(s.settings.StallTimeout))
 	web := &http.Server{
 		Handler:           s.handler(),
 		ReadHeaderTimeout: readHeaderTimeout,

@@ -63,8 +63,9 @@ func (s *server) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-cache")
 	h.Add("Vary", "Accept")
-	if accepts(r.Header, "If-None-Match", etag(upper)) || accepts(r.Header, "If-None-Match", "W/"+etag(upper)) {
-		h.Set("ETag", etag(upper))
+	tag := etag(upper, sn.format)
+	if accepts(r.Header, "If-None-Match", tag) || accepts(r.Header, "If-None-Match", "W/"+tag) {
+		h.Set("ETag", tag)
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
@@ -73,7 +74,7 @@ func (s *server) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 		writeError(w, *problem)
 		return
 	}
-	h.Set("ETag", etag(batch.Upper))
+	h.Set("ETag", etag(batch.Upper, sn.format))
 	if sn.format == "csv" {
 		sn.media += "; charset=utf-8; header=present"
 	}
@@ -81,7 +82,7 @@ func (s *server) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return
 	}
-	out := bufio.NewWriterSize(patientWriter{w, http.NewResponseController(w), time.Duration(s.settings.StallTimeout)}, 32<<10)
+	out := bufio.NewWriterSize(w, pieceBytes)
 	switch sn.format {
 	case "json":
 		sn.writeJSON(out, batch)
@@ -144,14 +145,24 @@ func (sn snapshot) wait(ctx context.Context) (core.Token, *apiError) {
 	}
 }
 
-// read returns the view at its frontier.
+// read returns the view at its frontier, once that is where it was asked to be.
+// Between a look at the frontier and reading the view may begin a new history,
+// at an earlier time.
 func (sn snapshot) read(ctx context.Context) (core.Batch, *apiError) {
-	for batch, err := range sn.reader.Follow(ctx, core.Token{}) {
-		if err == nil {
-			return batch, nil
+	for {
+		if _, problem := sn.wait(ctx); problem != nil {
+			return core.Batch{}, problem
+		}
+		for batch, err := range sn.reader.Follow(ctx, core.Token{}) {
+			if err != nil {
+				return core.Batch{}, notYet(sn.reader.View().Name, core.Token{}, sn.min)
+			}
+			if batch.Upper.Time >= sn.min {
+				return batch, nil
+			}
+			break
 		}
 	}
-	return core.Batch{}, notYet(sn.reader.View().Name, core.Token{}, sn.min)
 }
 
 func notYet(view string, upper core.Token, wanted core.Time) *apiError {
@@ -289,17 +300,4 @@ func rows(out *bufio.Writer, b core.Batch) func(yield func(core.Row, core.Diff) 
 func alive(out *bufio.Writer) bool {
 	_, err := out.Write(nil)
 	return err == nil
-}
-
-// patientWriter gives the client some time for each piece.
-type patientWriter struct {
-	http.ResponseWriter
-	rc      *http.ResponseController
-	timeout time.Duration
-}
-
-func (w patientWriter) Write(p []byte) (int, error) {
-	w.rc.SetWriteDeadline(time.Now().Add(w.timeout))
-	defer w.rc.SetWriteDeadline(time.Time{})
-	return w.ResponseWriter.Write(p)
 }

@@ -2,9 +2,12 @@ package websocket_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/csv"
 	"encoding/json"
+	"iter"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/mzdio/mzd/core"
@@ -51,7 +54,8 @@ func TestSnapshots(t *testing.T) {
 		if body != tt.want {
 			t.Errorf("%s (%s): got %s\nwant %s", tt.path, tt.accept, body, tt.want)
 		}
-		if got, want := response.Header.Get("ETag"), `"`+f.token().String()+`"`; got != want {
+		suffix := map[string]string{"application/x-ndjson": "-ndjson", "text/csv; charset=utf-8; header=present": "-csv"}[tt.media]
+		if got, want := response.Header.Get("ETag"), `"`+f.token().String()+suffix+`"`; got != want {
 			t.Errorf("%s: ETag %s, want %s", tt.path, got, want)
 		}
 	}
@@ -76,9 +80,37 @@ func TestSnapshotsThatHaveNotChanged(t *testing.T) {
 			t.Errorf("If-None-Match %s: got %d %q, want 304", header, response.StatusCode, body)
 		}
 	}
+	if response, _ := s.get(t, "/api/views/v", "If-None-Match", tag, "Accept", "text/csv"); response.StatusCode != 200 || response.Header.Get("Vary") != "Accept" {
+		t.Errorf("in another format: got %d, Vary %q, want 200 and Accept", response.StatusCode, response.Header.Get("Vary"))
+	}
 	f.append(1001)
 	if response, _ := s.get(t, "/api/views/v", "If-None-Match", tag); response.StatusCode != 200 {
 		t.Errorf("at a new time: got %d, want 200", response.StatusCode)
+	}
+}
+
+// restartedReader is a log that begins a new history, at an earlier time, just
+// before it is read for the first time.
+type restartedReader struct {
+	*feed
+	once    sync.Once
+	restart func()
+}
+
+func (r *restartedReader) Follow(ctx context.Context, from core.Token) iter.Seq2[core.Batch, error] {
+	r.once.Do(r.restart)
+	return r.feed.Follow(ctx, from)
+}
+
+func TestASnapshotIsNeverTooEarly(t *testing.T) {
+	f := newFeed(t, "v")
+	f.reset(1000, `["a",1]`)
+	s := serve(t, websocket.Settings{}, &restartedReader{feed: f, restart: func() {
+		f.reset(900, `["a",2]`)
+		go f.append(1001, change{1, `["a",3]`})
+	}})
+	if response, body := s.get(t, "/api/views/v?min_timestamp=1000"); response.StatusCode != 200 || !strings.Contains(body, `"timestamp":"1001"`) {
+		t.Errorf("got %d %s, want the view at 1001", response.StatusCode, body)
 	}
 }
 

@@ -3,6 +3,9 @@ package websocket
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
+	"strings"
 	"time"
 
 	"github.com/mzdio/mzd/core"
@@ -16,7 +19,7 @@ type stream struct {
 	encoding encoding
 	interval time.Duration
 	at       position
-	begun    bool // a message has been sent
+	begun    bool // a message has been sent, not counting errors
 	out      sender
 }
 
@@ -33,6 +36,9 @@ type sender interface {
 // keepAlive is how long a stream is silent before it says something. Proxies
 // give up on a connection after a minute.
 const keepAlive = 15 * time.Second
+
+// glance is how often a silent stream looks whether a view has failed.
+const glance = keepAlive / 5
 
 // errNewHistory ends a stream of version 1 whose view began a new history.
 var errNewHistory = errors.New("the view began a new history; connect again")
@@ -63,7 +69,6 @@ func (st *stream) run(ctx context.Context, s *server) error {
 			if err := st.out.send(m); err != nil {
 				return err
 			}
-			s.metrics.sent(m)
 		}
 		switch {
 		case base:
@@ -125,10 +130,18 @@ func (st *stream) step(ctx context.Context) ([]core.Batch, error) {
 	return nil, ctx.Err()
 }
 
-// wait is step that keeps the connection alive meanwhile.
+// wait is step that speaks when it takes long: soon if the client has nothing
+// yet or a view has failed, and from then on to keep the connection alive.
 func (st *stream) wait(ctx context.Context) ([]core.Batch, error) {
+	var silent time.Duration
+	said := st.begun // that there is nothing yet
+	named := false   // what has failed
 	for {
-		quiet, cancel := context.WithTimeout(ctx, keepAlive)
+		patience := glance
+		if !said {
+			patience = firstWait
+		}
+		quiet, cancel := context.WithTimeout(ctx, patience)
 		cut, err := st.step(quiet)
 		cancel()
 		switch {
@@ -137,7 +150,18 @@ func (st *stream) wait(ctx context.Context) ([]core.Batch, error) {
 		case !errors.Is(err, context.DeadlineExceeded):
 			return nil, readError{err}
 		}
-		if err := st.keepAlive(); err != nil {
+		failed := st.failure() != nil
+		if silent += patience; silent < keepAlive && said && (named || !failed) {
+			continue
+		}
+		silent, said, named = 0, true, failed
+		if err := st.speak(); err != nil {
+			return nil, err
+		}
+		if !st.begun {
+			continue // what it waits for is not to wait for a tick
+		}
+		if err := st.pause(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -162,7 +186,7 @@ func (st *stream) pause(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if left -= nap; left > 0 {
-			if err := st.keepAlive(); err != nil {
+			if err := st.out.idle(); err != nil {
 				return err
 			}
 		}
@@ -170,19 +194,97 @@ func (st *stream) pause(ctx context.Context) error {
 	return nil
 }
 
-// keepAlive repeats the position.
-func (st *stream) keepAlive() error {
-	if !st.begun || st.encoding.v1 {
+// speak says why there is no cut, or repeats the position.
+func (st *stream) speak() error {
+	if st.encoding.v1 {
 		return st.out.idle()
 	}
-	cut := make([]core.Batch, len(st.at))
-	for i, t := range st.at {
-		cut[i] = core.Batch{View: st.readers[i].View(), Lower: t, Upper: t}
+	if problem := st.failure(); problem != nil {
+		return st.out.send(problem.asMessage())
 	}
-	for m := range st.encoding.messages(cut) {
+	if problem := st.notReady(); problem != nil {
+		return st.out.send(problem.asMessage())
+	}
+	var here []core.Batch
+	for i, t := range st.at {
+		// Nothing has been sent yet to a client that came with a token: it
+		// counts only if the log knows it.
+		b, err := st.readers[i].Read(t, t.Time)
+		if err != nil || b.IsBase() {
+			return st.out.idle() // there is a cut now; it comes next
+		}
+		here = append(here, b)
+	}
+	if here == nil {
+		return st.out.idle()
+	}
+	for m := range st.encoding.messages(here) {
 		if err := st.out.send(m); err != nil {
 			return err
 		}
 	}
+	st.begun = true
 	return nil
+}
+
+// failure names the views that have stopped. Why is for the operator: it may
+// tell about the database what strangers need not know. It is nil if none has.
+func (st *stream) failure() *apiError {
+	var names []string
+	for _, r := range st.readers {
+		if t, ok := r.(core.TroubledReader); ok && t.Trouble() != nil {
+			names = append(names, r.View().Name)
+		}
+	}
+	if names == nil {
+		return nil
+	}
+	views, have := "view", "has"
+	if len(names) > 1 {
+		views, have = "views", "have"
+	}
+	return &apiError{http.StatusServiceUnavailable, "view_failed", fmt.Sprintf(
+		"%s %s %s stopped; what you have is not wrong, but old; the stream goes on when that is mended", views, strings.Join(names, ", "), have)}
+}
+
+// notReady names the views because of which there is no cut: those that have
+// nothing, or else those that are so far behind that others are no longer known
+// at their time. It is nil if there is a cut.
+func (st *stream) notReady() *apiError {
+	at := core.EndOfTime
+	var names []string
+	for _, r := range st.readers {
+		upper, _ := r.Frontier()
+		if upper.Time < at {
+			at, names = upper.Time, nil
+		}
+		if upper.Time == at {
+			names = append(names, r.View().Name)
+		}
+	}
+	last := at
+	for i := 0; i < len(st.readers); i++ {
+		switch t, ok := st.readers[i].Readable(last); {
+		case !ok:
+			return viewNotReady(names, at)
+		case t < last:
+			last, i = t, -1 // the others must be readable there, too
+		}
+	}
+	return nil
+}
+
+// viewNotReady is what a stream says that waits for views: they have no data at
+// all, or they are complete to a time and behind.
+func viewNotReady(names []string, at core.Time) *apiError {
+	views, have, are := "view", "has", "is"
+	if len(names) > 1 {
+		views, have, are = "views", "have", "are"
+	}
+	views += " " + strings.Join(names, ", ")
+	message := fmt.Sprintf("%s %s no data yet; the stream goes on as soon as there is some", views, have)
+	if at > 0 {
+		message = fmt.Sprintf("%s %s complete to %v only, behind the other views; the stream goes on when that has changed", views, are, at)
+	}
+	return &apiError{http.StatusServiceUnavailable, "view_not_ready", message}
 }

@@ -101,7 +101,10 @@ func TestIntervalOfAQuietView(t *testing.T) {
 
 func TestQuietStreamsSpeak(t *testing.T) {
 	for transport := range transports {
-		for _, path := range []string{"/api/stream/top10", "/api/stream/top10?interval=1m"} {
+		for path, want := range map[string]time.Duration{
+			"/api/stream/top10":             websocket.KeepAlive,
+			"/api/stream/top10?interval=1m": time.Minute + websocket.KeepAlive,
+		} {
 			t.Run(transport+path, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					f := newFeed(t, "top10")
@@ -120,9 +123,48 @@ func TestQuietStreamsSpeak(t *testing.T) {
 						if msg.Type != "progress" || msg.Timestamp != "1000" {
 							t.Errorf("got %v, want progress at 1000", msg)
 						}
-						if got, want := time.Since(before), websocket.KeepAlive; got > want {
+						if got := time.Since(before); got > want {
 							t.Errorf("silent for %v, want at most %v", got, want)
 						}
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestAtMostOneMessageInAnInterval(t *testing.T) {
+	for transport := range transports {
+		for _, busy := range []bool{true, false} {
+			t.Run(fmt.Sprint(transport, "/busy=", busy), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					f := newFeed(t, "top10")
+					f.reset(1000, `["Ada",0]`)
+					s := servePipes(t, websocket.Settings{}, f)
+					time.Sleep(7 * time.Minute) // off the grid
+					c, m := open(t, s, transport, "/api/stream/top10?interval=1h", ""), newModel()
+					if err := m.follow(c, 1000); err != nil {
+						t.Fatal(err)
+					}
+					ctx, stop := context.WithCancel(t.Context())
+					var feeder sync.WaitGroup
+					defer feeder.Wait()
+					defer stop()
+					feeder.Go(func() {
+						for i := 0; busy && ctx.Err() == nil; i++ {
+							f.append(f.at+1, change{1, row(`["Ada",%d]`, i)})
+							time.Sleep(time.Minute)
+						}
+					})
+					last := time.Now().Truncate(time.Hour)
+					for range 3 {
+						if _, err := m.receive(c); err != nil {
+							t.Fatal(err)
+						}
+						if got, want := time.Now().Truncate(time.Hour), last.Add(time.Hour); got != want {
+							t.Errorf("a message in the hour of %v, want one in that of %v", got, want)
+						}
+						last = last.Add(time.Hour)
 					}
 				})
 			})
@@ -142,16 +184,93 @@ func TestStreamsWaitForTheFirstPicture(t *testing.T) {
 						time.Sleep(50 * time.Second)
 						f.reset(1000, `["Ada",1]`)
 					}()
-					text, err := c.next()
-					if err != nil {
-						t.Fatal(err)
+					var seen []string
+					for len(seen) == 0 || !strings.Contains(seen[len(seen)-1], `"Ada"`) {
+						text, err := c.next()
+						if err != nil {
+							t.Fatalf("%v after %q", err, seen)
+						}
+						seen = append(seen, text)
 					}
-					if !strings.Contains(text, `"Ada"`) {
-						t.Errorf("got %s, want the base", text)
+					// Clients of version 1 know no errors.
+					want := map[string]int{"/api/stream/": 4, "/api/v1/stream/": 0}[version] // at 2, 17, 32 and 47 s
+					const notReady = `{"type":"error","code":"view_not_ready","message":"view top10 has no data yet; the stream goes on as soon as there is some"}`
+					if got := seen[:len(seen)-1]; !slices.Equal(got, slices.Repeat([]string{notReady}, want)) {
+						t.Errorf("before the base: got %q, want %d times %s", got, want, notReady)
 					}
 				})
 			})
 		}
+	}
+}
+
+func TestWhatHoldsACutBackIsNamed(t *testing.T) {
+	for transport := range transports {
+		t.Run(transport, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, b, c := newFeed(t, "a"), newFeed(t, "b"), newFeed(t, "c")
+				a.reset(1000, `["x",1]`)
+				s := servePipes(t, websocket.Settings{}, a, b, c)
+				stream := open(t, s, transport, "/api/stream?view=a&view=b&view=c&interval=1h", "")
+				defer time.AfterFunc(24*time.Hour, stream.close).Stop() // or silence would be endless
+				next := func(want string) {
+					t.Helper()
+					if got, err := stream.next(); err != nil || !strings.Contains(got, want) {
+						t.Fatalf("got %s, %v, want %s", got, err, want)
+					}
+				}
+				begun := time.Now()
+				next(`"message":"views b, c have no data yet;`)
+				if got, limit := time.Since(begun), 5*time.Second; got > limit {
+					t.Errorf("silent for %v at first, want at most %v", got, limit)
+				}
+				b.reset(1000, `["y",1]`)
+				next(`"message":"view c has no data yet;`)
+				c.reset(900, `["z",1]`)
+				next(`"message":"view c is complete to 900 only,`)
+				before := time.Now()
+				c.append(1000)
+				next(`"type":"base","timestamp":"1000"`)
+				if got := time.Since(before); got != 0 {
+					t.Errorf("the base came after %v: it waited for a tick", got)
+				}
+				// Afterwards, too: b has a new history that begins where a and c have not been.
+				b.reset(1100, `["y",2]`)
+				next(`"message":"views a, c are complete to 1000 only,`)
+				a.append(1100)
+				c.append(1100)
+				next(`"type":"base","timestamp":"1100"`)
+				if got, want := metric(t, s.Sink, "mzd_broadcast_messages_total", "error"), 4.0; got != want {
+					t.Errorf("%v errors counted, want %v", got, want)
+				}
+			})
+		})
+	}
+}
+
+// A client that comes back to a view in which nothing happens hears that it is
+// where it was.
+func TestResumingAQuietView(t *testing.T) {
+	for transport := range transports {
+		t.Run(transport, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFeed(t, "top10")
+				f.reset(1000, `["Ada",0]`)
+				s := servePipes(t, websocket.Settings{}, f)
+				c := open(t, s, transport, "/api/stream/top10", f.token().String())
+				defer time.AfterFunc(24*time.Hour, c.close).Stop() // or silence would be endless
+				want := `{"type":"progress","view":"top10","timestamp":"1000","token":"` + f.token().String() + `"}`
+				for n := range 2 {
+					if got, err := c.next(); err != nil || got != want {
+						t.Fatalf("got %s, %v, want %s", got, err, want)
+					}
+					synctest.Wait()
+					if got, want := metric(t, s.Sink, "mzd_broadcast_messages_total", "progress"), float64(n+1); got != want {
+						t.Errorf("%v messages counted, want %v", got, want)
+					}
+				}
+			})
+		})
 	}
 }
 
@@ -227,6 +346,59 @@ func TestAStalledClientIsGivenUp(t *testing.T) {
 	}
 }
 
+// A client that takes a little every second is slow. It gets everything.
+func TestASlowClientIsNotGivenUp(t *testing.T) {
+	const total, taken = 3 << 20, 10 << 10
+	f := newFeed(t, "top10")
+	var rows []core.Row
+	for i := range total / 100 {
+		rows = append(rows, row(`["%0100d",0]`, i))
+	}
+	f.reset(1000, rows...)
+	for _, path := range []string{"/api/stream/top10", "/api/v1/stream/top10", "/api/views/top10"} {
+		for _, accept := range []string{"websocket", "text/event-stream", ""} {
+			t.Run(path+"/"+accept, func(t *testing.T) {
+				if strings.Contains(path, "views") && accept != "" {
+					t.Skip("a snapshot is no stream")
+				}
+				synctest.Test(t, func(t *testing.T) {
+					s := servePipes(t, websocket.Settings{StallTimeout: schema.Duration(30 * time.Second)}, f)
+					body := openRaw(t, s, path, accept)
+					for n := 0; n < total; n += taken {
+						if _, err := io.CopyN(io.Discard, body, taken); err != nil {
+							t.Fatalf("after %d bytes: %v", n, err)
+						}
+						time.Sleep(time.Second)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A row can have any number of copies, which take no memory until they are sent.
+func TestEndlessCopies(t *testing.T) {
+	f := newFeed(t, "top10")
+	f.reset(1000)
+	lots := core.Update{Time: 1000, Diff: 1 << 50, Row: `["Ada",1]`}
+	if err := f.Append(1000, 1001, []core.Update{lots}); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/api/stream/top10", "/api/v1/stream/top10", "/api/views/top10", "/api/views/top10?format=ndjson", "/api/views/top10?format=csv"} {
+		for _, accept := range []string{"websocket", "text/event-stream", ""} {
+			t.Run(path+"/"+accept, func(t *testing.T) {
+				if strings.Contains(path, "views") && accept != "" {
+					t.Skip("a snapshot is no stream")
+				}
+				s := servePipes(t, websocket.Settings{}, f)
+				if _, err := io.CopyN(io.Discard, openRaw(t, s, path, accept), 4<<20); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
 func TestAnIdleClientMayPing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFeed(t, "top10")
@@ -236,7 +408,13 @@ func TestAnIdleClientMayPing(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.CloseNow()
-		c.CloseRead(t.Context())
+		go func() { // the pongs, and that there is no data yet
+			for {
+				if _, _, err := c.Read(t.Context()); err != nil {
+					return
+				}
+			}
+		}()
 		for range 5 {
 			time.Sleep(17 * time.Second) // never when the server does
 			if err := c.Ping(t.Context()); err != nil {
@@ -269,6 +447,37 @@ func TestAPingDuringAMessageIsAnswered(t *testing.T) {
 				}
 			}
 		}()
+		if err := <-pong; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A pong that the client does not take for a while is no reason to close.
+func TestAPongMayTakeItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFeed(t, "top10")
+		f.reset(1000, `["Ada",1]`)
+		s := servePipes(t, websocket.Settings{}, f)
+		c, _, err := ws.Dial(t.Context(), s.url+"/api/stream/top10", &ws.DialOptions{HTTPClient: s.client})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.CloseNow()
+		if _, _, err := c.Read(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // nothing is being sent
+		pong := make(chan error, 1)
+		go func() { pong <- c.Ping(t.Context()) }()
+		time.Sleep(10 * time.Second) // the server has read the ping; nobody reads its pong
+		go func() {
+			time.Sleep(time.Second)
+			f.append(1001, change{1, `["Bob",1]`})
+		}()
+		if _, data, err := c.Read(t.Context()); err != nil || !strings.Contains(string(data), "delta") {
+			t.Fatalf("got %.100s, %v, want the delta", data, err)
+		}
 		if err := <-pong; err != nil {
 			t.Error(err)
 		}

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"sync"
-	"time"
 
 	"github.com/coder/websocket"
 )
@@ -78,8 +77,8 @@ func (s *server) serveHTTP(w http.ResponseWriter, r *http.Request, st *stream, p
 		writeError(w, *problem)
 		return
 	}
-	out := &responseSender{w: w, rc: http.NewResponseController(w), stall: time.Duration(s.settings.StallTimeout)}
-	st.out = out
+	out := &responseSender{w: w, rc: http.NewResponseController(w)}
+	st.out = s.metrics.counting(out)
 	transport, media := "ndjson", "application/x-ndjson"
 	if accepts(r.Header, "Accept", "text/event-stream") {
 		transport, media = "sse", "text/event-stream"
@@ -101,18 +100,27 @@ func (s *server) serveHTTP(w http.ResponseWriter, r *http.Request, st *stream, p
 type responseSender struct {
 	w      http.ResponseWriter
 	rc     *http.ResponseController
-	stall  time.Duration
 	events bool // server-sent events, otherwise JSON lines
+	inside bool // a message that is not complete
 }
 
 func (o *responseSender) send(m message) error {
-	if !o.events {
-		return o.write(m.data, newline)
+	begins, ends := !o.inside, !m.unfinished
+	o.inside = m.unfinished
+	var before, after []byte
+	if o.events && begins {
+		if m.token != "" {
+			before = append(append(before, "id: "...), m.token+"\n"...)
+		}
+		before = append(before, "data: "...)
 	}
-	if m.token == "" {
-		return o.write(eventData, m.data, eventEnd)
+	if ends {
+		after = append(after, '\n')
+		if o.events {
+			after = append(after, '\n')
+		}
 	}
-	return o.write(eventID, []byte(m.token), newline, eventData, m.data, eventEnd)
+	return o.write(before, m.data, after)
 }
 
 func (o *responseSender) idle() error {
@@ -122,18 +130,8 @@ func (o *responseSender) idle() error {
 	return o.write([]byte(":\n\n"))
 }
 
-var (
-	newline   = []byte("\n")
-	eventID   = []byte("id: ")
-	eventData = []byte("data: ")
-	eventEnd  = []byte("\n\n")
-)
-
-// write writes and flushes. The deadline is for peers that take nothing at all;
-// it is lifted again, as the next write may be hours away.
+// write writes and flushes.
 func (o *responseSender) write(parts ...[]byte) error {
-	o.rc.SetWriteDeadline(time.Now().Add(o.stall))
-	defer o.rc.SetWriteDeadline(time.Time{})
 	for _, p := range parts {
 		if _, err := o.w.Write(p); err != nil {
 			return err
@@ -149,10 +147,13 @@ const maxFrameRead = 4 << 10
 // serveWebsocket upgrades the request and streams, or sends the problem as a
 // message, because browsers show nothing of a refused upgrade.
 func (s *server) serveWebsocket(w http.ResponseWriter, r *http.Request, st *stream, problem *apiError) {
-	out := &websocketSender{stall: time.Duration(s.settings.StallTimeout)}
+	out := &websocketSender{}
 	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // origins.check has looked
-		OnPingReceived:     func(_ context.Context, payload []byte) bool { return out.mayPong(payload) },
+		OnPingReceived: func(_ context.Context, payload []byte) bool {
+			out.pong(payload)
+			return false // the library must not
+		},
 	})
 	if err != nil {
 		return // Accept has answered
@@ -160,6 +161,7 @@ func (s *server) serveWebsocket(w http.ResponseWriter, r *http.Request, st *stre
 	defer conn.CloseNow()
 	out.conn = conn
 	out.raw = connOf(r)
+	counted := s.metrics.counting(out)
 
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
@@ -170,12 +172,9 @@ func (s *server) serveWebsocket(w http.ResponseWriter, r *http.Request, st *stre
 	}()
 	end := endRefused
 	if problem != nil {
-		m := message{kind: kindError, data: problem.data()}
-		if out.send(m) == nil {
-			s.metrics.sent(m)
-		}
+		counted.send(problem.asMessage())
 	} else {
-		st.out = out
+		st.out = counted
 		end = s.follow(ctx, "websocket", st)
 	}
 	if end == endGone || end == endStalled {
@@ -210,29 +209,24 @@ func discard(conn *websocket.Conn) websocket.StatusCode {
 	}
 }
 
-// websocketSender sends text frames.
+// websocketSender sends text messages.
 //
-// The library writes pongs from the goroutine that reads, and closes the
+// The library answers pings from the goroutine that reads, and closes the
 // connection if that takes seconds, as it does behind a message that a slow
-// client has not taken yet. So while something is being sent the sender answers
-// pings itself, afterwards. What it writes past the library are whole control
-// frames, in one piece each; the only frames that the library writes in several
-// pieces are those of send.
+// client has not taken yet. So pings are answered here: at once while nothing
+// is being sent, otherwise when the message is complete. What is written past
+// the library are whole control frames, in one piece each, and never while the
+// library is inside a message.
 type websocketSender struct {
-	conn  *websocket.Conn
-	raw   net.Conn
-	stall time.Duration
+	conn *websocket.Conn
+	raw  net.Conn
+	text io.WriteCloser // the message that is not complete, if there is one
 
-	// mu guards sending, and ping: the payload of the last ping that came
-	// meanwhile, nil if none did.
+	// mu guards sending, ping, the payload of the last ping that came meanwhile
+	// (nil if none did), and writes of control frames.
 	mu      sync.Mutex
 	sending bool
 	ping    []byte
-}
-
-func (o *websocketSender) send(m message) error {
-	defer o.begin()()
-	return o.conn.Write(context.Background(), websocket.MessageText, m.data)
 }
 
 // The first bytes of control frames (RFC 6455, 5.2), which a server does not
@@ -242,37 +236,61 @@ const (
 	framePong = 0x8a
 )
 
-// idle sends a ping; the answer is of no interest.
-func (o *websocketSender) idle() error {
-	defer o.begin()()
-	_, err := o.raw.Write([]byte{framePing, 0})
-	return err
-}
-
-// begin begins to send, with the deadline for peers that take nothing at all.
-func (o *websocketSender) begin() (end func()) {
+func (o *websocketSender) send(m message) error {
 	o.mu.Lock()
 	o.sending = true
 	o.mu.Unlock()
-	o.raw.SetWriteDeadline(time.Now().Add(o.stall))
-	return func() {
-		o.mu.Lock()
-		ping := o.ping
-		o.sending, o.ping = false, nil
-		o.mu.Unlock()
-		if ping != nil {
-			o.raw.Write(append([]byte{framePong, byte(len(ping))}, ping...))
-		}
-		o.raw.SetWriteDeadline(time.Time{})
+	if err := o.write(m); err != nil || m.unfinished {
+		return err // a control frame would break into what is half sent
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	ping := o.ping
+	o.sending, o.ping = false, nil
+	if ping == nil {
+		return nil
+	}
+	return o.control(framePong, ping)
 }
 
-// mayPong reports whether the library may answer a ping.
-func (o *websocketSender) mayPong(ping []byte) bool {
+// write writes a message as one frame, or a piece of one as a frame of it.
+func (o *websocketSender) write(m message) (err error) {
+	if o.text == nil {
+		if !m.unfinished {
+			return o.conn.Write(context.Background(), websocket.MessageText, m.data)
+		}
+		if o.text, err = o.conn.Writer(context.Background(), websocket.MessageText); err != nil {
+			return err
+		}
+	}
+	if _, err = o.text.Write(m.data); err != nil || m.unfinished {
+		return err
+	}
+	err = o.text.Close()
+	o.text = nil
+	return err
+}
+
+// idle sends a ping; the answer is of no interest.
+func (o *websocketSender) idle() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.control(framePing, nil)
+}
+
+// pong answers a ping, now or after what is being sent.
+func (o *websocketSender) pong(ping []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.sending {
 		o.ping = append([]byte{}, ping...)
+		return
 	}
-	return !o.sending
+	o.control(framePong, ping) // whoever sends next learns of an error
+}
+
+// control writes a control frame. The caller holds mu.
+func (o *websocketSender) control(first byte, payload []byte) error {
+	_, err := o.raw.Write(append([]byte{first, byte(len(payload))}, payload...))
+	return err
 }

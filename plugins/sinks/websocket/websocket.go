@@ -18,7 +18,7 @@
 //	GET /api/stream/{view}              a stream of one view
 //	GET /api/stream?view=a&view=b       a stream of several views as one cut
 //	    ?since=TOKEN                    continue from a position
-//	    ?interval=500ms                 at most one message in that time
+//	    ?interval=500ms                 at most one message in each such interval
 //	    ?numbers=string                 int8 and numeric values as strings
 //	GET /api/views                      the views
 //	GET /api/views/{view}               a view as it is now
@@ -47,6 +47,14 @@
 // but the last have "more":true; they apply together. After a while in which
 // nothing happened a stream repeats its position as a progress message, so that
 // a client can tell a quiet view from a dead connection.
+//
+// While there is nothing to send because a view has no data yet, or is so far
+// behind the others of the stream that they share no time, the stream says so:
+// an error, view_not_ready, whose message names the view. It comes after two
+// seconds and is repeated, and it ends nothing: a client shows it and goes on
+// waiting, with what it holds. The same holds for view_failed: a view of the
+// stream has stopped, for reasons that the operator can see, and what clients
+// hold grows old until it goes on.
 //
 // A since that is no token is an error, bad_token. A token that is too old, of
 // another history, of other views or from the future is answered with a base.
@@ -90,7 +98,7 @@ type Settings struct {
 	Origins        []string        `json:"origins" doc:"Origins (as in https://example.com) whose pages may read the streams, beside the sink's own; \"*\" means all. On a loopback address every loopback origin may, too."`
 	Notice         string          `json:"notice" doc:"A sentence to show on the page."`
 	MaxConnections int             `json:"max_connections" default:"10000" doc:"Connections to serve at one time; more are answered with status 503."`
-	StallTimeout   schema.Duration `json:"stall_timeout" default:"5m" doc:"How long a client may take nothing of a message before its connection is closed. Being slow is no reason to close one."`
+	StallTimeout   schema.Duration `json:"stall_timeout" default:"5m" doc:"How long a client may leave no room for the next 16 KiB of what is sent to it before its connection is closed. Being slow is no reason to close one."`
 }
 
 const (
@@ -104,6 +112,9 @@ func (s Settings) Validate() error {
 	var errs []error
 	if s.MaxConnections < 0 {
 		errs = append(errs, schema.Errorf("max_connections", "must not be negative"))
+	}
+	if s.StallTimeout < 0 {
+		errs = append(errs, schema.Errorf("stall_timeout", "must not be negative"))
 	}
 	for i, origin := range s.Origins {
 		if err := checkOrigin(origin); err != nil {

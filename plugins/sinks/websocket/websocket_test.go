@@ -430,6 +430,9 @@ func TestNew(t *testing.T) {
 	if _, err = websocket.New(t.Context(), websocket.Settings{Origins: []string{"https://ok.example", "example.com"}}); !errors.Is(err, core.ErrPermanent) || !strings.Contains(err.Error(), "origins[1]") {
 		t.Errorf("bad origin: got %v, want a permanent error about origins[1]", err)
 	}
+	if _, err = websocket.New(t.Context(), websocket.Settings{StallTimeout: -1}); !errors.Is(err, core.ErrPermanent) || !strings.Contains(err.Error(), "stall_timeout") {
+		t.Errorf("negative timeout: got %v, want a permanent error about stall_timeout", err)
+	}
 	if err := sink.Serve(t.Context(), []core.Reader{plainReader{newFeed(t, "x").Log}}); !errors.Is(err, core.ErrPermanent) {
 		t.Errorf("a reader without cuts: Serve returned %v, want a permanent error", err)
 	}

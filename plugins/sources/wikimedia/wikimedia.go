@@ -110,7 +110,7 @@ func (s *Source) Run(ctx context.Context, cursor string, emit core.EmitFunc) err
 			}
 		}
 		if readErr != nil {
-			if ctx.Err() == nil && isRoutine(readErr, time.Since(connected)) {
+			if conn.Err() == nil && isRoutine(readErr, time.Since(connected)) {
 				return nil
 			}
 			return s.ended(ctx, conn, readErr)
@@ -136,7 +136,8 @@ func (s *Source) connect(ctx context.Context, client *http.Client, cursor string
 	return client.Do(req)
 }
 
-// isRoutine reports whether a connection of that age ended as they all do.
+// isRoutine reports whether a connection of that age, which the other side
+// ended, ended as they all do.
 func isRoutine(err error, age time.Duration) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || age >= routineAge
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,7 +17,10 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -247,6 +251,109 @@ func TestStall(t *testing.T) {
 			t.Errorf("%s: got %d events, want %d", name, len(got), want)
 		}
 	}
+}
+
+// TestOldConnection ends connections on either side of the age at which their
+// end is routine. A stall is none at any age.
+func TestOldConnection(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		age    time.Duration
+		reset  bool // by the other side; otherwise it falls silent
+		reason string
+	}{
+		{"young, silent", time.Minute, false, "stalled"},
+		{"old, silent", 11 * time.Minute, false, "stalled"},
+		{"young, reset", time.Minute, true, "network"},
+		{"old, reset", 11 * time.Minute, true, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				source := openPipe(t, func(w http.ResponseWriter, r *http.Request) {
+					begun := time.Now()
+					serve("")(w, r)
+					for time.Since(begun) < c.age {
+						io.WriteString(w, ":ok\n")
+						http.NewResponseController(w).Flush()
+						time.Sleep(20 * time.Second)
+					}
+					if c.reset {
+						panic(http.ErrAbortHandler)
+					}
+					<-r.Context().Done()
+				})
+				begun := time.Now()
+				_, err := collect(t.Context(), source, "")
+				if reasonOf(err) != c.reason || (err == nil) != (c.reason == "") {
+					t.Errorf("got %v, want the reason %q", err, c.reason)
+				}
+				if ran := time.Since(begun); ran < c.age || ran > c.age+2*time.Minute {
+					t.Errorf("ran for %s", ran)
+				}
+			})
+		})
+	}
+}
+
+// openPipe returns a source whose server it reaches without a network, for the
+// bubbles of synctest.
+func openPipe(t *testing.T, handler http.HandlerFunc) *wikimedia.Source {
+	t.Helper()
+	l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+	srv := &http.Server{Handler: handler}
+	var wg sync.WaitGroup
+	wg.Go(func() { srv.Serve(l) })
+	before := http.DefaultTransport
+	http.DefaultTransport = &http.Transport{DialContext: l.dial} // the source has its settings from there
+	t.Cleanup(func() {
+		http.DefaultTransport = before
+		srv.Close()
+		wg.Wait()
+	})
+	source, err := wikimedia.New(t.Context(), wikimedia.Settings{URL: "http://wikimedia.invalid/v2/stream"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return source
+}
+
+// pipeListener accepts connections that are pipes.
+type pipeListener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+}
+
+func (l *pipeListener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	client, server := net.Pipe()
+	select {
+	case l.conns <- server:
+		return resetConn{client}, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error   { close(l.closed); return nil }
+func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// resetConn is a connection that the other side does not end politely.
+type resetConn struct{ net.Conn }
+
+func (c resetConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err == io.EOF {
+		err = syscall.ECONNRESET
+	}
+	return n, err
 }
 
 func TestUnreachable(t *testing.T) {

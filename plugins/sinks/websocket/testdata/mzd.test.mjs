@@ -142,6 +142,23 @@ test("an error is told and starts over", () => {
   subscription.close();
 });
 
+test("a view that is not ready is the reason, and it waits", () => {
+  const { subscription, seen } = start();
+  const socket = Socket.last;
+  const wait = { type: "error", code: "view_not_ready", message: "view v has no data yet" };
+  for (let i = 0; i < 10; i++) {
+    socket.say(wait);
+    mock.timers.tick(15_000);
+  }
+  socket.say(base([["Ada", "1"]]));
+  socket.say(wait);
+  socket.say(delta("1-g", "2-g", [["Bob", "1"]]));
+  assert.deepEqual(subscription.views.v.rows, [["Ada", "1"], ["Bob", "1"]]);
+  assert.equal(Socket.all.length, 1);
+  assert.deepEqual(seen.states, ["connecting", "connecting: view v has no data yet", "live", "live: view v has no data yet", "live"]);
+  subscription.close();
+});
+
 test("it comes back later and later, and soon again after success", () => {
   const { subscription, seen } = start();
   Socket.last.say(base([]));
@@ -172,6 +189,16 @@ test("a silent connection is given up", () => {
   assert.equal(socket.closed, true);
   mock.timers.tick(10_000);
   assert.notEqual(Socket.last, socket);
+  subscription.close();
+});
+
+test("a long interval is no silence", () => {
+  const { subscription } = start("v", { interval: "1h1m30s500ms" });
+  Socket.last.say(base([]));
+  mock.timers.tick(3_690_500 + 44_999);
+  assert.equal(Socket.last.closed, false);
+  mock.timers.tick(1);
+  assert.equal(Socket.last.closed, true);
   subscription.close();
 });
 

@@ -20,7 +20,8 @@
 
 const firstDelay = 250; // ms before the first attempt to come back
 const longestDelay = 10_000;
-const silence = 45_000; // the server speaks at least every 15 s
+const silence = 45_000; // the server speaks at least every 15 s, or 15 s after a tick of the interval
+const units = { h: 3_600_000, m: 60_000, s: 1000, ms: 1 }; // ms; smaller ones do not matter here
 
 /**
  * Follows one or more views until close is called.
@@ -32,8 +33,9 @@ const silence = 45_000; // the server speaks at least every 15 s
  *   changes    by name, the rows {inserted, deleted} of this message
  *
  * onState(state, reason) is called when the state of the connection changes:
- * "connecting" at first, "live", "reconnecting", "closed". reason is text for
- * people, or undefined.
+ * "connecting" at first, "live", "reconnecting", "closed"; and when the reason
+ * for it does. reason is text for people, or undefined: why the connection was
+ * lost, which view has stopped, or of which the server has no data yet.
  *
  * @param {string|URL} url where mzd serves, as in "http://127.0.0.1:8875"
  * @param {string|string[]} views their names
@@ -100,6 +102,7 @@ class Subscription {
   #token = ""; // where to resume: the position of what the views hold
   #parts = []; // of a message that is not complete yet
   #attempts = 0;
+  #reason;
   #timer = null; // to come back, or to give up on a silent connection
   #online = () => this.#attempts > 0 && !this.#socket && this.#connect();
 
@@ -128,8 +131,9 @@ class Subscription {
   }
 
   #setState(state, reason) {
-    if (state === this.state) return;
+    if (state === this.state && reason === this.#reason) return;
     this.state = state;
+    this.#reason = reason;
     this.#options.onState?.(state, reason);
   }
 
@@ -154,13 +158,17 @@ class Subscription {
     socket.onclose = ({ reason }) => {
       if (socket === this.#socket) this.#reconnect(reason);
     };
-    socket.onerror = () => {}; // a close follows
+    socket.onerror = () => {
+      // In browsers a close follows, with more to say; in Node 20 none does.
+      if (socket === this.#socket && socket.readyState !== 1) this.#reconnect("cannot connect");
+    };
   }
 
   // Gives up on a connection that has been silent for too long.
   #watch() {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#reconnect("the connection was silent"), silence);
+    const interval = milliseconds(this.#options.interval ?? "");
+    this.#timer = setTimeout(() => this.#reconnect("the connection was silent"), silence + interval);
   }
 
   #drop() {
@@ -186,6 +194,10 @@ class Subscription {
 
   #receive(message) {
     this.#watch();
+    if (message.code === "view_not_ready" || message.code === "view_failed") {
+      this.#setState(this.state, message.message); // and wait: the server goes on when it can
+      return;
+    }
     if (message.type === "error") {
       this.#startOver(message.message);
       return;
@@ -228,4 +240,11 @@ class Subscription {
     }
     return changes;
   }
+}
+
+// The milliseconds of a duration as the server reads it: "500ms", "1m30s".
+function milliseconds(duration) {
+  let sum = 0;
+  for (const [, count, unit] of duration.matchAll(/([\d.]+)([a-zµ]+)/g)) sum += count * (units[unit] ?? 0);
+  return sum;
 }

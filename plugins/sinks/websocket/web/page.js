@@ -23,12 +23,16 @@ async function start() {
   const demo = demoViews.every((name) => names.includes(name));
   const shown = demo ? demoViews : names.slice(0, 32);
   const pictures = demo ? [new Counter(), new Chart()] : shown.map((name) => new Table(name));
-  showEmpty(`Waiting for the first complete picture of ${shown.join(", ")}.`);
   element("curl").textContent = `${location.origin}/api/stream/${encodeURIComponent(shown.at(-1))}`;
+  let waiting = true;
   subscribe(location.origin, shown, {
     interval: "100ms",
-    onState: showState,
+    onState(state, reason) {
+      showState(state, reason);
+      if (waiting) showEmpty(`Waiting for the first complete picture of ${shown.join(", ")}${reason ? `: ${reason}` : ""}.`);
+    },
     onChange({ type, timestamp, views, changes }) {
+      waiting = false;
       element("empty").hidden = true;
       showClock(timestamp);
       if (type !== "progress") for (const picture of pictures) picture.draw(views, changes);
@@ -53,10 +57,10 @@ async function listViews() {
 
 function showState(state, reason) {
   const words = { connecting: "connecting", live: "live", reconnecting: "reconnecting", closed: "closed" };
-  element("state").dataset.state = state;
+  element("state").dataset.state = state === "live" && reason ? "reconnecting" : state;
   element("state").title = reason ?? "";
-  element("state-text").textContent = words[state];
-  document.body.classList.toggle("stale", state !== "live");
+  element("state-text").textContent = state === "live" && reason ? "waiting" : words[state];
+  document.body.classList.toggle("stale", state !== "live" || Boolean(reason));
 }
 
 function showEmpty(text) {

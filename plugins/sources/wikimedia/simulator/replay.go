@@ -27,8 +27,10 @@ type ReplayOptions struct {
 	UpTo func(connection int) int
 }
 
-// Replay returns a server of recorded messages. Who does not say where to begin
-// gets them from the first on. It is an error if a message does not name its
+// Replay returns a server of recorded messages. It is for tests that know what
+// has to arrive, and that break connections off where they choose: those of
+// package ingest, and of mzd as a whole. Who does not say where to begin gets
+// the messages from the first on. It is an error if a message does not name its
 // topic and timestamp.
 func Replay(messages []Message, o ReplayOptions) (*Server, error) {
 	r := &recording{messages: messages, rate: o.Rate, start: time.Now(), places: make([]recorded, len(messages))}

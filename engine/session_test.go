@@ -1,0 +1,352 @@
+package engine_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mzdio/mzd/engine"
+	mzsql "github.com/mzdio/mzd/sql"
+)
+
+// TestCatalog goes through statements that change the catalog.
+func TestCatalog(t *testing.T) {
+	for name, test := range map[string]func(w *world){
+		"the same again": func(w *world) {
+			for text, notice := range map[string]string{
+				"create materialized VIEW  n as select COUNT(*), max(mz_line_no) from lines":              "NOTICE 42710 materialized view n already exists, skipping",
+				"CREATE MATERIALIZED VIEW IF NOT EXISTS n AS SELECT count(*), max(mz_line_no) FROM lines": "NOTICE 42710 materialized view n already exists, skipping",
+				"CREATE OR REPLACE MATERIALIZED VIEW n AS SELECT count(*), max(mz_line_no) FROM lines":    "NOTICE 42710 materialized view n already exists, skipping",
+				"CREATE SOURCE lines FROM FILE 'in' WITH (tail) FORMAT TEXT":                              "NOTICE 42710 source lines already exists, skipping",
+				"CREATE MATERIALIZED VIEW IF NOT EXISTS n AS SELECT 1":                                    "WARNING 42710 materialized view n already exists with another definition, skipping; DROP it or use CREATE OR REPLACE",
+				"DROP VIEW IF EXISTS nothing":                                                             "NOTICE 00000 view nothing does not exist, skipping",
+				"CREATE SOURCE other FROM FILE 'other' FORMAT TEXT":                                       "NOTICE 00000 file " + filepath.Join(w.dir, "other") + " does not exist yet; it is read when it appears",
+			} {
+				st, err := w.s.Parse(text)
+				if err != nil {
+					w.Fatal(err)
+				}
+				r, err := w.s.Execute(w.Context(), st[0])
+				if err != nil {
+					w.Errorf("%s: %v", text, err)
+					continue
+				}
+				got := ""
+				for _, n := range r.Notices {
+					got += fmt.Sprintf("%s %s %s", n.Severity, n.Code, n.Message)
+				}
+				if got != notice {
+					w.Errorf("%s\ngot  %s\nwant %s", text, got, notice)
+				}
+			}
+			w.want("SELECT * FROM n", "2|2")
+		},
+		"another of the name": func(w *world) {
+			w.fails("CREATE MATERIALIZED VIEW n AS SELECT 1", "42P07", "already exists with another definition")
+			w.fails("CREATE SOURCE lines FROM FILE 'x' FORMAT TEXT", "42P07", "already exists with another definition")
+			w.fails("CREATE OR REPLACE VIEW lines AS SELECT 1", "42809", "is a source")
+			w.exec("CREATE OR REPLACE MATERIALIZED VIEW n AS SELECT min(text) AS first FROM lines")
+			w.want("SELECT * FROM n", "a")
+			w.restart()
+			w.want("SELECT * FROM n", "a")
+			w.want("SELECT id FROM mz_objects WHERE name = 'n'", "u3")
+		},
+		"dependents": func(w *world) {
+			w.exec("CREATE VIEW p AS SELECT * FROM n; CREATE MATERIALIZED VIEW q AS SELECT * FROM p")
+			w.fails("DROP SOURCE lines", "2BP01", "cannot drop lines: still depended upon by n, p, q")
+			w.fails("DROP VIEW n", "2BP01", "still depended upon by p, q")
+			w.fails("CREATE OR REPLACE VIEW n AS SELECT 1", "2BP01", "still depended upon by p, q")
+			w.fails("DROP VIEW lines", "42809", "lines is not a view")
+			w.fails("DROP SOURCE n", "42809", "n is not a source")
+			w.fails("DROP VIEW mz_objects", "42809", "system item")
+			w.fails("CREATE OR REPLACE VIEW q AS SELECT * FROM q", "42P16", "by itself")
+			w.exec("DROP MATERIALIZED VIEW n CASCADE")
+			w.want("SHOW OBJECTS", "lines|source")
+			w.want("SELECT count(*) FROM lines", "2")
+		},
+		"views on views": func(w *world) {
+			w.exec(`CREATE VIEW a AS SELECT text AS x FROM lines; CREATE VIEW b (y) AS SELECT upper(x) FROM a;
+				CREATE MATERIALIZED VIEW c AS SELECT y, count(*) AS n FROM b GROUP BY y; CREATE MATERIALIZED VIEW d AS SELECT sum(n) FROM c`)
+			w.want("SELECT * FROM c", "A|1", "B|1")
+			w.want("SELECT * FROM d", "2")
+			w.write("in", "a\n")
+			settle()
+			w.want("SELECT * FROM c", "A|2", "B|1")
+			w.want("SELECT * FROM d", "3")
+			w.want("SHOW COLUMNS FROM c", "y|t|text", "n|t|bigint")
+			w.want("SHOW CREATE VIEW b", "materialize.public.b|CREATE VIEW b (y) AS SELECT upper(x) FROM a")
+			w.want("SHOW VIEWS", "a", "b", "c", "d", "n")
+			w.want("SHOW MATERIALIZED VIEWS", "c", "d", "n")
+			w.want("EXPLAIN VIEW c", "Reduce by 1 columns: count(*)", "  Map (upper(#0{text}))", "    Input lines")
+		},
+		"names": func(w *world) {
+			w.exec(`CREATE VIEW public."Odd name" AS SELECT 1 AS "select", 2 AS user`)
+			w.want(`SELECT "select", user FROM materialize.public."Odd name"`, "1|2")
+			w.fails("CREATE VIEW other.v AS SELECT 1", "3F000", "unknown schema")
+			w.fails("SELECT * FROM pg_catalog.pg_class", "42704", "unknown catalog item")
+			w.fails("CREATE VIEW v AS SELECT 1 AS a, 2 AS a", "42701", "specified more than once")
+			w.fails("CREATE VIEW v (a, b) AS SELECT 1", "42601", "2 column names given for 1 columns")
+			w.fails("SELECT 1;\n SELECT nothing", "42703", "2:9: column nothing does not exist")
+		},
+		"parameters": func(w *world) {
+			w.exec("SET application_name = 'x'; SET timezone = 'UTC'; SET statement_timeout TO 0; SET my.own = 1")
+			w.want("SHOW application_name", "x")
+			w.want("SHOW my.own", "1")
+			w.want("SHOW timezone", "UTC")
+			w.want("SHOW mz_version", engine.Version)
+			w.want("SELECT mz_version(), mz_environment_id()", engine.Version+"|"+w.e.ID())
+			w.fails("SET timezone = 'Europe/Berlin'", "22023", "cannot be set")
+			w.fails("SHOW nothing", "42704", "unrecognized configuration parameter")
+		},
+		"transactions and cursors": func(w *world) {
+			status := func(want byte) {
+				w.Helper()
+				if got := w.s.TxStatus(); got != want {
+					w.Errorf("status %c, want %c", got, want)
+				}
+			}
+			w.fails("DECLARE c CURSOR FOR SELECT 1", "25P01", "transaction blocks")
+			status('I')
+			w.exec("BEGIN")
+			status('T')
+			w.exec("DECLARE c CURSOR FOR SELECT text FROM lines ORDER BY text; DECLARE s CURSOR FOR TAIL n")
+			w.want("FETCH c", "a")
+			w.want("FETCH ALL c", "b")
+			w.want("FETCH ALL c")
+			if got := shape(w.rows("FETCH ALL s")); got != "T+1|2|2" {
+				w.Errorf("got %s", got)
+			}
+			before := time.Now()
+			w.want("FETCH ALL s WITH (timeout = '2s')")
+			if got := time.Since(before); got != 2*time.Second {
+				w.Errorf("waited %s", got)
+			}
+			w.want("FETCH ALL s WITH (timeout = '0s')")
+			w.write("in", "c\n")
+			if got := shape(w.rows("FETCH ALL s")); got != "T+-1|2|2 T+1|3|3" {
+				w.Errorf("got %s", got)
+			}
+			w.write("in", "d\n")
+			if got := shape(w.rows("FETCH 1 s")); !strings.HasPrefix(got, "T+") || strings.Count(got, "T+") != 1 {
+				w.Errorf("got %s", got)
+			}
+			if got := shape(w.rows("FETCH 5 s WITH (timeout = '100ms')")); strings.Count(got, "T+") != 1 {
+				w.Errorf("got %s", got)
+			}
+			w.fails("FETCH nothing", "34000", "does not exist")
+			status('E')
+			w.fails("SELECT 1", "25P02", "aborted")
+			w.exec("COMMIT")
+			status('I')
+			w.fails("FETCH c", "34000", "does not exist")
+			w.exec("BEGIN; DECLARE c CURSOR FOR SELECT 1; CLOSE c; ROLLBACK; DISCARD ALL")
+			w.fails("FETCH c WITH (timeout = 'x')", "34000", "")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, engine.Options{})
+				w.write("in", "a\nb\n")
+				w.exec(lines)
+				w.want("SELECT * FROM n", "2|2")
+				test(w)
+				w.stop()
+			})
+		})
+	}
+}
+
+// recorded is the folder of recorded events.
+func recorded(t *testing.T, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("..", "..", "shared", "data", "wikimedia", name))
+	if err != nil {
+		t.Skip("no recorded events here: ", err)
+	}
+	return b
+}
+
+// TestWikipedia runs the demo's views over recorded events and recounts them in another way.
+func TestWikipedia(t *testing.T) {
+	events := recorded(t, "events.jsonl")
+	text, err := mzsql.Files.ReadFile("wikipedia.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, engine.Options{})
+		if err := os.Mkdir(filepath.Join(w.dir, "data"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		w.exec(string(text))
+		total := 0
+		counts := map[string]int{}
+		for line := range strings.Lines(string(events)) {
+			w.write("data/recentchanges", line)
+			var e struct{ User string }
+			if err := json.Unmarshal([]byte(line), &e); err != nil {
+				t.Fatal(err)
+			}
+			total++
+			counts[e.User]++
+			if total%1000 == 0 {
+				settle()
+			}
+		}
+		settle()
+		w.exec(string(text)) // safe to run again
+		w.want("SELECT * FROM counter", fmt.Sprint(total))
+		var users []string
+		for u, n := range counts {
+			users = append(users, fmt.Sprintf("%s|%d", u, n))
+		}
+		w.want("SELECT * FROM useredits", users...)
+		slices.SortFunc(users, func(a, b string) int {
+			ua, ub := a[:strings.LastIndex(a, "|")], b[:strings.LastIndex(b, "|")]
+			if counts[ua] != counts[ub] {
+				return counts[ub] - counts[ua]
+			}
+			return strings.Compare(ua, ub)
+		})
+		w.want("SELECT * FROM top10", users[:10]...)
+		if got := w.rows("SELECT * FROM top10 ORDER BY count DESC"); !slices.Equal(got, users[:10]) {
+			t.Errorf("in order: %q", got)
+		}
+		w.want("SELECT count(*), count(id) FROM recentchanges WHERE type = 'edit'", recount(t, events))
+		w.stop()
+	})
+}
+
+// recount counts the edits, and those with an id.
+func recount(t *testing.T, events []byte) string {
+	t.Helper()
+	edits, ids := 0, 0
+	for line := range strings.Lines(string(events)) {
+		var e struct {
+			Type string
+			ID   *json.Number
+		}
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatal(err)
+		}
+		if e.Type == "edit" {
+			edits++
+			if e.ID != nil {
+				ids++
+			}
+		}
+	}
+	return fmt.Sprintf("%d|%d", edits, ids)
+}
+
+// TestWikipedia2020 runs the text of 2020 over the raw stream, first with the ids of then and then with those of today.
+func TestWikipedia2020(t *testing.T) {
+	text, err := mzsql.Files.ReadFile("wikipedia2020.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	event := func(id int64, user string) string {
+		return fmt.Sprintf("event: message\nid: [{\"offset\":-1}]\ndata: {\"id\":%d,\"user\":%q,\"bot\":false,\"revision\":{\"new\":7},\"server_script_path\":\"/w\",\"timestamp\":1590000000}\n\n", id, user)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, engine.Options{})
+		if err := os.Mkdir(filepath.Join(w.dir, "data"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		w.write("data/recentchanges", ":ok\n\n"+event(1264096190, "Ann")+event(1264096191, "Bob")+event(1264096192, "Ann"))
+		w.exec(string(text))
+		w.want("SELECT * FROM counter", "3")
+		w.want("SELECT * FROM top10", "Ann|2", "Bob|1")
+		w.want("SELECT id, bot, revision_new, revision_old, server_script_path, r_ts, user FROM recentchanges WHERE user = 'Bob'",
+			`1264096191|f|7|NULL|"/w"|1590000000|Bob`)
+		w.want("SELECT count(*) FROM wikirecent", "3")
+		w.write("data/recentchanges", event(2071131497, "Eve")+event(5071131497, "Eve"))
+		settle()
+		for _, view := range []string{"recentchanges", "counter", "top10"} {
+			_, err := tryQuery(t.Context(), w.s, "SELECT * FROM "+view)
+			var e *engine.Error
+			if !errors.As(err, &e) || e.Message != "Evaluation error: integer out of range" || !strings.Contains(e.Detail, view) {
+				t.Errorf("%s: got %v", view, err)
+			}
+		}
+		w.want("SELECT count(*) FROM wikirecent", "5")
+		w.stop()
+	})
+}
+
+// TestConcurrent lets sessions create, read, stream and drop views while the files grow: every stream's sum is what a SELECT reads at its
+// time, and everything ends.
+func TestConcurrent(t *testing.T) {
+	w := newWorld(t, engine.Options{TickEvents: 50, TickInterval: time.Millisecond})
+	w.write("in", "a\n")
+	w.exec(users)
+	ctx, cancel := context.WithCancel(t.Context())
+	var writer, sessions sync.WaitGroup
+	writer.Go(func() {
+		pace := time.NewTicker(time.Millisecond)
+		defer pace.Stop()
+		for i := 0; ctx.Err() == nil; i++ {
+			<-pace.C
+			w.write("in", fmt.Sprintf("%c\n", 'a'+i*i%7))
+		}
+	})
+	for i := range 4 {
+		sessions.Go(func() {
+			s := w.e.NewSession()
+			defer s.Close()
+			for j := range 15 {
+				name := fmt.Sprintf("v%d_%d", i, j)
+				exec(t, s, fmt.Sprintf("CREATE MATERIALIZED VIEW %s AS SELECT user, count(*) AS n FROM plain WHERE user <> 'b' GROUP BY user", name))
+				of := []string{name, "plain", "(SELECT max(count) FROM edits)", "top"}[(i+j)%4]
+				st, err := s.Parse("SUBSCRIBE TO " + of + " WITH (PROGRESS)")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				r, err := s.Execute(t.Context(), st[0])
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				first, err := r.Next(t.Context())
+				if err != nil {
+					t.Errorf("%s: %v", of, err)
+					return
+				}
+				seen, upper := follow(w, r, first[0][0].Int()+20)
+				r.Close()
+				from := of
+				if from[0] == '(' {
+					from += " AS q"
+				}
+				rows, err := tryQuery(t.Context(), s, fmt.Sprintf("SELECT * FROM %s AS OF %d", from, upper-1))
+				if err != nil {
+					t.Errorf("%s: %v", of, err)
+					return
+				}
+				got := rowTexts(rows)
+				slices.Sort(got)
+				if want := sum(seen, upper); !slices.Equal(got, want) {
+					t.Errorf("%s at %d\nSELECT %q\nstream %q", of, upper-1, got, want)
+				}
+				exec(t, s, "DROP VIEW "+name)
+			}
+		})
+	}
+	sessions.Wait()
+	cancel()
+	writer.Wait()
+	w.stop()
+	if got := len(w.e.Stats().Views); got != 2 {
+		t.Errorf("%d views are left", got)
+	}
+}

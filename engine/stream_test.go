@@ -1,0 +1,404 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mzdio/mzd/engine"
+	"github.com/mzdio/mzd/engine/flow"
+)
+
+// users is a source of user names, counted.
+const users = `CREATE SOURCE lines FROM FILE 'in' WITH (tail = true) FORMAT TEXT;
+	CREATE VIEW plain AS SELECT text AS user, mz_line_no AS n FROM lines WHERE text <> '';
+	CREATE MATERIALIZED VIEW edits AS SELECT user, count(*) FROM plain GROUP BY user;
+	CREATE MATERIALIZED VIEW top AS SELECT * FROM edits ORDER BY count DESC LIMIT 3;`
+
+// TestStream goes through the shapes and ends of streams.
+func TestStream(t *testing.T) {
+	for name, test := range map[string]func(w *world){
+		"rows": func(w *world) {
+			r := w.stream("TAIL edits")
+			if got, want := fieldText(r), "mz_timestamp numeric(39,0), mz_diff int8, user text, count int8"; got != want {
+				w.Errorf("got %s, want %s", got, want)
+			}
+			if len(r.Notices) != 1 || r.Notices[0].Code != "01000" {
+				w.Errorf("got %v", r.Notices)
+			}
+			first := w.next(r)
+			if got, want := shape(first), "T+1|a|2 T+1|b|1"; got != want {
+				w.Errorf("got %s, want %s", got, want)
+			}
+			w.write("in", "a\nc\n")
+			if got, want := shape(w.next(r)), "T+-1|a|2 T+1|a|3 T+1|c|1"; got != want {
+				w.Errorf("got %s, want %s", got, want)
+			}
+		},
+		"progress": func(w *world) {
+			r := w.stream("SUBSCRIBE TO edits WITH (PROGRESS)")
+			if got, want := fieldText(r), "mz_timestamp numeric(39,0), mz_progressed bool, mz_diff int8, user text, count int8"; got != want {
+				w.Errorf("got %s, want %s", got, want)
+			}
+			rows := read(w, r)
+			if len(rows) != 1 || !rows[0][1].Bool() || !rows[0][2].IsNull() || !rows[0][3].IsNull() {
+				w.Fatalf("first chunk: %v", rows)
+			}
+			asOf := rows[0][0].Int()
+			rows = read(w, r)
+			if len(rows) != 3 || rows[0][0].Int() != asOf || rows[1][0].Int() != asOf || !rows[2][1].Bool() || rows[2][0].Int() <= asOf {
+				w.Fatalf("snapshot: %v", rows)
+			}
+			closed := rows[2][0].Int()
+			for i := range 3 { // a quiet stream says about each second that it is
+				before := time.Now()
+				rows = read(w, r)
+				if len(rows) != 1 || !rows[0][1].Bool() || rows[0][0].Int() <= closed || time.Since(before) > 1100*time.Millisecond {
+					w.Fatalf("idle %d after %s: %v", i, time.Since(before), rows)
+				}
+				closed = rows[0][0].Int()
+			}
+			w.write("in", "b\n")
+			for {
+				rows = read(w, r)
+				if len(rows) == 3 {
+					break
+				}
+			}
+			if rows[0][0].Int() < closed || rows[0][0] != rows[1][0] || rows[2][0].Int() != rows[0][0].Int()+1 {
+				w.Errorf("change: %v after progress %d", rows, closed)
+			}
+		},
+		"an empty snapshot is complete": func(w *world) {
+			w.exec("CREATE MATERIALIZED VIEW none AS SELECT * FROM edits WHERE count > 100")
+			r := w.stream("SUBSCRIBE TO none WITH (PROGRESS)")
+			asOf := read(w, r)[0][0].Int()
+			if rows := read(w, r); len(rows) != 1 || !rows[0][1].Bool() || rows[0][0].Int() <= asOf {
+				w.Errorf("got %v", rows)
+			}
+		},
+		"without snapshot": func(w *world) {
+			r := w.stream("SUBSCRIBE TO edits WITH (SNAPSHOT = false)")
+			go func() { time.Sleep(time.Second); w.write("in", "z\n") }()
+			if got, want := shape(w.next(r)), "T+1|z|1"; got != want {
+				w.Errorf("got %s, want %s", got, want)
+			}
+		},
+		"of a plain view, a source, a query": func(w *world) {
+			for _, of := range []string{"plain", "lines", "(SELECT upper(user) FROM plain)", "(SELECT user, count(*) FROM plain GROUP BY user ORDER BY 2 DESC LIMIT 1)"} {
+				r := w.stream("SUBSCRIBE TO " + of)
+				w.next(r)
+			}
+			r := w.stream("TAIL (SELECT count FROM edits WHERE user = 'a')")
+			if got := shape(w.next(r)); got != "T+1|2" {
+				w.Errorf("got %s", got)
+			}
+			w.write("in", "b\na\n")
+			if got := shape(w.next(r)); got != "T+-1|2 T+1|3" {
+				w.Errorf("got %s", got)
+			}
+			r.Close()
+			if got := len(w.e.Stats().Views); got != 2 {
+				w.Errorf("%d views are left", got)
+			}
+		},
+		"of a constant": func(w *world) {
+			r := w.stream("SUBSCRIBE (SELECT 1 AS one UNION ALL SELECT 2) WITH (PROGRESS)")
+			if got := w.next(r); got[0] != "18446744073709551615|t|NULL|NULL" {
+				w.Errorf("got %q", got)
+			}
+			got := w.next(r)
+			slices.Sort(got)
+			if strings.Join(got, " ") != "18446744073709551615|f|1|1 18446744073709551615|f|1|2" {
+				w.Errorf("got %q", got)
+			}
+			if _, err := r.Next(w.Context()); err != io.EOF {
+				w.Errorf("got %v", err)
+			}
+			if got := r.Tag(); got != "SELECT 3" {
+				w.Errorf("got tag %s", got)
+			}
+		},
+		"AS OF and UP TO": func(w *world) {
+			now := query(w, w.s, "SUBSCRIBE TO edits UP TO 946684900000")[0][0].Int() // also waits until then
+			w.want(fmt.Sprintf("SUBSCRIBE TO edits AS OF %d UP TO %d", now, now))
+			w.want(fmt.Sprintf("SUBSCRIBE TO edits AS OF %d UP TO %d", now, now+1), fmt.Sprintf("%d|1|a|2", now), fmt.Sprintf("%d|1|b|1", now))
+			w.fails(fmt.Sprintf("SUBSCRIBE TO edits AS OF %d UP TO %d", now+1, now), "22000", "is greater than its upper bound")
+			w.fails("SUBSCRIBE TO edits AS OF 5", "22000", "could not find a valid timestamp")
+			w.fails("SUBSCRIBE TO plain AS OF 5", "22000", "could not find a valid timestamp")
+			w.fails("SELECT * FROM edits AS OF 5", "22000", "could not find a valid timestamp")
+			w.fails("SUBSCRIBE TO edits AS OF NULL", "22000", "should be castable")
+			w.fails("SUBSCRIBE TO edits AS OF 'x'", "22000", "should be castable")
+			w.fails("SUBSCRIBE TO edits AS OF -1", "22000", "should be castable")
+			if got := len(w.rows(fmt.Sprintf("SELECT * FROM edits AS OF %d", now))); got != 2 {
+				w.Errorf("got %d rows", got)
+			}
+			if got := len(w.rows("SUBSCRIBE TO edits AS OF AT LEAST 5 UP TO '2000-01-01 00:10:00'")); got != 2 {
+				w.Errorf("got %d rows", got)
+			}
+			future := time.Now().Add(time.Hour).UnixMilli()
+			r := w.stream(fmt.Sprintf("SUBSCRIBE TO edits AS OF %d", future))
+			if got := read(w, r)[0][0].Int(); got != future || time.Now().UnixMilli() < future {
+				w.Errorf("got %d at %d, want %d", got, time.Now().UnixMilli(), future)
+			}
+		},
+		"an evaluation error": func(w *world) {
+			w.exec(`CREATE MATERIALIZED VIEW inv AS SELECT user, 1 / (count - 3) AS x FROM edits;
+				CREATE MATERIALIZED VIEW deps AS SELECT count(*) FROM inv WHERE x >= 0;
+				CREATE MATERIALIZED VIEW fine AS SELECT count(*) FROM edits`)
+			w.want("SELECT * FROM inv", "a|-1", "b|0")
+			r, d := w.stream("SUBSCRIBE TO inv"), w.stream("SUBSCRIBE TO deps")
+			w.next(r)
+			w.next(d)
+			w.write("in", "a\n")
+			w.ends(r, "XX000", "Evaluation error: division by zero")
+			w.ends(d, "XX000", "Evaluation error: division by zero")
+			_, err := tryQuery(w.Context(), w.s, "SELECT * FROM inv")
+			var e *engine.Error
+			if !errors.As(err, &e) || e.Code != "XX000" || !strings.Contains(e.Detail, "inv") {
+				w.Errorf("got %v", err)
+			}
+			w.fails("SUBSCRIBE TO inv", "XX000", "Evaluation error: division by zero")
+			w.fails("SELECT x FROM inv", "XX000", "Evaluation error: division by zero")
+			w.want("SELECT count(*) FROM fine", "1")
+			w.want("SELECT * FROM edits", "a|3", "b|1")
+			if s := w.e.Stats().Views[2]; s.Name != "inv" || s.Errors != 1 {
+				w.Errorf("got %+v", s)
+			}
+			w.write("in", "a\n") // the group that failed is no more: so is the error
+			settle()
+			w.want("SELECT * FROM inv", "a|1", "b|0")
+			w.want("SELECT * FROM deps", "2")
+		},
+		"a dropped view": func(w *world) {
+			a, b, c := w.stream("SUBSCRIBE TO top"), w.stream("SUBSCRIBE (SELECT * FROM top)"), w.stream("SUBSCRIBE (SELECT * FROM plain)")
+			for _, r := range []*engine.Result{a, b, c} {
+				w.next(r)
+			}
+			w.exec("DROP VIEW top")
+			w.ends(a, "42704", "relation 'materialize.public.top' was dropped")
+			w.ends(b, "42704", "relation 'materialize.public.top' was dropped")
+			w.exec("DROP VIEW plain CASCADE")
+			w.ends(c, "42704", "relation 'materialize.public.plain' was dropped")
+			w.want("SHOW VIEWS")
+			w.fails("SUBSCRIBE TO top", "42704", "unknown catalog item 'top'")
+		},
+		"the catalog does not stream": func(w *world) {
+			w.fails("SUBSCRIBE TO mz_objects", "0A000", "not streamed")
+			w.fails("CREATE MATERIALIZED VIEW x AS SELECT * FROM mz_objects", "0A000", "cannot read mz_objects")
+			w.want("SELECT name FROM mz_catalog.mz_objects WHERE type = 'materialized-view'", "edits", "top")
+		},
+		"COPY": func(w *world) {
+			r := w.stream("COPY (SELECT * FROM edits) TO STDOUT")
+			if rows := read(w, r); !r.Copy || len(rows) != 2 {
+				w.Errorf("got %v", rows)
+			}
+			if _, err := r.Next(w.Context()); err != io.EOF || r.Tag() != "COPY 2" {
+				w.Errorf("got %v, %s", err, r.Tag())
+			}
+		},
+		"an expired context polls": func(w *world) {
+			r := w.stream("SUBSCRIBE TO edits")
+			w.next(r)
+			expired, cancel := context.WithCancel(w.Context())
+			cancel()
+			if _, err := r.Next(expired); !errors.Is(err, context.Canceled) {
+				w.Errorf("got %v", err)
+			}
+			w.write("in", "a\n")
+			settle()
+			rows, err := r.Next(expired)
+			if err != nil || shape(rowTexts(rows)) != "T+-1|a|2 T+1|a|3" {
+				w.Errorf("got %v, %v", rows, err)
+			}
+		},
+		"the engine stops": func(w *world) {
+			r := w.stream("SUBSCRIBE TO edits")
+			w.next(r)
+			go w.stop()
+			w.ends(r, "57P01", "terminating connection")
+		},
+		"history is bounded by bytes": func(w *world) {
+			r := w.stream("SUBSCRIBE TO edits WITH (PROGRESS)")
+			asOf := read(w, r)[0][0].Int()
+			for range 100 {
+				w.write("in", numbered("user", 1, 100))
+				time.Sleep(50 * time.Millisecond)
+			}
+			settle()
+			w.fails(fmt.Sprintf("SUBSCRIBE TO edits AS OF %d", asOf), "22000", "could not find a valid timestamp")
+			w.ends(r, "XX000", "fell behind")
+			if got := w.e.Stats().Views[0].HistoryBytes; got > 200_000 {
+				w.Errorf("history of %d bytes", got)
+			}
+		},
+		"history is bounded by time": func(w *world) {
+			asOf := query(w, w.s, "SUBSCRIBE TO edits UP TO 946684803000")[0][0].Int()
+			w.write("in", "a\n")
+			time.Sleep(5 * time.Minute)
+			if got := len(w.rows(fmt.Sprintf("SELECT * FROM edits AS OF %d", asOf))); got != 2 {
+				w.Errorf("got %d rows", got)
+			}
+			w.write("in", "a\n")
+			time.Sleep(10 * time.Minute)
+			w.fails(fmt.Sprintf("SELECT * FROM edits AS OF %d", asOf), "22000", "could not find a valid timestamp")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, engine.Options{HistoryBytes: 150_000})
+				w.write("in", "a\nb\na\n\n")
+				w.exec(users)
+				w.rows("SELECT * FROM top") // built
+				test(w)
+				w.stop()
+			})
+		})
+	}
+}
+
+func fieldText(r *engine.Result) string {
+	var parts []string
+	for _, f := range r.Fields {
+		name := f.Type.Name()
+		if m := f.Type.Typmod(); m >= 0 {
+			name += fmt.Sprintf("(%d,%d)", (m-4)>>16, (m-4)&0xFFFF)
+		}
+		parts = append(parts, f.Name+" "+name)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// read reads one chunk of a stream.
+func read(w *world, r *engine.Result) []flow.Row {
+	w.Helper()
+	rows, err := r.Next(w.Context())
+	if err != nil {
+		w.Fatalf("next: %v", err)
+	}
+	return rows
+}
+
+// shape writes the rows of a stream in order, their times as T.
+func shape(rows []string) string {
+	out := slices.Clone(rows)
+	for i, r := range out {
+		_, rest, _ := strings.Cut(r, "|")
+		out[i] = "T+" + rest
+	}
+	slices.Sort(out)
+	return strings.Join(out, " ")
+}
+
+// TestResume cuts a stream at random times and resumes it: nothing may be missing or come twice, for any kind of view. At every time the
+// sum of the stream is what a SELECT reads at that time.
+func TestResume(t *testing.T) {
+	for seed := range seeds() {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { resume(t, seed) })
+		})
+	}
+}
+
+// logged is a row of a stream.
+type logged struct {
+	time int64
+	diff int64
+	row  string
+}
+
+// follow reads a stream until its progress is at least some time, and returns its rows and that progress.
+func follow(w *world, r *engine.Result, until int64) (rows []logged, upper int64) {
+	for upper < until {
+		for _, row := range read(w, r) {
+			at := row[0].Int()
+			if at < upper {
+				w.Fatalf("%s after progress %d", rowText(row), upper)
+			}
+			if row[1].Bool() {
+				upper = at
+				continue
+			}
+			rows = append(rows, logged{at, row[2].Int(), rowText(row[3:])})
+		}
+	}
+	return rows, upper
+}
+
+// sum is what a stream comes to before a time.
+func sum(rows []logged, before int64) []string {
+	bag := map[string]int64{}
+	for _, l := range rows {
+		if l.time < before {
+			bag[l.row] += l.diff
+		}
+	}
+	var out []string
+	for r, n := range bag {
+		if n < 0 {
+			out = append(out, fmt.Sprintf("%s x %d", r, n))
+		}
+		for range n {
+			out = append(out, r)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func resume(t *testing.T, seed uint64) {
+	rnd := rand.New(rand.NewPCG(seed, 5))
+	w := newWorld(t, engine.Options{TickEvents: 1 + rnd.IntN(20), Shuffle: rnd.Shuffle})
+	w.write("in", "a\n")
+	w.exec(users)
+	relations := []string{"edits", "top", "plain", "lines", "(SELECT a.user, b.n FROM edits a JOIN plain b ON a.user = b.user AND a.count = b.n)",
+		"(SELECT count, count(*), min(user) FROM edits GROUP BY count HAVING count(*) > 1)"}
+	of := relations[rnd.IntN(len(relations))]
+	what := fmt.Sprintf("seed %d, %s", seed, of)
+	full := w.stream("SUBSCRIBE TO " + of + " WITH (PROGRESS)")
+	start := read(w, full)[0][0].Int()
+	for range 30 {
+		for range rnd.IntN(30) {
+			w.write("in", fmt.Sprintf("%c\n", 'a'+rnd.IntN(8)))
+		}
+		time.Sleep(time.Duration(rnd.IntN(100)) * time.Millisecond)
+	}
+	settle()
+	all, upper := follow(w, full, time.Now().UnixMilli()-1000)
+	for range 5 {
+		at := start + rnd.Int64N(upper-start)
+		r := w.stream(fmt.Sprintf("SUBSCRIBE TO %s WITH (PROGRESS, SNAPSHOT = false) AS OF %d", of, at))
+		read(w, r)
+		rest, _ := follow(w, r, upper)
+		want := slices.DeleteFunc(slices.Clone(all), func(l logged) bool { return l.time <= at })
+		rest = slices.DeleteFunc(rest, func(l logged) bool { return l.time >= upper })
+		order := func(a, b logged) int {
+			if a.time != b.time {
+				return int(a.time - b.time)
+			}
+			return strings.Compare(fmt.Sprint(a), fmt.Sprint(b))
+		}
+		slices.SortFunc(rest, order)
+		slices.SortFunc(want, order)
+		if !slices.Equal(rest, want) {
+			t.Fatalf("%s, AS OF %d\ngot  %v\nwant %v", what, at, rest, want)
+		}
+		from := of
+		if from[0] == '(' {
+			from += " AS q"
+		}
+		got := w.rows(fmt.Sprintf("SELECT * FROM %s AS OF %d", from, at))
+		slices.Sort(got)
+		if want := sum(all, at+1); !slices.Equal(got, want) {
+			t.Fatalf("%s at %d\nSELECT %q\nstream %q", what, at, got, want)
+		}
+	}
+	w.stop()
+}
