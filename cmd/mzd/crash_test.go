@@ -30,7 +30,7 @@ func TestCrash(t *testing.T) {
 	for _, victim := range []string{"daemon", "engine", "both"} {
 		t.Run(victim, func(t *testing.T) {
 			t.Parallel()
-			c := newCrash(t)
+			c := newCrash(t, time.Minute+time.Duration(points)*6*time.Second)
 			c.run(victim, points)
 		})
 	}
@@ -61,10 +61,10 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS counter AS SELECT count(*) FROM lines;
 CREATE MATERIALIZED VIEW IF NOT EXISTS users AS SELECT text AS user, count(*) AS edits FROM lines GROUP BY text;
 `
 
-func newCrash(t *testing.T) *crash {
+func newCrash(t *testing.T, limit time.Duration) *crash {
 	dir := t.TempDir()
 	c := &crash{
-		t: t, ctx: deadline(t, 10*time.Minute), r: rand.New(rand.NewPCG(*seed, 0)),
+		t: t, ctx: deadline(t, limit), r: rand.New(rand.NewPCG(*seed, 0)),
 		d:       &daemon{t: t, dir: dir, web: freePort(t), sql: freePort(t)},
 		e:       &daemon{t: t, dir: dir},
 		up:      make(chan struct{}),
@@ -142,8 +142,7 @@ func (c *crash) point(victim string) {
 	if kill == 0 || victim == "engine" {
 		c.wait(messages)
 	}
-	switch victim {
-	case "engine":
+	if victim == "engine" {
 		c.e.kill()
 		c.startEngine()
 		c.wait(c.after(1 + c.r.IntN(10)))
@@ -151,8 +150,6 @@ func (c *crash) point(victim string) {
 			c.d.stop()
 			return
 		}
-	case "both":
-		c.e.kill()
 	}
 	if kill == 0 {
 		c.d.kill()
@@ -164,6 +161,7 @@ func (c *crash) point(victim string) {
 		}
 	}
 	if victim == "both" {
+		c.e.kill()
 		c.startEngine()
 	}
 }
