@@ -84,6 +84,7 @@ type Log struct {
 	latest      core.Batch // the last base that was read at upper: readers share it
 
 	pending  []record // appended and not taken by Run yet
+	coarse   []record // intervals, without updates, that are on disk in one piece, and in memory in many
 	rewrite  bool     // the files are to be written anew, of what is in memory
 	durable  core.Time
 	hardened chan struct{} // closed and replaced when durable moves
@@ -157,7 +158,7 @@ func (l *Log) Reset(view *core.View, identity string, upper core.Time, contents 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.view, l.identity, l.generations = view, identity, []generation{{ID: core.NewGeneration()}}
-	l.pending, l.rewrite, l.durable = nil, true, 0
+	l.pending, l.coarse, l.rewrite, l.durable = nil, nil, true, 0
 	l.base, l.since = base, endOfSolid(0, upper)
 	l.spans = spans{}
 	clear(l.holds)
@@ -463,7 +464,12 @@ func (h *Hold) Release() {
 // it after appending; most calls return at once.
 func (l *Log) Compact() bool {
 	l.mu.Lock()
-	old, oldBase, held := l.spans.old(time.Now().Add(-l.retain), l.stats.History-l.retainBytes), l.base, l.heldTimes()
+	old, oldBase := l.spans.old(time.Now().Add(-l.retain), l.stats.History-l.retainBytes), l.base
+	var end core.Time
+	if n := len(old); n > 0 {
+		end = old[n-1].upper
+	}
+	held := l.heldTimes(end)
 	l.mu.Unlock()
 	if !worthMerging(oldBase, old, held) {
 		return false
@@ -478,10 +484,11 @@ func (l *Log) Compact() bool {
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(rest) == len(old) || !slices.Equal(held, l.heldTimes()) {
+	if len(rest) == len(old) || !slices.Equal(held, l.heldTimes(end)) {
 		return false // all of it is held, or somebody moved a hold in between: the next call sees it
 	}
 	l.base, l.since = base, max(l.since, since)
+	l.coarse = slices.DeleteFunc(l.coarse, func(r record) bool { return r.upper <= l.since })
 	l.spans.replaceFirst(len(old), rest)
 	l.stats.Bytes += grown + after - before
 	l.stats.History += after - before
@@ -489,10 +496,13 @@ func (l *Log) Compact() bool {
 	return true
 }
 
-func (l *Log) heldTimes() []core.Time {
+// heldTimes returns the times below end that somebody holds, in order.
+func (l *Log) heldTimes(end core.Time) []core.Time {
 	var times []core.Time
 	for _, t := range l.holds {
-		times = append(times, t)
+		if t < end {
+			times = append(times, t)
+		}
 	}
 	slices.Sort(times)
 	return slices.Compact(times)

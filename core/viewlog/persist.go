@@ -101,6 +101,7 @@ func (l *Log) flush() error {
 	if everything != nil {
 		err = l.disk.rewrite(m, everything)
 	}
+	rewritten := err == nil
 	if err != nil && !rewrite {
 		// There may be room for what is new, if not for all of it once more.
 		err = l.disk.write(records)
@@ -112,19 +113,34 @@ func (l *Log) flush() error {
 	if generation != l.generation() {
 		return err // a new history has begun meanwhile, and is to be written anew
 	}
+	if rewritten {
+		l.coarse = nil
+	}
 	switch {
 	case err == nil:
 		l.harden(l.disk.upper)
 	case rewrite:
 		l.rewrite = true
 	default:
-		l.pending = append([]record{mergeRecords(records)}, l.pending...)
+		r := mergeRecords(records)
+		l.pending = append([]record{r}, l.pending...)
+		l.coarsen(r)
 	}
 	return err
 }
 
 // errNothing is no error: nothing was tried yet.
 var errNothing = errors.New("nothing written")
+
+// coarsen notes that an interval comes to disk in one piece: after a restart no
+// time inside of it can be read. What waits while the disk is full is merged
+// again and again, so that mostly the last interval grows.
+func (l *Log) coarsen(r record) {
+	if n := len(l.coarse); n > 0 && l.coarse[n-1].lower == r.lower {
+		l.coarse = l.coarse[:n-1]
+	}
+	l.coarse = append(l.coarse, record{lower: r.lower, upper: r.upper})
+}
 
 // note keeps and logs the state of the disk.
 func (l *Log) note(err error) {
@@ -205,10 +221,18 @@ type durableReader struct{ *Log }
 // Frontier returns the durable frontier.
 func (r durableReader) Frontier() (core.Token, <-chan struct{}) { return r.Durable() }
 
-// Readable is that of the log, below the durable frontier.
+// Readable is that of the log as it is on disk: below the durable frontier, and
+// where a restart could still read it.
 func (r durableReader) Readable(t core.Time) (core.Time, bool) {
-	upper, _ := r.Durable()
-	return r.Log.Readable(min(t, upper.Time))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t = min(t, r.durable)
+	for _, c := range slices.Backward(r.coarse) {
+		if c.lower < t && t < c.upper {
+			t = c.lower
+		}
+	}
+	return r.readable(t)
 }
 
 // Follow is that of the log, below the durable frontier.
