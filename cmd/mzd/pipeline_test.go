@@ -235,7 +235,7 @@ func (c *client) run(ctx context.Context) error {
 	m := newMirror(c.views...)
 	for m.timestamp < c.end.Load() || c.end.Load() == 0 {
 		var failed error
-		bases, messages := m.bases, 5+c.r.IntN(40)
+		bases, messages := m.bases, 2+c.r.IntN(10)
 		first, since := true, m.token
 		params := ""
 		if c.r.IntN(3) == 0 {
