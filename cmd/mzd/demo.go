@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,7 +45,7 @@ func runDemo(ctx context.Context, o demoOptions, stdout io.Writer, log *slog.Log
 		}
 		p.URL, p.Since = fmt.Sprintf("http://%s/v2/stream", l.Addr()), start.UTC().Format(time.RFC3339Nano)
 		p.Notice = fmt.Sprintf("These edits are simulated, %g a second. Start mzd demo with -live for Wikipedia's own.", o.Rate)
-		stages = append(stages, stage{"simulated stream", func(ctx context.Context) error { return serveHTTP(ctx, l, sim) }})
+		stages = append(stages, stage{"simulated stream", func(ctx context.Context) error { return sim.Serve(ctx, l) }})
 	}
 	cfg, err := p.load()
 	if err != nil {
@@ -155,17 +154,6 @@ func (p demoPipeline) greet(w io.Writer, o demoOptions, d *daemon, page string) 
 		kept = "kept; another run goes on from there"
 	}
 	fmt.Fprintf(w, "  files      %s (%s)\n\nCtrl-C ends it.\n", p.Dir, kept)
-}
-
-// serveHTTP serves a handler until ctx ends.
-func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
-	stop := context.AfterFunc(ctx, func() { s.Close() })
-	defer stop()
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
 }
 
 // openBrowser opens the page as the system does. That it cannot is no failure

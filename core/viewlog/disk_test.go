@@ -9,11 +9,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/durable/durabletest"
 	"github.com/mzdio/mzd/core/viewlog"
 )
 
@@ -24,7 +26,7 @@ type opened struct {
 	stop func() error
 }
 
-func open(t *testing.T, fs *memFS) opened {
+func open(t *testing.T, fs *durabletest.FS) opened {
 	t.Helper()
 	l, err := viewlog.Open("dir", "v", viewlog.Options{FS: fs, Retain: retain})
 	if err != nil {
@@ -81,9 +83,9 @@ func (o opened) holds() int {
 
 // written makes the files of a log of some steps: with a base, several syncs,
 // and a clean end or none.
-func written(t *testing.T, steps int, clean bool) (fs *memFS, durable int) {
+func written(t *testing.T, steps int, clean bool) (fs *durabletest.FS, durable int) {
 	t.Helper()
-	fs = newMemFS()
+	fs = durabletest.New()
 	o := open(t, fs)
 	must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, nil))
 	for n := 1; n <= steps; n++ {
@@ -98,7 +100,7 @@ func written(t *testing.T, steps int, clean bool) (fs *memFS, durable int) {
 		must(t, o.stop())
 		return fs, int(token.Time) - 1
 	}
-	left := fs.kill()
+	left := fs.Kill()
 	o.stop()
 	return left, int(token.Time) - 1
 }
@@ -106,13 +108,13 @@ func written(t *testing.T, steps int, clean bool) (fs *memFS, durable int) {
 // damage opens a copy of the files with one of them changed. The log must be
 // what it was at some step, at least the last that is known to be durable, or be
 // refused with the name of the file and a place in it.
-func damage(t *testing.T, files *memFS, name, what string, data []byte, known int) {
+func damage(t *testing.T, files *durabletest.FS, name, what string, data []byte, known int) {
 	t.Helper()
-	fs := newMemFS()
-	for n, f := range files.now {
-		fs.now[n] = &memFile{data: slices.Clone(f.data)}
+	fs := durabletest.New()
+	for n, d := range files.Files() {
+		fs.Put(n, d)
 	}
-	fs.now[name] = &memFile{data: data}
+	fs.Put(name, data)
 	l, err := viewlog.Open("dir", "v", viewlog.Options{FS: fs})
 	if err != nil {
 		var d *viewlog.DamageError
@@ -144,12 +146,12 @@ func TestEveryByte(t *testing.T) {
 			if clean {
 				known = steps
 			}
-			for name, f := range files.now {
-				for i := range f.data {
-					damage(t, files, name, fmt.Sprintf("%s (clean %v) cut at %d of %d", name, clean, i, len(f.data)), f.data[:i:i], cutAt(name, known, clean))
-					flipped := slices.Clone(f.data)
+			for name, whole := range files.Files() {
+				for i := range whole {
+					damage(t, files, name, fmt.Sprintf("%s (clean %v) cut at %d of %d", name, clean, i, len(whole)), whole[:i:i], cutAt(name, known, clean))
+					flipped := slices.Clone(whole)
 					flipped[i] ^= 0x20
-					damage(t, files, name, fmt.Sprintf("%s (clean %v) flipped at %d of %d", name, clean, i, len(f.data)), flipped, known)
+					damage(t, files, name, fmt.Sprintf("%s (clean %v) flipped at %d of %d", name, clean, i, len(whole)), flipped, known)
 				}
 			}
 		}
@@ -171,11 +173,11 @@ func cutAt(name string, known int, clean bool) int {
 func TestEveryFault(t *testing.T) {
 	const steps = 30
 	run := func(t *testing.T, name string, fail func(call int, op string) error) (calls int) {
-		fs := newMemFS()
-		fs.fail = fail
+		fs := durabletest.New()
+		fs.Fail(fail)
 		l, err := viewlog.Open("dir", "v", viewlog.Options{FS: fs, Retain: retain})
 		if err != nil {
-			return fs.calls // refused: nothing was promised
+			return fs.Calls() // refused: nothing was promised
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
@@ -197,8 +199,8 @@ func TestEveryFault(t *testing.T) {
 		if token.Time != steps+1 {
 			t.Errorf("%s: durable until %s, want all %d steps; trouble: %v", name, token, steps, o.Stats().Trouble)
 		}
-		calls = fs.calls
-		left := fs.kill()
+		calls = fs.Calls()
+		left := fs.Kill()
 		cancel()
 		<-done
 		again := open(t, left)
@@ -213,13 +215,13 @@ func TestEveryFault(t *testing.T) {
 		for i := 1; i <= calls; i++ {
 			run(t, fmt.Sprintf("call %d fails", i), func(call int, op string) error {
 				if call == i {
-					return fmt.Errorf("%s: %w", op, errDiskFull)
+					return fmt.Errorf("%s: %w", op, syscall.ENOSPC)
 				}
 				return nil
 			})
 			run(t, fmt.Sprintf("calls %d to %d fail", i, i+9), func(call int, op string) error {
 				if call >= i && call < i+10 {
-					return fmt.Errorf("%s: %w", op, errDiskFull)
+					return fmt.Errorf("%s: %w", op, syscall.ENOSPC)
 				}
 				return nil
 			})
@@ -234,31 +236,26 @@ func TestEveryFault(t *testing.T) {
 func TestRewriteInDoubt(t *testing.T) {
 	for _, failing := range []string{"open", "write", "sync", "rename", "syncdir", "close", "remove"} {
 		synctest.Test(t, func(t *testing.T) {
-			fs := newMemFS()
+			fs := durabletest.New()
 			o := open(t, fs)
 			must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, nil))
 			synctest.Wait()
 			failures := 0
-			fs.mu.Lock()
 			opened := false
-			fs.fail = func(_ int, op string) error {
+			fs.Fail(func(_ int, op string) error {
 				opened = opened || op == "open" // the rewrite begins
 				if opened && op == failing && failures < 3 {
 					failures++
-					return fmt.Errorf("%s: %w", op, errDiskFull)
+					return fmt.Errorf("%s: %w", op, syscall.ENOSPC)
 				}
 				return nil
-			}
-			fs.mu.Unlock()
+			})
 			large := strings.Repeat("x", 400_000)
 			for n := core.Time(1); n <= 24; n++ {
 				must(t, o.Append(n, n+1, []core.Update{{Time: n, Diff: 1, Row: core.Row(fmt.Sprintf("[%d,%q]", n, large))}}))
 				synctest.Wait()
 				durable, _ := o.Durable()
-				left := fs.kill()
-				fs.mu.Lock()
-				fs.dead = false // and this one lives on
-				fs.mu.Unlock()
+				left := fs.Copy()
 				again, err := viewlog.Open("dir", "v", viewlog.Options{FS: left})
 				if err != nil {
 					t.Fatalf("%s fails: %v", failing, err)
@@ -268,11 +265,10 @@ func TestRewriteInDoubt(t *testing.T) {
 				}
 			}
 			pass(time.Minute)
-			fs.mu.Lock()
+			fs.Fail(nil) // from here on failures is not written any more
 			if failures == 0 {
 				t.Errorf("%s: nothing failed", failing)
 			}
-			fs.mu.Unlock()
 			must(t, o.stop())
 		})
 	}
@@ -282,19 +278,17 @@ func TestRewriteInDoubt(t *testing.T) {
 // what waits is merged.
 func TestDiskFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fs := newMemFS()
+		fs := durabletest.New()
 		o := open(t, fs)
 		must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, nil))
 		o.step(1)
 		synctest.Wait()
-		fs.mu.Lock()
-		fs.fail = func(_ int, op string) error {
+		fs.Fail(func(_ int, op string) error {
 			if op == "write" {
-				return errDiskFull
+				return syscall.ENOSPC
 			}
 			return nil
-		}
-		fs.mu.Unlock()
+		})
 		for n := 2; n <= 2000; n++ {
 			o.step(n)
 			if n%100 == 0 {
@@ -308,9 +302,7 @@ func TestDiskFull(t *testing.T) {
 		if s.Durable != 2 || s.Upper != 2001 {
 			t.Errorf("durable until %d of %d, want 2 of 2001", s.Durable, s.Upper)
 		}
-		fs.mu.Lock()
-		fs.fail = nil
-		fs.mu.Unlock()
+		fs.Fail(nil)
 		pass(time.Minute)
 		if s = o.Stats(); s.Trouble != nil || s.Durable != 2001 {
 			t.Errorf("with space again: durable until %d, trouble %v", s.Durable, s.Trouble)
@@ -321,7 +313,7 @@ func TestDiskFull(t *testing.T) {
 			t.Errorf("came back at step %d, want 2000", n)
 		}
 		must(t, again.stop())
-		if size := len(fs.now["dir/00000001.log"].data); size > 50_000 {
+		if size := len(fs.Files()["dir/00000001.log"]); size > 50_000 {
 			t.Errorf("2000 steps that cancel out took %d bytes", size)
 		}
 	})
@@ -332,22 +324,20 @@ func TestDiskFull(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		files, _ := written(t, 4, true)
-		manifest, segment := files.now["dir/manifest"], files.now["dir/00000001.log"]
+		const manifest, segment = "dir/manifest", "dir/00000001.log"
 		for _, c := range []struct {
 			name string
-			make func(fs *memFS)
+			make func(fs *durabletest.FS) error
 			want string
 		}{
-			{"missing segment", func(fs *memFS) { delete(fs.now, "dir/00000001.log") }, "dir/00000001.log is damaged at offset 0: it is named by the manifest, and is not there"},
-			{"short segment", func(fs *memFS) { fs.now["dir/00000001.log"].data = segment.data[:50] }, "dir/00000001.log is damaged at offset 50: it ends here, and had"},
-			{"no checksum", func(fs *memFS) { fs.now["dir/manifest"].data = []byte("{}\n") }, "dir/manifest is damaged at offset 0: the checksum does not fit"},
-			{"missing manifest", func(fs *memFS) { delete(fs.now, "dir/manifest") }, "dir/manifest is damaged at offset 0: it is missing, and 00000001.log was named by it"},
-			{"another view", func(fs *memFS) {}, `it is the log of view "v", not of "w"`},
+			{"missing segment", func(fs *durabletest.FS) error { return fs.Remove(segment) }, "dir/00000001.log is damaged at offset 0: it is named by the manifest, and is not there"},
+			{"short segment", func(fs *durabletest.FS) error { fs.Put(segment, fs.Files()[segment][:50]); return nil }, "dir/00000001.log is damaged at offset 50: it ends here, and had"},
+			{"no checksum", func(fs *durabletest.FS) error { fs.Put(manifest, []byte("{}\n")); return nil }, "dir/manifest is damaged at offset 0: the checksum does not fit"},
+			{"missing manifest", func(fs *durabletest.FS) error { return fs.Remove(manifest) }, "dir/manifest is damaged at offset 0: it is missing, and 00000001.log was named by it"},
+			{"another view", func(*durabletest.FS) error { return nil }, `it is the log of view "v", not of "w"`},
 		} {
-			fs := newMemFS()
-			fs.now["dir/manifest"] = &memFile{data: slices.Clone(manifest.data)}
-			fs.now["dir/00000001.log"] = &memFile{data: slices.Clone(segment.data)}
-			c.make(fs)
+			fs := files.Copy()
+			must(t, c.make(fs))
 			name := "v"
 			if c.name == "another view" {
 				name = "w"

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 
 	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/durable/durabletest"
 	"github.com/mzdio/mzd/core/viewlog"
 )
 
@@ -53,17 +54,6 @@ func dump(t *testing.T, files map[string][]byte) (dir string) {
 		must(t, os.WriteFile(filepath.Join(dir, filepath.Base(name)), data, 0o644))
 	}
 	return dir
-}
-
-// bytesOf returns what is in a file system.
-func bytesOf(m *memFS) map[string][]byte {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	files := map[string][]byte{}
-	for name, f := range m.now {
-		files[name] = slices.Clone(f.data)
-	}
-	return files
 }
 
 // inspected is everything that an inspection tells about a log.
@@ -193,17 +183,17 @@ func TestInspectEveryByte(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, clean := range []bool{true, false} {
 			made, _ := written(t, 8, clean)
-			files := bytesOf(made)
+			files := made.Files()
 			dir := dump(t, files)
 			for name, data := range files {
 				path := filepath.Join(dir, filepath.Base(name))
 				try := func(what string, changed []byte) {
 					must(t, os.WriteFile(path, changed, 0o644))
-					opened := newMemFS()
+					opened := durabletest.New()
 					for n, d := range files {
-						opened.now[n] = &memFile{data: slices.Clone(d)}
+						opened.Put(n, d)
 					}
-					opened.now[name] = &memFile{data: slices.Clone(changed)}
+					opened.Put(name, changed)
 					agree(t, fmt.Sprintf("%s (clean %v) %s", name, clean, what), dir, opened)
 				}
 				for i := range data {
@@ -220,7 +210,7 @@ func TestInspectEveryByte(t *testing.T) {
 
 // agree checks that an inspection of a directory tells what opening its copy
 // tells.
-func agree(t *testing.T, what, dir string, opened *memFS) {
+func agree(t *testing.T, what, dir string, opened *durabletest.FS) {
 	t.Helper()
 	l, wrong := viewlog.Open("dir", "v", viewlog.Options{FS: opened})
 	in, err := inspect(dir, "v")
@@ -269,7 +259,7 @@ func inspectHistory(t *testing.T, seed uint64) {
 			continue
 		}
 		synctest.Wait()
-		dir := dump(t, bytesOf(m.fs))
+		dir := dump(t, m.fs.Files())
 		for range 10 {
 			at := 1 + core.Time(m.r.Uint64N(uint64(m.upper)+1))
 			_, got, err := netOf(dir, "v", core.Token{}, core.Token{Time: at})
@@ -291,7 +281,7 @@ func inspectHistory(t *testing.T, seed uint64) {
 // its end missing.
 func TestInspectPieces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fs := newMemFS()
+		fs := durabletest.New()
 		o := open(t, fs)
 		must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, nil))
 		synctest.Wait()
@@ -301,7 +291,7 @@ func TestInspectPieces(t *testing.T) {
 		}
 		must(t, o.Append(1, 2, updates))
 		synctest.Wait()
-		files := bytesOf(fs)
+		files := fs.Files()
 		must(t, o.stop())
 
 		dir := dump(t, files)
@@ -323,7 +313,7 @@ func TestInspectPieces(t *testing.T) {
 		}
 
 		// Once it is known to be durable, the same is damage, and where it is known.
-		dir = dump(t, bytesOf(fs))
+		dir = dump(t, fs.Files())
 		segment = filepath.Join(dir, "00000001.log")
 		data, err := os.ReadFile(segment)
 		must(t, err)
@@ -518,9 +508,9 @@ func FuzzInspect(f *testing.F) {
 			data = append(slices.Clone(segment), data...)
 		}
 		dir := dump(t, map[string][]byte{"manifest": manifest, "00000001.log": data})
-		opened := newMemFS()
-		opened.now["dir/manifest"] = &memFile{data: slices.Clone(manifest)}
-		opened.now["dir/00000001.log"] = &memFile{data: slices.Clone(data)}
+		opened := durabletest.New()
+		opened.Put("dir/manifest", manifest)
+		opened.Put("dir/00000001.log", data)
 		agree(t, fmt.Sprintf("%q", data), dir, opened)
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/durable/durabletest"
 	"github.com/mzdio/mzd/core/viewlog"
 )
 
@@ -41,9 +42,9 @@ type model struct {
 	t       *testing.T
 	r       *rand.Rand
 	log     *viewlog.Log
-	fs      *memFS        // nil: in memory
-	stop    func()        // ends Run
-	updates []core.Update // of this history, times as told
+	fs      *durabletest.FS // nil: in memory
+	stop    func()          // ends Run
+	updates []core.Update   // of this history, times as told
 	upper   core.Time
 	tokens  []core.Token // of all histories
 	holds   []*held
@@ -75,7 +76,7 @@ func newModel(t *testing.T, seed uint64, disk bool) *model {
 		historyOf: map[core.Generation]int{},
 	}
 	if disk {
-		m.fs = newMemFS()
+		m.fs = durabletest.New()
 	}
 	m.open()
 	return m
@@ -120,10 +121,10 @@ func (m *model) crash() {
 	case 0:
 		m.stop() // as it should be
 	case 1:
-		m.fs = m.fs.kill()
+		m.fs = m.fs.Kill()
 		m.stop()
 	default:
-		m.fs = m.fs.crash(m.r)
+		m.fs = m.fs.Crash(m.r)
 		m.stop()
 	}
 	m.open()

@@ -107,15 +107,40 @@ func (m *FS) Crash(r *rand.Rand) *FS {
 // Kill ends this file system as the death of the process alone does: the kernel
 // has everything.
 func (m *FS) Kill() *FS {
+	after := m.Copy()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.dead = true
+	return after
+}
+
+// Copy returns what a new process would find if this one were killed now. Both
+// live on.
+func (m *FS) Copy() *FS {
 	after := New()
-	for name, f := range m.now {
-		kept := &file{data: slices.Clone(f.data), synced: slices.Clone(f.data)}
-		after.now[name], after.disk[name] = kept, kept
+	for name, data := range m.Files() {
+		after.Put(name, data)
 	}
 	return after
+}
+
+// Files returns a copy of what the files have, by name.
+func (m *FS) Files() map[string][]byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	files := make(map[string][]byte)
+	for name, f := range m.now {
+		files[name] = slices.Clone(f.data)
+	}
+	return files
+}
+
+// Put makes a file, durably, and with a copy of the data.
+func (m *FS) Put(name string, data []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f := &file{data: slices.Clone(data), synced: slices.Clone(data)}
+	m.now[name], m.disk[name] = f, f
 }
 
 func (m *FS) MkdirAll(string) error {
