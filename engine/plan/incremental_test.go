@@ -43,7 +43,7 @@ func TestExplain(t *testing.T) {
 	queries, explained := blocks(t)
 	var out strings.Builder
 	for i, q := range queries {
-		got := strings.Join(mustPlan(t, q).Maintained().Explain(), "\n")
+		got := strings.Join(mustPlan(t, q).Maintained().Explain(false), "\n")
 		if got != explained[i] && !*update {
 			t.Errorf("%s\ngot\n%s\nwant\n%s", q, got, explained[i])
 		}

@@ -152,7 +152,7 @@ func FuzzQuery(f *testing.F) {
 				}
 				continue
 			}
-			p.Maintained().Explain()
+			p.Maintained().Explain(false)
 			if len(text) > 300 || strings.Count(strings.ToLower(text), "values") > 2 { // a product of many constants is large
 				continue
 			}
