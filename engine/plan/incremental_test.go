@@ -136,7 +136,8 @@ func (c *contents) row(name string) flow.Row {
 	case "u":
 		return flow.Row{small(flow.Int4), small(flow.Int4), text()}
 	case "j":
-		doc := fmt.Sprintf(`{"k": "%s", "v": %d, "o": {"p": "%d"}}`, []string{"x", "y"}[c.rnd.IntN(2)], c.rnd.IntN(5), c.rnd.IntN(2))
+		doc := fmt.Sprintf(`{"k": "%s", "v": %d, "o": {"p": "%d"}, "l": %s}`, []string{"x", "y"}[c.rnd.IntN(2)], c.rnd.IntN(5), c.rnd.IntN(2),
+			[]string{"[]", "[1, 2]", `["x", null, {"y": 1}]`, "[[2], [2], 3]"}[c.rnd.IntN(4)])
 		if c.rnd.IntN(5) == 0 {
 			doc = `{"k": null}`
 		}
@@ -185,12 +186,16 @@ func seeds() uint64 {
 // TestIncremental holds every query, after every tick of random insertions and deletions, against the same query over what is there.
 func TestIncremental(t *testing.T) {
 	queries, _ := blocks(t)
+	plans := make([]*plan.Plan, len(queries))
+	for i, q := range queries {
+		plans[i] = mustPlan(t, q)
+	}
 	for seed := range seeds() {
 		c := &contents{rnd: rand.New(rand.NewPCG(seed, 2)), rows: map[string][]flow.Row{}}
 		flows := make([]*flow.Dataflow, len(queries))
 		bags := make([]bag, len(queries))
-		for i, q := range queries {
-			flows[i], bags[i] = mustPlan(t, q).Maintained(), bag{}
+		for i := range queries {
+			flows[i], bags[i] = plans[i].Maintained(), bag{}
 		}
 		for tick := range 40 {
 			changes := c.change()
@@ -206,11 +211,29 @@ func TestIncremental(t *testing.T) {
 				what := fmt.Sprintf("seed %d, tick %d, %s", seed, tick, q)
 				bags[i].add(t, what, step(flows[i], changes))
 				want := bag{}
-				want.add(t, what, step(mustPlan(t, q).Maintained(), c.all()))
+				want.add(t, what, step(plans[i].Maintained(), c.all()))
 				if got, want := bags[i].String(), want.String(); got != want {
 					t.Fatalf("%s\ngot\n%s\nwant\n%s", what, got, want)
 				}
+				if s := flows[i].State(); s.Rows < 0 || s.Bytes < 0 {
+					t.Fatalf("%s: holds %+v", what, s)
+				}
 			}
+			if tick == 30 {
+				empties(t, flows, queries)
+			}
+		}
+	}
+}
+
+// empties holds what operators say they hold, when nothing is left, against what they say in the beginning.
+func empties(t *testing.T, flows []*flow.Dataflow, queries []string) {
+	t.Helper()
+	for i, q := range queries {
+		fresh := mustPlan(t, q).Maintained()
+		step(fresh, nil)
+		if got, want := strings.Join(flows[i].Explain(true), "\n"), strings.Join(fresh.Explain(true), "\n"); got != want {
+			t.Errorf("%s\nempty again\n%s\nempty\n%s", q, got, want)
 		}
 	}
 }

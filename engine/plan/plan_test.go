@@ -116,6 +116,26 @@ func TestExpressions(t *testing.T) {
 	})
 }
 
+// TestRefused holds the errors of queries against testdata: line, column, SQLSTATE, message and hint.
+func TestRefused(t *testing.T) {
+	goldenLines(t, "refused.txt", func(input string) string {
+		list, err := sql.Parse(input)
+		if err == nil {
+			_, err = plan.Query(env(), list[0].Statement.(*sql.Query))
+		}
+		var e *sql.Error
+		if !errors.As(err, &e) {
+			return fmt.Sprintf("no error but %v", err)
+		}
+		line, column := sql.Position(input, e.Pos)
+		got := fmt.Sprintf("%d:%d %s %s", line, column, e.Code, e.Message)
+		if e.Hint != "" {
+			got += " | " + e.Hint
+		}
+		return got
+	})
+}
+
 // FuzzQuery looks for queries that make the planner or the operators panic.
 func FuzzQuery(f *testing.F) {
 	golden, err := os.ReadFile(filepath.Join("testdata", "queries.txt"))

@@ -2,6 +2,7 @@ package plan_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -162,10 +163,9 @@ func sameType(name string, oid uint32) bool {
 	return oid == 1043 && name == "text" // varchar
 }
 
-// TestQueriesPostgres holds every query, after every tick of random insertions and deletions, against PostgreSQL's answer to it.
-func TestQueriesPostgres(t *testing.T) {
-	conn := startPostgres(t)
-	queries, _ := blocks(t)
+// createTables creates the tables and views of the catalog in PostgreSQL.
+func createTables(t *testing.T, conn *pgx.Conn) {
+	t.Helper()
 	var create strings.Builder
 	for name, o := range tables {
 		fmt.Fprintf(&create, "CREATE UNLOGGED TABLE %s (", name)
@@ -183,6 +183,13 @@ func TestQueriesPostgres(t *testing.T) {
 	if _, err := texts(t, conn, create.String()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestQueriesPostgres holds every query, after every tick of random insertions and deletions, against PostgreSQL's answer to it.
+func TestQueriesPostgres(t *testing.T) {
+	conn := startPostgres(t)
+	queries, _ := blocks(t)
+	createTables(t, conn)
 	for seed := range min(seeds(), 1000) / 4 {
 		if _, err := texts(t, conn, "TRUNCATE t, u, j, w"); err != nil {
 			t.Fatal(err)
@@ -213,6 +220,40 @@ func TestQueriesPostgres(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestRefusedPostgres holds the errors of testdata against PostgreSQL: what is not a limit of the engine, PostgreSQL refuses too, for the
+// same reason.
+func TestRefusedPostgres(t *testing.T) {
+	conn := startPostgres(t)
+	createTables(t, conn)
+	golden, err := os.ReadFile(filepath.Join("testdata", "refused.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.SplitSeq(strings.TrimSpace(string(golden)), "\n") {
+		q, want, _ := strings.Cut(line, "  =>  ")
+		code := strings.Fields(want)[1]
+		_, err := texts(t, conn, forPostgres(q))
+		var e *pgconn.PgError
+		switch got := ""; {
+		case errors.As(err, &e):
+			if got = e.Code; code != "0A000" && !sameReason[[2]string{code, got}] && code != got {
+				t.Errorf("%s: got %s, PostgreSQL says %s %s", q, want, got, e.Message)
+			}
+		case err != nil:
+			t.Fatal(err)
+		case code != "0A000":
+			t.Errorf("%s: got %s, PostgreSQL answers it", q, want)
+		}
+	}
+}
+
+// sameReason are SQLSTATEs of the engine, and PostgreSQL's for the same thing.
+var sameReason = map[[2]string]bool{
+	{"42704", "42P01"}: true, // an unknown relation, as Materialize has it
+	{"42703", "42P01"}: true, // a column of a table that is not in FROM
+	{"42703", "42P10"}: true, // a column in LIMIT
 }
 
 // forPostgres writes what the dialects write differently: user is a keyword in PostgreSQL, and a jsonb null does not cast.

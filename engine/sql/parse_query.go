@@ -1,7 +1,12 @@
 package sql
 
 // atQuery tells whether a query begins here.
-func (p *parser) atQuery() bool { return p.at("select") || p.at("with") || p.at("values") || p.at("(") }
+func (p *parser) atQuery() bool { return p.atBareQuery() || p.at("(") }
+
+// atBareQuery tells whether a query without parentheses begins here.
+func (p *parser) atBareQuery() bool { return isQuery(p.peek()) }
+
+func isQuery(t token) bool { return t.is("select") || t.is("with") || t.is("values") }
 
 // query parses a SELECT with everything around it, without parentheses of its own.
 func (p *parser) query() *Query {
@@ -196,10 +201,12 @@ func (p *parser) tableExpr() TableExpr {
 			kind = "left"
 		case p.eat("right", "join"), p.eat("right", "outer", "join"):
 			kind = "right"
+		case p.eat("full", "join"), p.eat("full", "outer", "join"):
+			kind = "full"
 		case p.eat("cross", "join"):
 			kind = "cross"
 		default:
-			if p.at("natural") || p.at("full") {
+			if p.at("natural") {
 				p.refuse(p.peek())
 			}
 			return l
@@ -221,15 +228,40 @@ func (p *parser) tableExpr() TableExpr {
 
 func (p *parser) tablePrimary() TableExpr {
 	at := At(p.peek().pos)
-	if p.at("lateral") {
-		p.refuse(p.peek())
-	}
+	lateral := p.eat("lateral")
 	if p.at("(") {
-		return p.parenthesizedTable(at)
+		t := p.parenthesizedTable(at)
+		if d, ok := t.(*Derived); ok {
+			d.Lateral = lateral
+		} else if lateral {
+			p.fail(int(at), "42601", "LATERAL is for a query or a function")
+		}
+		return t
 	}
-	t := &Table{Name: p.name("a table")}
+	name := p.name("a table")
 	if p.at("(") {
-		p.unsupported(t.Name.Pos(), "a table function is")
+		return p.tableFunc(name)
+	}
+	if lateral {
+		p.fail(int(at), "42601", "LATERAL is for a query or a function")
+	}
+	t := &Table{Name: name}
+	t.Alias, t.Columns = p.tableAlias()
+	return t
+}
+
+func (p *parser) tableFunc(name Name) TableExpr {
+	if len(name.Parts) > 1 {
+		p.unsupported(name.Pos(), "a qualified function is")
+	}
+	t := &TableFunc{At: name.At, Name: name.Base()}
+	p.expect("(")
+	if !p.at(")") {
+		t.Args = p.exprs()
+	}
+	p.expect(")")
+	if p.at("with", "ordinality") {
+		p.unsupported(p.peek().pos, "WITH ORDINALITY is")
 	}
 	t.Alias, t.Columns = p.tableAlias()
 	return t
@@ -243,7 +275,7 @@ func (p *parser) parenthesizedTable(at At) TableExpr {
 	for p.ahead(n).is("(") {
 		n++
 	}
-	if t := p.ahead(n); t.is("select") || t.is("with") || t.is("values") {
+	if isQuery(p.ahead(n)) {
 		p.expect("(")
 		d := &Derived{At: at, Query: p.query()}
 		p.expect(")")
