@@ -226,7 +226,7 @@ func (d *daemon) openHub(subscribe hub.Subscribe) (err error) {
 	}
 	d.hub, err = hub.New(hub.Options{
 		Views: views, Sinks: d.sinks, Subscribe: subscribe, Reasons: append(mz.Reasons(), initReason),
-		Dir: d.cfg.DataDir, Retain: time.Duration(d.cfg.Retain),
+		Dir: d.cfg.DataDir, Retain: time.Duration(d.cfg.Retain), RetainBytes: int64(d.cfg.RetainBytes),
 		Logger: d.log, Registerer: d.registry,
 	})
 	if err != nil {

@@ -34,7 +34,8 @@ type ViewStatus struct {
 	DiskTrouble string `json:"disk_trouble,omitempty"`
 
 	Rows        int64     `json:"rows"`
-	LogBytes    int64     `json:"log_bytes"`
+	LogBytes    int64     `json:"log_bytes"`      // in memory
+	DiskBytes   int64     `json:"log_disk_bytes"` // in the log's segments
 	LogSpans    int       `json:"log_spans"`
 	LogSince    core.Time `json:"log_since,string"`
 	Reconnects  int       `json:"reconnects"`
@@ -113,7 +114,7 @@ func (v *view) status(now time.Time) ViewStatus {
 	s := ViewStatus{
 		Name: v.Name, Query: v.Query, Key: v.Key, Columns: append([]core.Column{}, described.Columns...),
 		Token: upper.String(), LagSeconds: lag(now, upper.Time), Durable: durable.String(),
-		Rows: stats.Rows, LogBytes: stats.Bytes, LogSpans: stats.Spans, LogSince: stats.Since, Compactions: stats.Compactions,
+		Rows: stats.Rows, LogBytes: stats.Bytes, DiskBytes: stats.DiskBytes, LogSpans: stats.Spans, LogSince: stats.Since, Compactions: stats.Compactions,
 	}
 	if !upper.IsZero() {
 		s.Timestamp = &upper.Time
