@@ -437,7 +437,7 @@ func TestMetrics(t *testing.T) {
 		synctest.Wait()
 		<-time.After(9 * time.Second)
 		metrics := fmt.Sprintf(`
-# HELP mzd_log_bytes Memory that the log of the view holds, about.
+# HELP mzd_log_bytes Memory that the log of the view holds, about; what it has on disk is in /api/status.
 # TYPE mzd_log_bytes gauge
 mzd_log_bytes{view="v"} 111
 # HELP mzd_log_compactions_total Merges done in the log of the view.

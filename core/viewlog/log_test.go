@@ -501,6 +501,17 @@ func expect(t *testing.T, b core.Batch, want string) {
 	}
 }
 
+// expectCut checks the batches of a cut.
+func expectCut(t *testing.T, cut []core.Batch, want ...string) {
+	t.Helper()
+	if len(cut) != len(want) {
+		t.Fatalf("got a cut of %d, want %d", len(cut), len(want))
+	}
+	for i, b := range cut {
+		expect(t, b, want[i])
+	}
+}
+
 // TestCut follows two logs as one picture.
 func TestCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -550,6 +561,41 @@ func TestCut(t *testing.T) {
 		expect(t, cut[1], "delta 31-40:")
 		cancel()
 		<-cuts
+	})
+}
+
+// TestCutNoticesNewHistories lets a view of a cut begin again, at a time before
+// the cut, while the view that is furthest behind stands still.
+func TestCutNoticesNewHistories(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		still := begun(t, 1, `["s"]`)
+		must(t, still.Append(1, 10, []core.Update{{Time: 7, Diff: 1, Row: `["t"]`}}))
+		ahead, other := begun(t, 1, `["a"]`), begun(t, 1, `["o"]`)
+		must(t, ahead.Append(1, 100, nil))
+		must(t, other.Append(1, 50, nil))
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		cuts := make(chan []core.Batch)
+		go func() {
+			defer close(cuts)
+			for cut, err := range core.FollowCut(ctx, []core.CutReader{still, ahead, other}, nil) {
+				if err == nil {
+					cuts <- cut
+				}
+			}
+		}()
+		expectCut(t, <-cuts, "base 10: [s]+1 [t]+1", "base 10: [a]+1", "base 10: [o]+1")
+
+		must(t, ahead.Reset(&core.View{Name: "v"}, "another", 5, []core.Update{{Diff: 1, Row: `["b"]`}}))
+		synctest.Wait()
+		select {
+		case cut := <-cuts:
+			expectCut(t, cut, "base 5: [s]+1", "base 5: [b]+1", "base 5: [o]+1")
+		default:
+			t.Fatal("no cut of the new history")
+		}
+		must(t, ahead.Append(5, 30, nil))
+		expectCut(t, <-cuts, "delta 5-10: [t]+1", "delta 5-10:", "delta 5-10:")
 	})
 }
 
