@@ -31,9 +31,17 @@ type process struct {
 	done chan error
 }
 
-// launch runs a hub until stop or crash.
+// launch runs a hub until stop or kill.
 func launch(t *testing.T, o hub.Options) *process {
 	t.Helper()
+	p, err := newProcess(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func newProcess(o hub.Options) (*process, error) {
 	p := &process{done: make(chan error, 1)}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.NewTextHandler(&p.log, nil))
@@ -43,13 +51,13 @@ func launch(t *testing.T, o hub.Options) *process {
 	}
 	h, err := hub.New(o)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	p.Hub = h
 	ctx, end := context.WithCancel(context.Background())
 	p.end = end
 	go func() { p.done <- h.Run(ctx) }()
-	return p
+	return p, nil
 }
 
 // stop ends the hub in order.
