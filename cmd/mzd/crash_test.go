@@ -92,6 +92,7 @@ func (c *crash) run(victim string, points int) {
 	for _, transport := range []string{"websocket", "ndjson"} {
 		client := &crashClient{crash: c, transport: transport, mirror: newMirror("counter", "users")}
 		c.clients = append(c.clients, client)
+		client.mirror.mayStop = true // while the engine is away, and does not come back at once
 		wg.Go(client.run)
 	}
 	for range points {
