@@ -48,6 +48,9 @@ type SinkStatus struct {
 	Name  string       `json:"name"`
 	Ready bool         `json:"ok"`
 	Views []SinkedView `json:"views"`
+	// WaitsFor are views that have stopped, and hold up all that the sink gets
+	// as one cut with them.
+	WaitsFor []string `json:"waits_for,omitempty"`
 	// Trouble is the latest of its groups'.
 	Trouble *Problem `json:"trouble,omitempty"`
 }
@@ -130,6 +133,13 @@ func (v *view) status(now time.Time) ViewStatus {
 }
 
 func (g *group) addTo(s *SinkStatus, now time.Time) {
+	if !g.broadcasts() && len(g.views) > 1 {
+		for _, v := range g.views {
+			if v.Trouble() != nil {
+				s.WaitsFor = append(s.WaitsFor, v.Name)
+			}
+		}
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for i, v := range g.views {
