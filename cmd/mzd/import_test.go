@@ -30,6 +30,7 @@ var allowed = map[string]struct{ inside, outside []string }{
 	"core/hub":                 {inside: []string{"core", "core/backoff", "core/durable", "core/viewlog"}},
 	"core/ingest":              {inside: []string{"core", "core/backoff", "core/durable"}, outside: []string{pgxPath}},
 	"core/mz":                  {inside: []string{"core", "core/backoff"}, outside: []string{pgxPath}},
+	"core/pgtest":              {},
 	"schema":                   {},
 	"config":                   {inside: []string{"schema"}, outside: []string{"gopkg.in/yaml.v3"}},
 	"sql":                      {},
