@@ -466,10 +466,32 @@ func figureName(e sql.Expr) string {
 		if t, ok := typeNames[e.Type.Name]; ok {
 			return t.Name()
 		}
+	case *sql.Exists:
+		return "exists"
+	case *sql.Subquery:
+		return subqueryName(e.Query.Body)
 	case *sql.Literal:
 		if e.Kind == sql.Bool {
 			return "bool"
 		}
+	}
+	return ""
+}
+
+// subqueryName is the name of a subquery's column.
+func subqueryName(s sql.SetExpr) string {
+	switch s := s.(type) {
+	case *sql.Query:
+		return subqueryName(s.Body)
+	case *sql.SetOp:
+		return subqueryName(s.L)
+	case *sql.Values:
+		return "column1"
+	case *sql.Select:
+		if s.Items[0].Alias == "" {
+			return figureName(s.Items[0].Expr)
+		}
+		return s.Items[0].Alias
 	}
 	return ""
 }

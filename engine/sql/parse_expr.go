@@ -151,8 +151,9 @@ func (p *parser) is(l Expr, at At) Expr {
 }
 
 func (p *parser) in(l Expr, at At, negated bool) Expr {
+	query := p.beginsQuery()
 	p.expect("(")
-	if p.atBareQuery() {
+	if query {
 		q := p.query()
 		p.expect(")")
 		return &InQuery{at, l, q, negated}
@@ -165,7 +166,7 @@ func (p *parser) in(l Expr, at At, negated bool) Expr {
 // quantified parses = ANY (query) and <> ALL (query), which are IN and NOT IN.
 func (p *parser) quantified(l Expr, at At, operator string) Expr {
 	t := p.next()
-	if isQuery(p.ahead(1)) {
+	if p.beginsQuery() {
 		if operator == "=" && t.text != "all" || operator == "<>" && t.text == "all" {
 			return p.in(l, at, operator == "<>")
 		}
@@ -206,8 +207,9 @@ func (p *parser) primary() Expr {
 
 func (p *parser) parenthesis() Expr {
 	at := At(p.peek().pos)
+	query := p.beginsQuery()
 	p.expect("(")
-	if p.atBareQuery() {
+	if query {
 		q := p.query()
 		p.expect(")")
 		return &Subquery{at, q}
