@@ -108,10 +108,7 @@ func (o *Join) change(c *Context, side int, u Update) {
 			}
 		}
 	}
-	if p := o.put(side, u); p != nil {
-		if p.row == nil { // it is new
-			*p = partners{row: u.Row, side: side, matches: matches}
-		}
+	if p := o.put(side, u, matches); p != nil {
 		p.n += u.Diff
 		o.touch(p)
 	}
@@ -160,8 +157,9 @@ func (o *Join) pad(side int, r Row, diff int64) {
 	o.out.add(row, diff)
 }
 
-// put changes the bucket whose key is in buf, and returns what is known of the row's partners if the side is an outer one.
-func (o *Join) put(side int, u Update) *partners {
+// put changes the bucket whose key is in buf, and returns what is known of the row's partners if the side is an outer one. If the row is
+// new, it has so many.
+func (o *Join) put(side int, u Update, matches int64) *partners {
 	b := o.index[side][string(o.buf)]
 	if b == nil {
 		b = &bucket{}
@@ -172,7 +170,7 @@ func (o *Join) put(side int, u Update) *partners {
 	if i < 0 {
 		x := joinRow{Update: u}
 		if o.Outer[side] {
-			x.partners = &partners{}
+			x.partners = &partners{row: u.Row, side: side, matches: matches}
 			o.state.Bytes += int64(unsafe.Sizeof(*x.partners))
 		}
 		o.state.Rows++
