@@ -76,6 +76,13 @@ func (u *upstream) offer(view string, s *stream) *stream {
 	return s
 }
 
+// offers reports whether nobody has taken the stream of a view yet.
+func (u *upstream) offers(view string) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.streams[view] != nil
+}
+
 func (u *upstream) fail(err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -400,10 +407,10 @@ func TestStatusTellsWhatIsWrong(t *testing.T) {
 		if ok, missing := h.Complete(); ok || len(missing) != 1 {
 			t.Errorf("complete: %v %v, want v to be missing", ok, missing)
 		}
-		st := u.offer("v", &stream{columns: oneColumn, identity: "env"})
-		<-time.After(time.Minute)
-		st.batches <- batch(0, 10, "")
-		<-time.After(time.Second)
+		u.offer("v", &stream{columns: oneColumn, identity: "env"})
+		for u.offers("v") {
+			<-time.After(time.Second)
+		}
 		s = h.Status().Views[0]
 		if s.Trouble == nil || s.Trouble.Error != "key: view v has no column k; its columns: c" {
 			t.Errorf("status with a wrong key: %+v, trouble %+v", s, s.Trouble)

@@ -145,13 +145,13 @@ func (c contents) next(at place) (place, bool) {
 // row returns the row at a place.
 func (c contents) row(at place) core.Row { return c.chunks[at.chunk][at.index].Row }
 
-// copies returns the number of rows, each as often as it is there.
-func (c contents) copies() int64 {
-	var n int64
+// count returns the number of rows, and of their copies.
+func (c contents) count() (rows, copies int64) {
 	for u := range c.all() {
-		n += int64(u.Diff)
+		rows++
+		copies += int64(u.Diff)
 	}
-	return n
+	return rows, copies
 }
 
 // contentsBuilder makes contents of rows in order, and of whole chunks between

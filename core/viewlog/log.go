@@ -172,7 +172,9 @@ func (l *Log) Reset(view *core.View, identity string, upper core.Time, snapshot 
 	l.at = l.since
 	l.spans = spans{}
 	clear(l.holds)
-	l.stats.Rows, l.stats.History = whole.copies(), 0
+	rows, copies := whole.count()
+	l.stats.Updates += rows
+	l.stats.Rows, l.stats.History = copies, 0
 	l.advance(upper)
 	return nil
 }

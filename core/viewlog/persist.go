@@ -37,7 +37,7 @@ func Open(dir, name string, o Options) (*Log, error) {
 	m := disk.manifest
 	l.view, l.identity = &core.View{Name: name, Columns: m.Columns, Key: m.Key}, m.Identity
 	l.contents, l.at, l.since, l.spans.list, l.upper, l.durable = c.base, c.since, c.since, c.spans, c.upper, c.upper
-	l.stats.Rows = c.base.copies()
+	_, l.stats.Rows = c.base.count()
 	for _, sp := range c.spans {
 		l.count(sp.run)
 	}
