@@ -37,15 +37,18 @@ var tables = catalog{
 	"w": {ID: "w", Name: "w", Columns: columns("text", flow.Text, "mz_line_no", flow.Int8)},
 }
 
+// goldenViews are views over the tables.
+var goldenViews = map[string]string{
+	"pv": "SELECT a + 1 AS a1, b, c || 'x' AS cx, 1 / a AS inv FROM t WHERE a > 0",
+	"pw": "SELECT val->>'user' AS user, (val->'id')::float::int AS id, (val->'bot')::bool AS bot FROM (SELECT text::jsonb AS val FROM w) AS w",
+}
+
 func env() plan.Env {
 	c := catalog{}
 	for name, o := range tables {
 		c[name] = o
 	}
-	for name, text := range map[string]string{
-		"pv": "SELECT a + 1 AS a1, b, c || 'x' AS cx, 1 / a AS inv FROM t WHERE a > 0",
-		"pw": "SELECT val->>'user' AS user, (val->'id')::float::int AS id, (val->'bot')::bool AS bot FROM (SELECT text::jsonb AS val FROM w)",
-	} {
+	for name, text := range goldenViews {
 		q := parse(text)
 		p, err := plan.Query(plan.Env{Catalog: c}, q)
 		if err != nil {
@@ -134,6 +137,15 @@ func FuzzQuery(f *testing.F) {
 		e, _, _ := strings.Cut(line, "  =>  ")
 		f.Add("SELECT " + e)
 	}
+	rows := rowParser{}
+	var fuzzed []map[string][]flow.Update
+	for _, changes := range history(rand.New(rand.NewPCG(1, 1)), goldenTables(), 3) {
+		updates, err := rows.updates(changes)
+		if err != nil {
+			f.Fatal(err)
+		}
+		fuzzed = append(fuzzed, updates)
+	}
 	f.Fuzz(func(t *testing.T, text string) {
 		list, err := sql.Parse(text)
 		if err != nil {
@@ -156,10 +168,9 @@ func FuzzQuery(f *testing.F) {
 			if len(text) > 300 || strings.Count(strings.ToLower(text), "values") > 2 { // a product of many constants is large
 				continue
 			}
-			c := &contents{rnd: rand.New(rand.NewPCG(1, 1)), rows: map[string][]flow.Row{}}
 			df := p.Maintained()
-			for range 3 {
-				for _, u := range step(df, c.change()).Rows {
+			for _, changes := range fuzzed {
+				for _, u := range step(df, changes).Rows {
 					if len(u.Row) != len(p.Columns) {
 						t.Fatalf("%s: row %v for columns %v", text, u.Row, p.Columns)
 					}
