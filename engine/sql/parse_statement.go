@@ -198,7 +198,7 @@ func (p *parser) drop() Statement {
 	s := &Drop{Materialized: p.eat("materialized")}
 	t := p.peek()
 	if s.Kind = p.eatAny("view", "source", "table"); s.Kind == "" || s.Materialized && s.Kind == "table" {
-		if t.kind == word {
+		if t.kind == word && !s.Materialized {
 			p.unsupported(t.pos, "DROP "+strings.ToUpper(t.text)+" is")
 		}
 		p.expected("VIEW, SOURCE or TABLE")

@@ -22,7 +22,7 @@ func (p *parser) param() Expr {
 func (p *parser) createTable() Statement {
 	s := &CreateTable{IfNotExists: p.eat("if", "not", "exists"), Name: p.name("a table")}
 	if p.at("as") || p.at("from") || p.at("of") {
-		p.unsupported(p.peek().pos, "CREATE TABLE "+strings.ToUpper(p.peek().text)+" is")
+		p.nowhere(p.peek().pos, "CREATE TABLE "+strings.ToUpper(p.peek().text)+" is")
 	}
 	p.expect("(")
 	for !p.at(")") {
@@ -67,12 +67,15 @@ func (p *parser) constraint(words int) {
 	if next := p.ahead(1); words > 0 && !next.is("(") && !next.is("key") && !(t.text == "constraint" && p.ahead(2).kind == word) {
 		return
 	}
-	what := strings.ToUpper(t.text)
+	what := "constraint " + strings.ToUpper(t.text)
+	if t.text == "constraint" {
+		what = "CONSTRAINT"
+	}
 	if p.ahead(1).is("key") {
 		what += " KEY"
 	}
 	panic(&Error{
-		Pos: t.pos, Code: "0A000", Message: "constraint " + what + " is not supported: a table has NOT NULL and DEFAULT",
+		Pos: t.pos, Code: "0A000", Message: what + " is not supported: a table has NOT NULL and DEFAULT",
 		Hint: "Say what rows count in a view, with SELECT DISTINCT ON or GROUP BY for one.",
 	})
 }
@@ -109,11 +112,14 @@ func (p *parser) insert(pos int) Statement {
 		p.expected("VALUES, SELECT or DEFAULT VALUES")
 	}
 	if p.at("on") {
-		p.unsupported(p.peek().pos, "ON CONFLICT is")
+		p.nowhere(p.peek().pos, "ON CONFLICT is")
 	}
 	p.returning()
 	return s
 }
+
+// nowhere refuses what PostgreSQL has and neither Materialize nor the engine.
+func (p *parser) nowhere(pos int, what string) { p.fail(pos, "0A000", "%s not supported", what) }
 
 func (p *parser) returning() {
 	if p.at("returning") {
@@ -165,7 +171,7 @@ func (p *parser) update(pos int) Statement {
 	p.expect("set")
 	for {
 		if p.at("(") {
-			p.unsupported(p.peek().pos, "SET of several columns at once is")
+			p.nowhere(p.peek().pos, "SET of several columns at once is")
 		}
 		a := Assignment{Column: Ref{At(p.peek().pos), p.ident("a column")}}
 		p.expect("=")
@@ -175,7 +181,7 @@ func (p *parser) update(pos int) Statement {
 		}
 	}
 	if p.at("from") {
-		p.unsupported(p.peek().pos, "UPDATE ... FROM is")
+		p.nowhere(p.peek().pos, "UPDATE ... FROM is")
 	}
 	s.Where = p.condition()
 	return s
@@ -207,7 +213,7 @@ func (p *parser) copyFrom(pos int) Statement {
 	}
 	p.expect("from")
 	if !p.eat("stdin") {
-		p.unsupported(p.peek().pos, "COPY FROM anything but STDIN is")
+		p.nowhere(p.peek().pos, "COPY FROM anything but STDIN is")
 	}
 	with := p.eat("with")
 	if p.eat("(") {
@@ -228,7 +234,7 @@ func (p *parser) copyFrom(pos int) Statement {
 		}
 	}
 	if p.at("where") {
-		p.unsupported(p.peek().pos, "COPY ... WHERE is")
+		p.nowhere(p.peek().pos, "COPY ... WHERE is")
 	}
 	s.check(p)
 	return s
@@ -264,7 +270,7 @@ func (p *parser) copyOption(s *CopyFrom, listed bool) {
 		s.Header = true
 		if v := p.eatAny("true", "on", "1", "false", "off", "0", "match"); listed && v != "" {
 			if v == "match" {
-				p.unsupported(t.pos, "HEADER MATCH is")
+				p.nowhere(t.pos, "HEADER MATCH is")
 			}
 			s.Header = v == "true" || v == "on" || v == "1"
 		}
