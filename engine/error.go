@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"unicode/utf8"
 
+	"github.com/mzdio/mzd/engine/flow"
 	"github.com/mzdio/mzd/engine/sql"
 )
 
@@ -57,6 +58,10 @@ func asError(err error) *Error {
 	var e *Error
 	if errors.As(err, &e) {
 		return e
+	}
+	var eval *flow.EvalError
+	if errors.As(err, &eval) {
+		return errorf(eval.Code, "%s", eval.Message)
 	}
 	return errorf("XX000", "%v", err)
 }

@@ -119,6 +119,8 @@ func (b *planner) node(e sql.Expr, s *scope) flow.Expr {
 		return s.cols[b.lookup(s, e)].ref()
 	case *sql.Literal:
 		return b.literal(e)
+	case *sql.Param:
+		return b.param(e)
 	case *sql.Unary:
 		return b.unary(e, s)
 	case *sql.Binary:
