@@ -9,7 +9,7 @@ import (
 
 // dataflow is the goroutine that ticks.
 func (e *Engine) dataflow(ctx context.Context) error {
-	c := &flow.Context{}
+	c := &flow.Context{Budget: e.opt.MaxBytes}
 	e.advance()
 	idle := time.NewTicker(idleTick)
 	defer idle.Stop()
@@ -166,6 +166,7 @@ func (e *Engine) tick(ctx context.Context, c *flow.Context, batch []*chunk) bool
 		e.settled(at)
 		e.close(at + 1)
 	}
+	e.enforce()
 	e.committed(transactions)
 	return true
 }
