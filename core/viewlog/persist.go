@@ -30,6 +30,10 @@ func Open(dir, name string, o Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the log of view %s: %w", name, err)
 	}
+	if disk.torn > 0 {
+		l.log.Info("cut off the end of a log that was not written to the end: nothing of it was durable",
+			"view", name, "file", disk.path(disk.last().file()), "offset", disk.size, "bytes", disk.torn)
+	}
 	l.disk = disk
 	disk.grace, disk.observe = o.RewriteBytes, o.Synced
 	if disk.grace <= 0 {

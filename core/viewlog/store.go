@@ -30,15 +30,17 @@ type store struct {
 	// unsure is set when saving a manifest failed: the one on disk may be that
 	// one or s.manifest. Nothing counts as durable until one is saved again.
 	unsure    bool
-	number    int                      // the largest that a segment has had: none is used twice
-	file      durable.File             // the last segment; nil: the next write begins another
-	size      int64                    // of what is written of it
-	synced    int64                    // of what is durable
-	upper     core.Time                // of what is durable
-	rewritten int64                    // how much was written when all was written anew
-	grace     int64                    // how much more than twice that is written before it is done again
-	observe   func(took time.Duration) // told about syncs of segments; nil: nobody
+	number    int          // the largest that a segment has had: none is used twice
+	file      durable.File // the last segment; nil: the next write begins another
+	size      int64        // of what is written of it
+	synced    int64        // of what is durable
+	torn      int64        // what opening has cut off of it
+	upper     core.Time    // of what is durable
+	rewritten int64        // how much was written when all was written anew
+	grace     int64        // how much more than twice that is written before it is done again
 	buf       []byte
+
+	observe func(took time.Duration) // told about syncs of segments; nil: nobody
 }
 
 // manifest says what a log consists of. It is replaced as a whole.
@@ -223,7 +225,7 @@ func (s *store) load(c *contents, seg segment, last bool) error {
 		}
 	}
 	if last {
-		s.size, s.synced = end, end
+		s.size, s.synced, s.torn = end, end, int64(len(data))-end
 	}
 	return nil
 }
