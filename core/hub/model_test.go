@@ -197,7 +197,7 @@ func (w *world) launch() {
 	var err error
 	w.p, err = newProcess(hub.Options{
 		Views: []hub.View{{Name: "a"}, {Name: "b"}, {Name: "c"}}, Sinks: sinks, FS: w.fs,
-		Subscribe: w.subscribe, Retain: 5 * time.Second, Logger: slog.New(slog.DiscardHandler),
+		Subscribe: w.subscribe, Retain: 5 * time.Second, RewriteBytes: 500, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		w.wrong("start process %d: %v", w.process, err)

@@ -31,7 +31,12 @@ type opened struct {
 
 func open(t *testing.T, fs *durabletest.FS) opened {
 	t.Helper()
-	l, err := viewlog.Open("dir", "v", viewlog.Options{FS: fs, Retain: retain})
+	return openWith(t, viewlog.Options{FS: fs, Retain: retain})
+}
+
+func openWith(t *testing.T, options viewlog.Options) opened {
+	t.Helper()
+	l, err := viewlog.Open("dir", "v", options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,14 +176,14 @@ func cutAt(name string, known int, clean bool) int {
 }
 
 // TestEveryFault fails each call to the file system in turn, once or from then
-// on for a while. What the log says is durable must be there after a crash, and
+// on for a while, also those of rewrites. What the log says is durable must be there after a crash, and
 // once the trouble is over it goes on.
 func TestEveryFault(t *testing.T) {
 	const steps = 30
 	run := func(t *testing.T, name string, fail func(call int, op string) error) (calls int) {
 		fs := durabletest.New()
 		fs.Fail(fail)
-		l, err := viewlog.Open("dir", "v", viewlog.Options{FS: fs, Retain: retain})
+		l, err := viewlog.Open("dir", "v", viewlog.Options{FS: fs, Retain: retain, RewriteBytes: 100})
 		if err != nil {
 			return fs.Calls() // refused: nothing was promised
 		}
@@ -240,7 +245,7 @@ func TestRewriteInDoubt(t *testing.T) {
 	for _, failing := range []string{"open", "write", "sync", "rename", "syncdir", "close", "remove"} {
 		synctest.Test(t, func(t *testing.T) {
 			fs := durabletest.New()
-			o := open(t, fs)
+			o := openWith(t, viewlog.Options{FS: fs, Retain: retain, RewriteBytes: 4000})
 			must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, nil))
 			synctest.Wait()
 			failures := 0
@@ -253,7 +258,7 @@ func TestRewriteInDoubt(t *testing.T) {
 				}
 				return nil
 			})
-			large := strings.Repeat("x", 400_000)
+			large := strings.Repeat("x", 400)
 			for n := core.Time(1); n <= 24; n++ {
 				must(t, o.Append(n, n+1, []core.Update{{Time: n, Diff: 1, Row: core.Row(fmt.Sprintf("[%d,%q]", n, large))}}))
 				synctest.Wait()
@@ -283,15 +288,9 @@ func TestRewriteBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, grace := range []int64{1, 2000} {
 			fs, syncs, rewrites := durabletest.New(), 0, 0
-			l, err := viewlog.Open("dir", "v", viewlog.Options{
+			o := openWith(t, viewlog.Options{
 				FS: fs, Retain: time.Second, RewriteBytes: grace, Synced: func(time.Duration) { syncs++ },
 			})
-			must(t, err)
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			done := make(chan error, 1)
-			go func() { done <- l.Run(ctx) }()
-			o := opened{Log: l, t: t}
 			must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, nil))
 			synctest.Wait()
 			segment := "dir/00000001.log"
@@ -318,8 +317,7 @@ func TestRewriteBytes(t *testing.T) {
 			if grace == 1 && rewrites < 10 || grace == 2000 && (rewrites < 1 || rewrites > 4) {
 				t.Errorf("grace %d: written anew %d times in 100 steps", grace, rewrites)
 			}
-			cancel()
-			must(t, <-done)
+			must(t, o.stop())
 		}
 	})
 }

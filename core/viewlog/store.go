@@ -40,7 +40,7 @@ type store struct {
 	grace     int64        // how much more than twice that is written before it is done again
 	buf       []byte
 
-	observe func(took time.Duration) // told about syncs of segments; nil: nobody
+	observe func(took time.Duration) // told about syncs of segments
 }
 
 // manifest says what a log consists of. It is replaced as a whole.
@@ -154,13 +154,14 @@ type contents struct {
 	upper core.Time
 }
 
-// openStore reads what is there. fresh is true if there was nothing.
-func openStore(fsys durable.FS, dir, view string) (s *store, c contents, fresh bool, err error) {
-	s = &store{fs: fsys, dir: dir, view: view}
-	if err := fsys.MkdirAll(dir); err != nil {
+// openStore reads what is there. fresh is true if there was nothing. The options
+// are complete.
+func openStore(dir, view string, o Options) (s *store, c contents, fresh bool, err error) {
+	s = &store{fs: o.FS, dir: dir, view: view, grace: o.RewriteBytes, observe: o.Synced}
+	if err := s.fs.MkdirAll(dir); err != nil {
 		return nil, c, false, err
 	}
-	data, err := fsys.ReadFile(s.path(manifestName))
+	data, err := s.fs.ReadFile(s.path(manifestName))
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := s.neverUsed(); err != nil {
 			return nil, c, false, err
@@ -193,7 +194,12 @@ func openStore(fsys durable.FS, dir, view string) (s *store, c contents, fresh b
 	if err := s.removeStrangers(); err != nil {
 		return nil, c, false, err
 	}
-	return s, c, false, s.reopen()
+	err = s.reopen()
+	if err == nil && s.torn > 0 {
+		o.Logger.Info("cut off the end of a log that was not written to the end: nothing of it was durable",
+			"view", view, "file", s.path(s.last().file()), "offset", s.size, "bytes", s.torn)
+	}
+	return s, c, false, err
 }
 
 // load reads a segment into c. Of the last segment it finds out where it ends.
@@ -439,9 +445,7 @@ func (s *store) writeTo(w io.Writer, synced int64, records []record) (written in
 func (s *store) sync(f durable.File) error {
 	begun := time.Now()
 	err := f.Sync()
-	if s.observe != nil {
-		s.observe(time.Since(begun))
-	}
+	s.observe(time.Since(begun))
 	return err
 }
 
