@@ -211,11 +211,12 @@ func (w *world) play(script []operation) error {
 	defer w.mu.Unlock()
 	for _, o := range script {
 		w.r = rand.New(rand.NewPCG(o.seed, 0))
-		if o.do(w); w.problem != "" {
-			break
-		}
-		if w.fs.Dead() {
+		o.do(w)
+		if w.problem == "" && w.fs.Dead() {
 			w.restart(false)
+		}
+		if w.problem != "" {
+			break
 		}
 	}
 	if w.problem == "" {
@@ -678,7 +679,9 @@ func (w *world) finish() {
 	}
 	w.fs.Fail(nil)
 	if w.fs.Dead() {
-		w.restart(false)
+		if w.restart(false); w.problem != "" {
+			return
+		}
 	}
 	top := core.Time(0)
 	for _, tb := range w.tables {
