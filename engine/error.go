@@ -17,6 +17,8 @@ type Error struct {
 	Detail   string
 	Hint     string
 	Position int // where in the query, in characters from 1; 0 if nowhere
+
+	gone *gone // set if a time was asked for that is not known any more
 }
 
 func (e *Error) Error() string { return e.Message }

@@ -197,7 +197,7 @@ func TestStream(t *testing.T) {
 		},
 		"COPY": func(w *world) {
 			r := w.stream("COPY (SELECT * FROM edits) TO STDOUT")
-			if rows := read(w, r); !r.Copy || len(rows) != 2 {
+			if rows := read(w, r); r.Copy != "text" || len(rows) != 2 {
 				w.Errorf("got %v", rows)
 			}
 			if _, err := r.Next(w.Context()); err != io.EOF || r.Tag() != "COPY 2" {
