@@ -7,18 +7,14 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
-	"os/exec"
-	"os/user"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/mzdio/mzd/core/mz"
+	"github.com/mzdio/mzd/core/pgtest"
 )
 
 // The oracle of the encoder is PostgreSQL's to_jsonb. The one difference: jsonb
@@ -122,62 +118,10 @@ func randomText(rnd *rand.Rand) string {
 // quoteSQL writes a string constant for a session with standard_conforming_strings.
 func quoteSQL(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
-// absent skips a test that lacks something, except in CI, which has everything.
-func absent(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(what)
-	}
-	t.Skip(what)
-}
-
-// startPostgres runs a PostgreSQL of its own for the test, on a unix socket.
+// startPostgres connects to a PostgreSQL of the test's own.
 func startPostgres(t *testing.T) *pgconn.PgConn {
 	t.Helper()
-	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
-	if len(found) == 0 {
-		absent(t, "no PostgreSQL in /usr/lib/postgresql (Debian package postgresql)")
-	}
-	bin := filepath.Dir(found[len(found)-1])
-	dir, err := os.MkdirTemp("", "mzdpg") // a short path: the name of a socket is limited
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	var as *syscall.Credential // PostgreSQL refuses to run as root
-	if os.Getuid() == 0 {
-		u, err := user.Lookup("postgres")
-		if err != nil {
-			absent(t, err.Error())
-		}
-		uid, _ := strconv.Atoi(u.Uid)
-		gid, _ := strconv.Atoi(u.Gid)
-		as = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-		if err := os.Chown(dir, uid, gid); err != nil {
-			t.Fatal(err)
-		}
-	}
-	command := func(name string, args ...string) *exec.Cmd {
-		cmd := exec.Command(filepath.Join(bin, name), args...)
-		cmd.Dir = dir
-		cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C"}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as}
-		return cmd
-	}
-	data := filepath.Join(dir, "data")
-	if out, err := command("initdb", "-D", data, "-U", "mzd", "-A", "trust", "-E", "UTF8", "--no-sync").CombinedOutput(); err != nil {
-		t.Fatalf("initdb: %v\n%s", err, out)
-	}
-	// pg_ctl waits until the server takes connections, and until it has ended.
-	ctl := func(args ...string) *exec.Cmd {
-		return command("pg_ctl", append([]string{"-D", data, "-w", "-l", filepath.Join(dir, "log")}, args...)...)
-	}
-	if err := ctl("start", "-o", "-c listen_addresses='' -c fsync=off -k "+dir).Run(); err != nil {
-		text, _ := os.ReadFile(filepath.Join(dir, "log"))
-		t.Fatalf("start PostgreSQL: %v\n%s", err, text)
-	}
-	t.Cleanup(func() { ctl("stop", "-m", "immediate").Run() })
-	pg, err := pgconn.Connect(t.Context(), "host="+dir+" user=mzd dbname=postgres sslmode=disable")
+	pg, err := pgconn.Connect(t.Context(), pgtest.Start(t))
 	if err != nil {
 		t.Fatal(err)
 	}
