@@ -116,12 +116,12 @@ func (s *Session) subscribe(n *sql.Subscribe) (*Result, error) {
 }
 
 // copyOut is COPY of a query or stream TO STDOUT.
-func (s *Session) copyOut(ctx context.Context, n *sql.Copy) (*Result, error) {
+func (s *Session) copyOut(ctx context.Context, n *sql.Copy, params plan.Params) (*Result, error) {
 	var r *Result
 	var err error
 	switch of := n.Of.(type) {
 	case *sql.Query:
-		r, err = s.selectQuery(ctx, of)
+		r, err = s.selectQuery(ctx, of, params)
 	case *sql.Subscribe:
 		r, err = s.subscribe(of)
 	}
