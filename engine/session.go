@@ -281,6 +281,9 @@ func (s *Session) selectQuery(ctx context.Context, q *sql.Query, params plan.Par
 	}
 	df := p.Once()
 	inputs, err := e.bind(df)
+	if q.AsOf == nil {
+		live(inputs)
+	}
 	names := e.names(p.Uses)
 	e.mu.Unlock()
 	if err != nil {

@@ -166,7 +166,7 @@ func (s *Session) explain(n *sql.Explain) (*Result, error) {
 		if o == nil {
 			return nil, sql.Errorf(n.View.Pos(), "42704", "unknown catalog item '%s'", n.View)
 		}
-		if o.source != nil || o == &introspection {
+		if o.source != nil || o.kind == kindSystem {
 			return nil, sql.Errorf(n.View.Pos(), "42809", "%s is not a view", n.View)
 		}
 		parsed, err := sql.Parse(o.text)
