@@ -49,6 +49,7 @@ func located(err error, query string) error {
 	case !errors.As(err, &e):
 		return asError(err)
 	}
+	e = foreign(e, query)
 	before := query[:min(max(e.Pos, 0), len(query))]
 	line := strings.Count(before, "\n") + 1
 	column := utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:]) + 1
