@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/mzdio/mzd/engine/flow"
@@ -50,12 +49,10 @@ func located(err error, query string) error {
 		return asError(err)
 	}
 	e = foreign(e, query)
-	before := query[:min(max(e.Pos, 0), len(query))]
-	line := strings.Count(before, "\n") + 1
-	column := utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:]) + 1
+	line, column := sql.Position(query, e.Pos)
 	return &Error{
 		Code: e.Code, Message: fmt.Sprintf("%d:%d: %s", line, column, e.Message), Hint: e.Hint,
-		Position: utf8.RuneCountInString(before) + 1,
+		Position: utf8.RuneCountInString(query[:min(max(e.Pos, 0), len(query))]) + 1,
 	}
 }
 
