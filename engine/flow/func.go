@@ -2,13 +2,15 @@ package flow
 
 import "slices"
 
-// Func is a strict scalar function or operator with fixed parameter types. Exactly one of F1, F2 and FN is set.
+// Func is a scalar function or operator with fixed parameter types. Exactly one of F1, F2 and FN is set.
 type Func struct {
 	Name     string
 	Params   []Type
 	Result   Type
 	Operator bool
 	Cast     bool
+	// Nulls tells that FN is called with NULLs too. All other functions are strict: NULL if any argument is NULL.
+	Nulls bool
 	F1       func(*Context, Datum) (Datum, error)
 	F2       func(*Context, Datum, Datum) (Datum, error)
 	FN       func(*Context, []Datum) (Datum, error)
@@ -21,11 +23,14 @@ var builtins = makeBuiltins()
 var casts = makeCasts()
 
 // Known tells whether any function or operator has the name.
-func Known(name string) bool { return len(builtins[name]) > 0 }
+func Known(name string) bool { return len(builtins[name]) > 0 || polymorphic[name] != nil }
 
 // Resolve finds the function of a name for arguments of these types: the one that needs the cheapest implicit casts. An Unknown
 // argument takes any type, and by preference that of its neighbour. It returns nil if no function fits.
 func Resolve(name string, args []Type) *Func {
+	if make := polymorphic[name]; make != nil {
+		return make(args)
+	}
 	if len(args) == 2 { // a quoted literal beside a typed value is of that value's type
 		same := slices.Clone(args)
 		if same[0] == Unknown {
@@ -79,8 +84,10 @@ func ImplicitCost(from, to Type) int {
 		return -1
 	case from.IsNumber() && to.IsNumber() && rank(from) < rank(to):
 		return 10 * (rank(to) - rank(from))
-	case from == Date && (to == Timestamp || to == Timestamptz), from == Timestamp && to == Timestamptz:
-		return 10 * int(to-from)
+	case from == Date && to == Timestamptz: // PostgreSQL prefers this type among times
+		return 5
+	case from == Date && to == Timestamp, from == Timestamp && to == Timestamptz:
+		return 10
 	}
 	return -1
 }

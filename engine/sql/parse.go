@@ -166,7 +166,7 @@ func (p *parser) refuse(t token) {
 	if t.is("[") {
 		p.unsupported(t.pos, "array subscripts are")
 	}
-	if t.kind == op && strings.Contains("~ ~* !~ !~* <@ ?| ?& & | # ^", t.text) {
+	if t.kind == op && strings.Contains("?| ?& & | # ^", t.text) {
 		p.unsupported(t.pos, "operator "+t.text+" is")
 	}
 }
