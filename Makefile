@@ -52,3 +52,4 @@ fuzz: ## every fuzzer for 30 s
 soak: ## the long tests in full
 	$(GO) test $(RACE) -timeout 60m ./core/viewlog -run TestModel -seeds 500
 	$(GO) test $(RACE) -timeout 60m ./cmd/mzd -run 'TestClients|TestFlood' -soak
+	$(GO) test $(RACE) -timeout 60m ./engine/plan -run 'TestOracle|TestQueriesPostgres|TestIncremental' -queries 5000 -seeds 50

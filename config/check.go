@@ -48,6 +48,7 @@ func (d *document) config(known Known) *Config {
 		s.Views = d.sinkViews(name, s.Views, views)
 		cfg.Sinks[name] = s
 	}
+	d.checkRetention(&cfg, tree)
 	d.checkListeners(&cfg)
 	d.checkTargets(&cfg)
 	return &cfg
@@ -175,6 +176,18 @@ func (d *document) checkListeners(cfg *Config) {
 		}
 		add(path, addr)
 	}
+}
+
+// checkRetention reports bounds of history that leave none: whoever is a moment
+// behind would get the whole view again.
+func (d *document) checkRetention(cfg *Config, tree any) {
+	check := func(key schema.Path, bound int64, such string) {
+		if bound == 0 && lookup(tree, string(key)) != nil && !d.reported(key) {
+			d.report(key, schema.Errorf("", "would keep no history; write %s, or leave it out for the default", such))
+		}
+	}
+	check("retain", int64(cfg.Retain), "a duration such as 30s")
+	check("retain_bytes", int64(cfg.RetainBytes), "a size such as 16MiB")
 }
 
 // reported reports whether there is a problem with the path already.

@@ -33,6 +33,7 @@ type Config struct {
 	Sources     map[string]Source `json:"sources" doc:"What brings events in, by name. None: something else feeds the views."`
 	Views       map[string]View   `json:"views" required:"true" doc:"The views to carry, by name. At least one."`
 	Retain      schema.Duration   `json:"retain" default:"10m" doc:"How much exact history to keep per view. Readers that were away for longer begin again from the whole view, or catch up in one step."`
+	RetainBytes schema.Bytes      `json:"retain_bytes" default:"256MiB" doc:"How much memory that history may take per view, about. What is beyond it is merged before its time, the oldest first."`
 	Sinks       map[string]Sink   `json:"sinks" doc:"What carries changes out, by name."`
 	Admin       Admin             `json:"admin" doc:"For operators."`
 	Log         Log               `json:"log" doc:"The log of the process, on stderr."`

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"reflect"
 )
 
 // FollowCut follows several views as one picture: each step is a cut, one net
@@ -38,10 +39,8 @@ func FollowCut(ctx context.Context, readers []CutReader, from []Token) iter.Seq2
 					return
 				}
 			default:
-				select {
-				case <-moved:
-				case <-ctx.Done():
-					yield(nil, ctx.Err())
+				if err := waitAny(ctx, moved); err != nil {
+					yield(nil, err)
 					return
 				}
 			}
@@ -49,19 +48,18 @@ func FollowCut(ctx context.Context, readers []CutReader, from []Token) iter.Seq2
 	}
 }
 
-// nextCut returns the cut that follows the tokens, or nil and a channel that is
-// closed when it is worth looking again.
-func nextCut(readers []CutReader, from []Token) (cut []Batch, moved <-chan struct{}, err error) {
+// nextCut returns the cut that follows the tokens, or nil and channels of which
+// one is closed when it is worth looking again. Not only the reader that is
+// furthest behind has one: any other may begin a new history below it.
+func nextCut(readers []CutReader, from []Token) (cut []Batch, moved []<-chan struct{}, err error) {
 	at := EndOfTime
 	target := make([]Token, len(readers))
+	moved = make([]<-chan struct{}, len(readers))
 	for i, r := range readers {
-		upper, changed := r.Frontier()
-		if target[i] = upper; moved == nil || upper.Time < at {
-			at, moved = upper.Time, changed
+		if target[i], moved[i] = r.Frontier(); target[i].IsZero() {
+			return nil, moved[i : i+1], nil
 		}
-		if upper.IsZero() {
-			return nil, changed, nil
-		}
+		at = min(at, target[i].Time)
 	}
 	if !readableInAll(readers, &at) {
 		return nil, moved, nil
@@ -86,6 +84,31 @@ func nextCut(readers []CutReader, from []Token) (cut []Batch, moved <-chan struc
 		cut = append(cut, b)
 	}
 	return cut, nil, nil
+}
+
+// waitAny waits until one of the channels is closed, or ctx ends; then it
+// returns the error of ctx.
+func waitAny(ctx context.Context, moved []<-chan struct{}) error {
+	if len(moved) == 1 { // by far the most common, and by far cheaper
+		select {
+		case <-moved[0]:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	cases := make([]reflect.SelectCase, 0, 1+len(moved))
+	receive := func(c <-chan struct{}) {
+		cases = append(cases, reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(c)})
+	}
+	receive(ctx.Done())
+	for _, c := range moved {
+		receive(c)
+	}
+	if chosen, _, _ := reflect.Select(cases); chosen == 0 {
+		return ctx.Err()
+	}
+	return nil
 }
 
 // readableInAll lowers t to the largest time that all readers can be read at.

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -18,8 +20,8 @@ import (
 )
 
 // TestCrash kills the daemon, the engine, or both, again and again, at moments
-// that follow from the seed: inside of writes of a sink, after a number of
-// messages to a client, while it resumes. Two sinks that note every write, one
+// that follow from the seed: inside of writes of a sink, while a log is written
+// anew, after a number of messages to a client, while it resumes. Two sinks that note every write, one
 // with its views apart and one with them together, and clients that hold tokens
 // must go on where they were, each time, and end equal to the views.
 func TestCrash(t *testing.T) {
@@ -45,6 +47,9 @@ type crash struct {
 	e       *daemon // the engine
 	clients []*crashClient
 
+	kills    int            // of the daemon
+	rewrites map[string]int // of them, how many fell inside of a rewrite of a log, by where
+
 	mu       sync.Mutex // guards what follows
 	up       chan struct{}
 	messages int
@@ -65,11 +70,12 @@ func newCrash(t *testing.T, limit time.Duration) *crash {
 	dir := t.TempDir()
 	c := &crash{
 		t: t, ctx: deadline(t, limit), r: rand.New(rand.NewPCG(*seed, 0)),
-		d:       &daemon{t: t, dir: dir, web: freePort(t), sql: freePort(t)},
-		e:       &daemon{t: t, dir: dir},
-		up:      make(chan struct{}),
-		waiting: make(map[int]chan struct{}),
-		users:   make(map[string]int),
+		d:        &daemon{t: t, dir: dir, web: freePort(t), sql: freePort(t)},
+		e:        &daemon{t: t, dir: dir},
+		up:       make(chan struct{}),
+		waiting:  make(map[int]chan struct{}),
+		users:    make(map[string]int),
+		rewrites: make(map[string]int),
 	}
 	c.d.write("init.sql", crashSQL)
 	var err error
@@ -86,13 +92,14 @@ func (c *crash) run(victim string, points int) {
 	for _, transport := range []string{"websocket", "ndjson"} {
 		client := &crashClient{crash: c, transport: transport, mirror: newMirror("counter", "users")}
 		c.clients = append(c.clients, client)
+		client.mirror.mayStop = true // while the engine is away, and does not come back at once
 		wg.Go(client.run)
 	}
 	for range points {
 		c.point(victim)
 	}
 	// In the end everybody gets everything.
-	c.write(0, "before")
+	c.write(0, "before", 0)
 	c.startDaemon()
 	c.mu.Lock()
 	c.done = true
@@ -103,6 +110,10 @@ func (c *crash) run(victim string, points int) {
 	}
 	c.d.stop()
 	c.e.stop()
+	c.t.Logf("%d kills of mzd, inside of a rewrite of a log: %v", c.kills, c.rewrites)
+	if len(c.rewrites) == 0 {
+		c.t.Errorf("seed %d: no kill fell inside of a rewrite", *seed)
+	}
 	for _, client := range c.clients {
 		c.t.Logf("%s: %d connections, %d bases, %d deltas", client.transport, client.connections, client.mirror.bases, client.mirror.deltas)
 	}
@@ -123,12 +134,16 @@ func (c *crash) finish(name string) {
 
 // point runs the daemon up to its end at one more moment.
 func (c *crash) point(victim string) {
-	kill, when := 0, []string{"before", "written", "synced"}[c.r.IntN(3)]
-	how := c.r.IntN(4)
-	if how == 0 {
+	kill, when, rewrite := 0, []string{"before", "written", "synced"}[c.r.IntN(3)], 0
+	how := c.r.IntN(6)
+	switch how {
+	case 0:
 		kill = 1 + c.r.IntN(12)
+	case 3, 4:
+		rewrite = 1 + c.r.IntN(15)
 	}
-	c.write(kill, when)
+	alone := kill == 0 && rewrite == 0 // it does not kill itself
+	c.write(kill, when, rewrite)
 	c.startDaemon()
 	messages := c.after(1 + c.r.IntN(40))
 	switch {
@@ -139,31 +154,72 @@ func (c *crash) point(victim string) {
 		c.d.stop() // in order, for once
 		return
 	}
-	if kill == 0 || victim == "engine" {
+	if alone || victim == "engine" {
 		c.wait(messages)
 	}
 	if victim == "engine" {
 		c.e.kill()
 		c.startEngine()
 		c.wait(c.after(1 + c.r.IntN(10)))
-		if kill == 0 {
+		if alone {
 			c.d.stop()
 			return
 		}
 	}
-	if kill == 0 {
+	if alone {
 		c.d.kill()
 	} else {
 		select {
 		case <-c.d.ended: // it killed itself
 		case <-c.ctx.Done():
-			c.t.Fatalf("seed %d: mzd did not reach write %d\n%s", *seed, kill, c.d.log)
+			c.t.Fatalf("seed %d: mzd did not reach write %d, or operation %d of a rewrite\n%s", *seed, kill, rewrite, c.d.log)
+		}
+	}
+	c.kills++
+	for _, view := range []string{"counter", "users"} {
+		if where := rewriting(c.t, filepath.Join(c.d.dir, "data", "views", view)); where != "" {
+			c.rewrites[where]++
 		}
 	}
 	if victim == "both" {
 		c.e.kill()
 		c.startEngine()
 	}
+}
+
+// rewriting tells from the files of a log how far a rewrite was when its process
+// died; empty: there was none.
+func rewriting(t *testing.T, dir string) string {
+	t.Helper()
+	var manifest struct{ Segments []struct{ Number int } }
+	text, err := os.ReadFile(filepath.Join(dir, "manifest"))
+	if err == nil {
+		err = json.NewDecoder(bytes.NewReader(text)).Decode(&manifest)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	last := 0
+	for _, s := range manifest.Segments {
+		last = max(last, s.Number)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	where := ""
+	for _, e := range entries {
+		var number int
+		switch fmt.Sscanf(e.Name(), "%d.log", &number); {
+		case e.Name() == "manifest.tmp":
+			return "at the manifest"
+		case number > last:
+			where = "at the new segment"
+		case number > 0 && number < last && len(manifest.Segments) == 1:
+			where = "before the old one was removed"
+		}
+	}
+	return where
 }
 
 func (c *crash) wait(what <-chan struct{}) {
@@ -189,8 +245,9 @@ func (c *crash) startDaemon() {
 	c.up = make(chan struct{})
 }
 
-// write writes the configuration; one of the sinks kills mzd at a write.
-func (c *crash) write(kill int, when string) {
+// write writes the configuration; one of the sinks kills mzd at a write, or at
+// an operation of a rewrite; 0: not.
+func (c *crash) write(kill int, when string, rewrite int) {
 	kills := []int{kill, 0}
 	c.r.Shuffle(2, func(i, j int) { kills[i], kills[j] = kills[j], kills[i] })
 	c.d.write("pipeline.yaml", fmt.Sprintf(`
@@ -201,11 +258,11 @@ views: {counter: {}, users: {key: [user]}}
 retain: 1s
 sinks:
   web: {plugin: websocket, settings: {listen: %q}}
-  apart: {plugin: recorder, settings: {file: apart, refuse: 5, kill: %d, when: %s}}
+  apart: {plugin: recorder, settings: {file: apart, refuse: 5, kill: %d, when: %s, rewrite: %d}}
   together: {plugin: recorder, cut: together, settings: {file: together, refuse: 7, kill: %d, when: %s}}
 admin: {listen: ""}
 log: {format: json}
-`, c.d.sql, c.d.web, kills[0], when, kills[1], when))
+`, c.d.sql, c.d.web, kills[0], when, rewrite, kills[1], when))
 }
 
 // after returns a channel that is closed after n more messages to clients.

@@ -25,6 +25,7 @@ var allowed = map[string]struct{ inside, outside []string }{
 	"core/backoff":             {},
 	"core/durable":             {},
 	"core/durable/durabletest": {inside: []string{"core/durable"}},
+	"core/modeltest":           {},
 	"core/viewlog":             {inside: []string{"core", "core/backoff", "core/durable"}},
 	"core/hub":                 {inside: []string{"core", "core/backoff", "core/durable", "core/viewlog"}},
 	"core/ingest":              {inside: []string{"core", "core/backoff", "core/durable"}, outside: []string{pgxPath}},

@@ -25,6 +25,7 @@ type mirror struct {
 	token     string
 	timestamp uint64 // complete below
 	parts     bool   // in the middle of a message in parts
+	mayStop   bool   // views may stop for a while, and be said to
 
 	bases, deltas, resumed int
 }
@@ -76,6 +77,11 @@ func (m *mirror) apply(data []byte) (complete bool, err error) {
 			m.deltas++
 		}
 	case "progress":
+	case "error":
+		if !m.mayStop || msg.Code != "view_failed" && msg.Code != "view_not_ready" {
+			return false, fmt.Errorf("message %.200s", data)
+		}
+		return false, nil
 	default:
 		return false, fmt.Errorf("message %.200s", data)
 	}

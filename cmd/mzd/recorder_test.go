@@ -7,16 +7,19 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 
 	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/durable"
 	"github.com/mzdio/mzd/plugins"
 	"github.com/mzdio/mzd/plugins/sinks"
 )
 
-// mainRecording is mzd with the sink of the test of crashes.
+// mainRecording is mzd as the test of crashes has it.
 func mainRecording() {
+	dataFS, rewriteBytes = &deadly, 1
 	builtinSinks = func() []plugins.Sink {
 		return append(sinks.Builtin(), plugins.NewSink("recorder", "Notes every write, and kills the process.", openRecorder))
 	}
@@ -38,6 +41,8 @@ type recorderSettings struct {
 	Refuse int    `json:"refuse" doc:"Refuse every such write; 0: none."`
 	Kill   int    `json:"kill" doc:"Kill the process at that write; 0: never."`
 	When   string `json:"when" default:"before" enum:"before|written|synced" doc:"When at that write."`
+
+	Rewrite int `json:"rewrite" doc:"Kill the process at that operation on files, counted from when a log is first written anew; 0: never."`
 }
 
 // recordedWrite is a line of the file.
@@ -66,6 +71,7 @@ func openRecorder(_ context.Context, s recorderSettings) (*recorder, error) {
 	if err := errors.Join(file.Truncate(whole), seekTo(file, whole)); err != nil {
 		return nil, err
 	}
+	deadly.arm(s.Rewrite)
 	return &recorder{settings: s, file: file}, nil
 }
 
@@ -103,9 +109,95 @@ func (r *recorder) Write(_ context.Context, cut []core.Batch) error {
 
 func (r *recorder) killAt(when string) {
 	if r.writes == r.settings.Kill && when == r.settings.When {
-		syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		select {} // it does not return from there
+		die()
 	}
 }
 
 func (r *recorder) Close() error { return r.file.Close() }
+
+// die ends the process as SIGKILL does.
+func die() {
+	syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	select {} // it does not return from there
+}
+
+// deadly is the file system of mainRecording.
+var deadly = deadlyFS{FS: durable.OS}
+
+// deadlyFS kills the process at some operation after a segment was begun. Of a
+// write it does half.
+type deadlyFS struct {
+	durable.FS
+
+	mu    sync.Mutex // guards what follows
+	left  int        // operations until the end; 0: there is none
+	begun bool
+}
+
+func (d *deadlyFS) arm(operations int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.left = max(d.left, operations)
+}
+
+// due counts an operation, and reports whether it is the last one.
+func (d *deadlyFS) due() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.begun || d.left == 0 {
+		return false
+	}
+	d.left--
+	return d.left == 0
+}
+
+// do does an operation, unless the process dies before it.
+func (d *deadlyFS) do(operation func() error) error {
+	if d.due() {
+		die()
+	}
+	return operation()
+}
+
+func (d *deadlyFS) Open(name string, flag int) (f durable.File, err error) {
+	if flag&os.O_CREATE != 0 && strings.HasSuffix(name, ".log") {
+		d.mu.Lock()
+		d.begun = true
+		d.mu.Unlock()
+	}
+	err = d.do(func() error {
+		f, err = d.FS.Open(name, flag)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return deadlyFile{f, d}, nil
+}
+
+func (d *deadlyFS) Rename(from, to string) error {
+	return d.do(func() error { return d.FS.Rename(from, to) })
+}
+
+func (d *deadlyFS) Remove(name string) error {
+	return d.do(func() error { return d.FS.Remove(name) })
+}
+
+func (d *deadlyFS) SyncDir(dir string) error {
+	return d.do(func() error { return d.FS.SyncDir(dir) })
+}
+
+type deadlyFile struct {
+	durable.File
+	fs *deadlyFS
+}
+
+func (f deadlyFile) Write(p []byte) (int, error) {
+	if f.fs.due() {
+		f.File.Write(p[:len(p)/2])
+		die()
+	}
+	return f.File.Write(p)
+}
+
+func (f deadlyFile) Sync() error { return f.fs.do(f.File.Sync) }

@@ -38,9 +38,13 @@ import (
 //	                               │
 //	                              logs and positions, on disk
 
-// builtinSinks are the sinks that configurations may name; the test of crashes
-// has one more.
-var builtinSinks = sinks.Builtin
+// The test of crashes has others: one more sink, a file system that kills the
+// process, and logs that are written anew all the time.
+var (
+	builtinSinks            = sinks.Builtin // that configurations may name
+	dataFS       durable.FS = durable.OS    // where logs and positions are
+	rewriteBytes int64                      // of [hub.Options]; 0: the default
+)
 
 // runDaemon runs the pipeline of a configuration until ctx ends.
 func runDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
@@ -226,7 +230,8 @@ func (d *daemon) openHub(subscribe hub.Subscribe) (err error) {
 	}
 	d.hub, err = hub.New(hub.Options{
 		Views: views, Sinks: d.sinks, Subscribe: subscribe, Reasons: append(mz.Reasons(), initReason),
-		Dir: d.cfg.DataDir, Retain: time.Duration(d.cfg.Retain),
+		Dir: d.cfg.DataDir, FS: dataFS,
+		Retain: time.Duration(d.cfg.Retain), RetainBytes: int64(d.cfg.RetainBytes), RewriteBytes: rewriteBytes,
 		Logger: d.log, Registerer: d.registry,
 	})
 	if err != nil {

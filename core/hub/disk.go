@@ -48,8 +48,11 @@ func openDisk(o Options) (disk, error) {
 }
 
 // openLog opens the log of a view.
-func (d disk) openLog(name string, o Options) (*viewlog.Log, error) {
-	vo := viewlog.Options{Retain: o.Retain, Logger: o.Logger, FS: d.fs}
+func (d disk) openLog(name string, o Options, m *metrics) (*viewlog.Log, error) {
+	vo := viewlog.Options{
+		Retain: o.Retain, RetainBytes: o.RetainBytes, RewriteBytes: o.RewriteBytes,
+		Synced: m.synced, Logger: o.Logger, FS: d.fs,
+	}
 	if d.dir == "" {
 		return viewlog.New(name, vo), nil
 	}

@@ -15,6 +15,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/mzdio/mzd/core"
 	"github.com/mzdio/mzd/core/durable/durabletest"
 	"github.com/mzdio/mzd/core/hub"
@@ -29,9 +31,17 @@ type process struct {
 	done chan error
 }
 
-// launch runs a hub until stop or crash.
+// launch runs a hub until stop or kill.
 func launch(t *testing.T, o hub.Options) *process {
 	t.Helper()
+	p, err := newProcess(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func newProcess(o hub.Options) (*process, error) {
 	p := &process{done: make(chan error, 1)}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.NewTextHandler(&p.log, nil))
@@ -41,13 +51,13 @@ func launch(t *testing.T, o hub.Options) *process {
 	}
 	h, err := hub.New(o)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	p.Hub = h
 	ctx, end := context.WithCancel(context.Background())
 	p.end = end
 	go func() { p.done <- h.Run(ctx) }()
-	return p
+	return p, nil
 }
 
 // stop ends the hub in order.
@@ -512,6 +522,45 @@ func TestDiskFull(t *testing.T) {
 		}
 		p.stop(t)
 	})
+}
+
+// TestFilesAreMeasured looks at what operators are told about logs on disk.
+func TestFilesAreMeasured(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs, u, registry := durabletest.New(), &upstream{}, prometheus.NewPedanticRegistry()
+		s := u.offer("v", &stream{columns: oneColumn, identity: "env"})
+		p := launch(t, hub.Options{Views: []hub.View{{Name: "v"}}, Subscribe: u.subscribe, FS: fs, Registerer: registry})
+		s.batches <- batch(0, 10, "a+1")
+		for i := range core.Time(3) {
+			synctest.Wait()
+			s.batches <- batch(10+i, 11+i, "b+1")
+		}
+		synctest.Wait()
+		// The header of the segment, the base, and three changes.
+		if n := syncs(t, registry); n != 5 {
+			t.Errorf("mzd_log_fsync_duration_seconds has %d syncs, want 5", n)
+		}
+		if got, want := p.Status().Views[0].DiskBytes, len(fs.Files()["data/views/v/00000001.log"]); got != int64(want) {
+			t.Errorf("log_disk_bytes: %d, want %d", got, want)
+		}
+		p.stop(t)
+	})
+}
+
+// syncs returns how many syncs of logs were measured.
+func syncs(t *testing.T, g prometheus.Gatherer) uint64 {
+	t.Helper()
+	families, err := g.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "mzd_log_fsync_duration_seconds" {
+			return f.Metric[0].Histogram.GetSampleCount()
+		}
+	}
+	t.Fatal("no mzd_log_fsync_duration_seconds")
+	return 0
 }
 
 // positionsFile runs a sink over a few cuts and returns its file.

@@ -62,9 +62,13 @@ type Options struct {
 	Dir string
 	FS  durable.FS // where Dir is; nil: durable.OS
 
-	Retain     time.Duration // exact history kept per view; 0: viewlog.DefaultRetain
-	Logger     *slog.Logger  // nil: none
-	Registerer Registerer    // where metrics go; nil: nowhere
+	// How each log keeps history and files; see [viewlog.Options].
+	Retain       time.Duration
+	RetainBytes  int64
+	RewriteBytes int64
+
+	Logger     *slog.Logger // nil: none
+	Registerer Registerer   // where metrics go; nil: nowhere
 }
 
 // Subscribe opens a stream of a view's changes. The errors it returns, and
@@ -149,7 +153,7 @@ func (h *Hub) open(o Options) error {
 		if byName[c.Name] != nil {
 			return fmt.Errorf("view %s is configured twice", c.Name)
 		}
-		data, err := disk.openLog(c.Name, o)
+		data, err := disk.openLog(c.Name, o, metrics)
 		if err != nil {
 			return err
 		}

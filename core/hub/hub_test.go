@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -290,6 +291,44 @@ func TestTogetherAndSkippedSnapshot(t *testing.T) {
 	})
 }
 
+// TestOneCutOfAnyViews has a view that moves, one that is sealed and one that
+// stops in one cut: the sealed one delays nothing, and the one that has stopped
+// is named until it goes on.
+func TestOneCutOfAnyViews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, r := &upstream{}, &recorder{}
+		live := u.offer("live", &stream{columns: oneColumn, identity: "env"})
+		constant := u.offer("constant", &stream{columns: oneColumn, identity: "env"})
+		failing := u.offer("failing", &stream{columns: oneColumn, identity: "env"})
+		views := []string{"live", "constant", "failing"}
+		h := start(t, hub.Options{
+			Views: []hub.View{{Name: "live"}, {Name: "constant"}, {Name: "failing"}}, Subscribe: u.subscribe,
+			Sinks: []hub.Sink{{Name: "out", Sink: r, Views: views, Together: true}},
+		})
+		live.batches <- batch(0, 10, "x+1")
+		constant.batches <- batch(0, core.EndOfTime, "c+1")
+		failing.batches <- batch(0, 10, "f+1")
+		equal(t, "the first cut", r.take(), "live[0,10) x+1 | constant[0,10) c+1 | failing[0,10) f+1")
+		live.batches <- batch(10, 20, "y+1")
+		failing.batches <- batch(10, 20, "")
+		equal(t, "the next", r.take(), "live[10,20) y+1 | constant[10,20) | failing[10,20)")
+
+		failing.batches <- unreachable("gone")
+		live.batches <- batch(20, 30, "z+1")
+		equal(t, "one has stopped", r.take(), "")
+		if s := h.Status().Sinks[0]; !slices.Equal(s.WaitsFor, []string{"failing"}) || !s.Ready {
+			t.Errorf("status: %+v, want a sink that works and waits for failing", s)
+		}
+		failing = u.offer("failing", &stream{columns: oneColumn, identity: "env", resumed: true})
+		<-time.After(time.Minute)
+		failing.batches <- batch(20, 30, "f-1")
+		equal(t, "it goes on", r.take(), "live[20,30) z+1 | constant[20,30) | failing[20,30) f-1")
+		if s := h.Status().Sinks[0]; s.WaitsFor != nil {
+			t.Errorf("status: %+v, want nothing to wait for", s)
+		}
+	})
+}
+
 // TestTogetherWithoutSnapshot starts two views that are at different times: no
 // base may slip in.
 func TestTogetherWithoutSnapshot(t *testing.T) {
@@ -437,7 +476,7 @@ func TestMetrics(t *testing.T) {
 		synctest.Wait()
 		<-time.After(9 * time.Second)
 		metrics := fmt.Sprintf(`
-# HELP mzd_log_bytes Memory that the log of the view holds, about.
+# HELP mzd_log_bytes Memory that the log of the view holds, about; what it has on disk is in /api/status.
 # TYPE mzd_log_bytes gauge
 mzd_log_bytes{view="v"} 111
 # HELP mzd_log_compactions_total Merges done in the log of the view.

@@ -20,6 +20,7 @@ type metrics struct {
 	deliveries  *prometheus.CounterVec
 	duration    *prometheus.HistogramVec
 	retries     *prometheus.CounterVec
+	syncs       prometheus.Histogram
 }
 
 // viewMetrics are the counters of one view.
@@ -48,8 +49,15 @@ func newMetrics(h *Hub) *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 10),
 		}, []string{"sink"}),
 		retries: counter("mzd_sink_retries_total", "Writes of a sink that were tried again.", "sink"),
+		syncs: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "mzd_log_fsync_duration_seconds", Help: "How long syncs of the logs of views took.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 9),
+		}),
 	}
 }
+
+// synced notes how long a sync of a log took.
+func (m *metrics) synced(took time.Duration) { m.syncs.Observe(took.Seconds()) }
 
 func (m *metrics) ofView(name string, reasons []string) viewMetrics {
 	for _, r := range append([]string{keyError("").Reason(), otherReason}, reasons...) {
@@ -86,7 +94,7 @@ func (m *metrics) ofSink(name string, views []string) sinkMetrics {
 
 func (m *metrics) register(r prometheus.Registerer) error {
 	for _, c := range []prometheus.Collector{
-		m.reconnects, m.resnapshots, m.deliveries, m.duration, m.retries, gauges{m.hub},
+		m.reconnects, m.resnapshots, m.deliveries, m.duration, m.retries, m.syncs, gauges{m.hub},
 	} {
 		if err := r.Register(c); err != nil {
 			return err
@@ -105,7 +113,7 @@ var (
 	viewUpdates  = prometheus.NewDesc("mzd_view_updates_total", "Changes of rows that the view has seen.", []string{"view"}, nil)
 	viewState    = prometheus.NewDesc("mzd_view_state", "1 for the state that the view is in, 0 for the others.", []string{"view", "state"}, nil)
 	connected    = prometheus.NewDesc("mzd_upstream_connected", "1 while the view's stream from the upstream is open.", []string{"view"}, nil)
-	logBytes     = prometheus.NewDesc("mzd_log_bytes", "Memory that the log of the view holds, about.", []string{"view"}, nil)
+	logBytes     = prometheus.NewDesc("mzd_log_bytes", "Memory that the log of the view holds, about; what it has on disk is in /api/status.", []string{"view"}, nil)
 	logSince     = prometheus.NewDesc("mzd_log_since_timestamp_seconds", "Time from which on the log of the view keeps history.", []string{"view"}, nil)
 	compactions  = prometheus.NewDesc("mzd_log_compactions_total", "Merges done in the log of the view.", []string{"view"}, nil)
 	sinkFrontier = prometheus.NewDesc("mzd_sink_frontier_timestamp_seconds", "Time below which the sink has taken the view.", []string{"sink", "view"}, nil)

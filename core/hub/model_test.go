@@ -19,6 +19,7 @@ import (
 	"github.com/mzdio/mzd/core"
 	"github.com/mzdio/mzd/core/durable/durabletest"
 	"github.com/mzdio/mzd/core/hub"
+	"github.com/mzdio/mzd/core/modeltest"
 )
 
 var (
@@ -30,7 +31,8 @@ var (
 // break, histories that are gone, other databases, sinks that fail before or
 // after they have applied a cut, full disks, processes that stop, are killed or
 // lose what was not synced. The sinks check every write against what they may
-// see; in the end all of them hold what the upstream does.
+// see; in the end all of them hold what the upstream does. Of a script that
+// fails it prints the operations that matter.
 func TestModel(t *testing.T) {
 	first, last := uint64(1), *seeds
 	if *seed > 0 {
@@ -38,13 +40,55 @@ func TestModel(t *testing.T) {
 	}
 	for n := first; n <= last; n++ {
 		t.Run(fmt.Sprint("seed ", n), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, rand.New(rand.NewPCG(n, 0)))
-				w.play(300)
-				w.finish()
-			})
+			script := randomScript(n, 300)
+			play := func(script []operation) (err error) {
+				synctest.Test(t, func(t *testing.T) { err = newWorld(n).play(script) })
+				return err
+			}
+			if err := play(script); err != nil {
+				shrunk, err := modeltest.Shrink(script, err, 300, play)
+				t.Errorf("seed %d: %d of %d operations fail:\n%v", n, len(shrunk), len(script), err)
+			}
 		})
 	}
+}
+
+// operation is something that happens. What it does exactly follows from its
+// seed and from the world as it is.
+type operation struct {
+	do   func(*world)
+	seed uint64
+}
+
+// operations are all there are, each as often as it is to happen.
+var operations = slices.Concat(
+	slices.Repeat([]func(*world){(*world).advance}, 60),
+	slices.Repeat([]func(*world){(*world).interrupt}, 6),
+	slices.Repeat([]func(*world){(*world).forget}, 3),
+	slices.Repeat([]func(*world){(*world).replace}, 2),
+	slices.Repeat([]func(*world){(*world).change}, 11),
+	slices.Repeat([]func(*world){(*world).kill}, 3),
+	slices.Repeat([]func(*world){(*world).fill}, 3),
+	slices.Repeat([]func(*world){(*world).heal}, 3),
+	slices.Repeat([]func(*world){(*world).crash}, 3),
+	slices.Repeat([]func(*world){(*world).stop}, 3),
+	slices.Repeat([]func(*world){(*world).end}, 3),
+)
+
+// randomScript makes n operations by chance, and waits between them.
+func randomScript(seed uint64, n int) []operation {
+	r := rand.New(rand.NewPCG(seed, 0))
+	var script []operation
+	for range n {
+		script = append(script, operation{operations[r.IntN(len(operations))], r.Uint64()})
+		if r.IntN(3) > 0 {
+			script = append(script, operation{(*world).wait, r.Uint64()})
+		}
+		if r.IntN(40) == 0 {
+			script = append(script, operation{(*world).waitLong, 0})
+		}
+	}
+	return script
 }
 
 // contents is a view: rows and their copies.
@@ -104,8 +148,7 @@ func (e *epoch) at(t core.Time) contents {
 
 // world is the upstream, the disk and the receivers; it outlives processes.
 type world struct {
-	t *testing.T
-	r *rand.Rand
+	r *rand.Rand // of the operation
 
 	mu        sync.Mutex // guards what follows, and what it points to
 	tables    map[string]*table
@@ -113,10 +156,12 @@ type world struct {
 	process   int
 	receivers []*receiver
 	p         *process
+	story     []string // what was done
+	problem   string   // the first
 }
 
-func newWorld(t *testing.T, r *rand.Rand) *world {
-	w := &world{t: t, r: r, fs: durabletest.New(), tables: make(map[string]*table)}
+func newWorld(seed uint64) *world {
+	w := &world{r: rand.New(rand.NewPCG(seed, 0)), fs: durabletest.New(), tables: make(map[string]*table)}
 	for _, name := range []string{"a", "b", "c"} {
 		tb := &table{name: name, moved: make(chan struct{}), broke: make(chan struct{})}
 		tb.begin(100, contents{})
@@ -149,99 +194,172 @@ func (w *world) launch() {
 		}
 		sinks = append(sinks, c)
 	}
-	w.p = launch(w.t, hub.Options{
+	var err error
+	w.p, err = newProcess(hub.Options{
 		Views: []hub.View{{Name: "a"}, {Name: "b"}, {Name: "c"}}, Sinks: sinks, FS: w.fs,
 		Subscribe: w.subscribe, Retain: 5 * time.Second, Logger: slog.New(slog.DiscardHandler),
 	})
-}
-
-// play does n things by chance.
-func (w *world) play(n int) {
-	for range n {
-		w.step()
-		if w.r.IntN(3) > 0 {
-			<-time.After(time.Duration(w.r.IntN(300)) * time.Millisecond)
-		}
-		if w.r.IntN(40) == 0 {
-			<-time.After(time.Minute) // for whoever waits, and for compaction
-		}
+	if err != nil {
+		w.wrong("start process %d: %v", w.process, err)
 	}
 }
 
-func (w *world) step() {
+// play does the operations, and compares everything in the end. The error tells
+// what was done, and what was wrong then.
+func (w *world) play(script []operation) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	tb := w.tables[[]string{"a", "b", "c"}[w.r.IntN(3)]]
-	rc := w.receivers[w.r.IntN(len(w.receivers))]
-	switch n := w.r.IntN(100); {
-	case n < 60:
-		w.advance(tb)
-	case n < 66:
-		tb.interrupt()
-	case n < 69: // the history is gone
-		tb.now().since = tb.now().upper
-		tb.interrupt()
-	case n < 71: // another database
-		upper := core.Time(1 + w.r.IntN(int(2*tb.now().upper)))
-		rows := contents{"[9]": 1}
-		if w.r.IntN(2) == 0 {
-			rows = maps.Clone(tb.now().rows)
-			delete(rows, mark(len(tb.epochs)-1))
+	for _, o := range script {
+		w.r = rand.New(rand.NewPCG(o.seed, 0))
+		if o.do(w); w.problem != "" {
+			break
 		}
-		tb.begin(upper, rows)
-		tb.interrupt()
-	case n < 82:
-		rc.mood = mood(w.r.IntN(3))
-	case n < 85:
-		rc.killer = 1 + w.r.IntN(3)
-	case n < 88:
-		w.fs.Fail(w.fullDisk())
-	case n < 91:
-		w.fs.Fail(nil)
-	case n < 94:
-		at := w.fs.Calls() + w.r.IntN(100)
-		w.fs.Fail(func(call int, _ string) error {
-			if call >= at {
-				return durabletest.ErrCrashed
-			}
-			return nil
-		})
-	case n < 97:
-		w.restart(true)
-	default:
-		w.restart(false)
+		if w.fs.Dead() {
+			w.restart(false)
+		}
 	}
-	if w.fs.Dead() {
-		w.restart(false)
+	if w.problem == "" {
+		w.finish()
+	}
+	if w.p != nil {
+		w.mu.Unlock()
+		w.p.end()
+		err := <-w.p.done
+		w.mu.Lock()
+		if err != nil {
+			w.wrong("the last process ended with %v", err)
+		}
+	}
+	if w.problem == "" {
+		return nil
+	}
+	return errors.New(strings.Join(append(w.story, w.problem), "\n"))
+}
+
+// tell adds a line to the story. The caller holds mu.
+func (w *world) tell(format string, args ...any) {
+	w.story = append(w.story, fmt.Sprintf(format, args...))
+}
+
+// wrong notes what is wrong. The caller holds mu.
+func (w *world) wrong(format string, args ...any) {
+	if w.problem == "" {
+		w.problem = fmt.Sprintf(format, args...)
 	}
 }
 
-// fullDisk fails writes or syncs, all or some of them.
-func (w *world) fullDisk() func(int, string) error {
+// The operations. Their caller holds mu.
+
+func (w *world) wait()     { w.pass(time.Duration(w.r.IntN(300)) * time.Millisecond) }
+func (w *world) waitLong() { w.pass(time.Minute) } // for whoever waits, and for compaction
+
+func (w *world) pass(d time.Duration) {
+	w.tell("wait %s", d)
+	w.mu.Unlock()
+	<-time.After(d)
+	w.mu.Lock()
+}
+
+// table returns any table.
+func (w *world) table() *table { return w.tables[[]string{"a", "b", "c"}[w.r.IntN(3)]] }
+
+// receiver returns any receiver.
+func (w *world) receiver() *receiver { return w.receivers[w.r.IntN(len(w.receivers))] }
+
+// interrupt breaks the streams of a view.
+func (w *world) interrupt() {
+	tb := w.table()
+	w.tell("break the stream of %s", tb.name)
+	tb.interrupt()
+}
+
+// forget makes a view forget its history, and breaks its streams.
+func (w *world) forget() {
+	tb := w.table()
+	w.tell("forget the history of %s until %d", tb.name, tb.now().upper)
+	tb.now().since = tb.now().upper
+	tb.interrupt()
+}
+
+// replace puts another database in the place of a view's.
+func (w *world) replace() {
+	tb := w.table()
+	upper := core.Time(1 + w.r.IntN(int(2*tb.now().upper)))
+	rows := contents{"[9]": 1}
+	if w.r.IntN(2) == 0 {
+		rows = maps.Clone(tb.now().rows)
+		delete(rows, mark(len(tb.epochs)-1))
+	}
+	w.tell("another database has %s, at %d: %v", tb.name, upper, rows)
+	tb.begin(upper, rows)
+	tb.interrupt()
+}
+
+// change changes the mood of a receiver.
+func (w *world) change() {
+	rc := w.receiver()
+	rc.mood = mood(w.r.IntN(3))
+	w.tell("from now on %s %s", rc.config.Name, rc.mood)
+}
+
+// kill has a receiver kill the process.
+func (w *world) kill() {
+	rc := w.receiver()
+	rc.killer = 1 + w.r.IntN(3)
+	w.tell("%s kills at its write %d", rc.config.Name, rc.killer)
+}
+
+// fill fails writes or syncs, all or some of them.
+func (w *world) fill() {
 	op, every := []string{"write", "sync"}[w.r.IntN(2)], 1+w.r.IntN(3)
-	return func(call int, o string) error {
+	w.tell("the disk is full: 1 %s in %d fails", op, every)
+	w.fs.Fail(func(call int, o string) error {
 		if o == op && call%every == 0 {
 			return syscall.ENOSPC
 		}
 		return nil
-	}
+	})
 }
+
+// heal ends whatever is wrong with the disk.
+func (w *world) heal() {
+	w.tell("the disk is well")
+	w.fs.Fail(nil)
+}
+
+// crash ends the machine at some operation on the disk.
+func (w *world) crash() {
+	n := w.r.IntN(100)
+	w.tell("crash at operation %d on the disk", n)
+	at := w.fs.Calls() + n
+	w.fs.Fail(func(call int, _ string) error {
+		if call >= at {
+			return durabletest.ErrCrashed
+		}
+		return nil
+	})
+}
+
+func (w *world) stop() { w.restart(true) }
+func (w *world) end()  { w.restart(false) }
 
 // restart ends the process and begins another. The caller holds mu.
 func (w *world) restart(inOrder bool) {
-	p, fs, r := w.p, w.fs, w.r
+	p, fs := w.p, w.fs
 	switch {
 	case inOrder && !fs.Dead():
+		w.tell("stop mzd, and start it")
 		fs.Fail(nil)
 		for _, rc := range w.receivers {
 			rc.killer = 0
 		}
 		w.mu.Unlock()
 		p.end()
-		if err := <-p.done; err != nil {
-			w.t.Errorf("process %d ended with %v", w.process, err)
-		}
+		err := <-p.done
 		w.mu.Lock()
+		if err != nil {
+			w.wrong("process %d ended with %v", w.process, err)
+		}
 		for _, rc := range w.receivers {
 			for _, v := range rc.views {
 				if v.by == w.process { // its acknowledgements were saved on the way down
@@ -250,10 +368,12 @@ func (w *world) restart(inOrder bool) {
 			}
 		}
 	default:
-		if r.IntN(2) == 0 {
+		if w.r.IntN(2) == 0 {
+			w.tell("kill mzd, and start it")
 			w.fs = fs.Kill()
 		} else {
-			w.fs = fs.Crash(r)
+			w.tell("crash, and start mzd")
+			w.fs = fs.Crash(w.r)
 		}
 		w.mu.Unlock()
 		p.end()
@@ -265,7 +385,8 @@ func (w *world) restart(inOrder bool) {
 }
 
 // advance changes a view, or only its time.
-func (w *world) advance(tb *table) {
+func (w *world) advance() {
+	tb := w.table()
 	e := tb.now()
 	upper := e.upper + core.Time(1+w.r.IntN(10))
 	var updates []core.Update
@@ -283,7 +404,9 @@ func (w *world) advance(tb *table) {
 	for i := range updates {
 		updates[i].Time = max(updates[i].Time, updates[max(i-1, 0)].Time)
 	}
-	e.updates = append(e.updates, core.Consolidate(updates)...)
+	updates = core.Consolidate(updates)
+	w.tell("%s goes on to %d: %v", tb.name, upper, updates)
+	e.updates = append(e.updates, updates...)
 	e.upper = upper
 	close(tb.moved)
 	tb.moved = make(chan struct{})
@@ -382,6 +505,10 @@ const (
 	forgets      // applies it and fails
 )
 
+func (m mood) String() string {
+	return []string{"takes what it is written", "refuses what it is written", "applies what it is written, and fails"}[m]
+}
+
 // receiver is the other end of a sink. It outlives processes.
 type receiver struct {
 	w      *world
@@ -390,7 +517,6 @@ type receiver struct {
 	mood   mood
 	killer int // kill the process at that write from now; 0: at none
 
-	writes int
 }
 
 // received is what a receiver has of a view.
@@ -422,7 +548,6 @@ func (l link) Write(_ context.Context, cut []core.Batch) error {
 		return durabletest.ErrCrashed // there is no such process any more
 	}
 	rc := l.receiver
-	rc.writes++
 	if rc.killer > 0 {
 		if rc.killer--; rc.killer == 0 {
 			l.fs.Fail(func(int, string) error { return durabletest.ErrCrashed })
@@ -434,7 +559,7 @@ func (l link) Write(_ context.Context, cut []core.Batch) error {
 		return nil // the process that wrote it died before it knew
 	}
 	if problem := rc.check(cut, text); problem != "" {
-		l.w.t.Errorf("%s, process %d: %s\n got %s\npending %s\ntaken %s", rc.config.Name, l.process, problem, text, group.pending, group.taken)
+		l.w.wrong("%s, process %d: %s\n got %s\npending %s\ntaken %s", rc.config.Name, l.process, problem, text, group.pending, group.taken)
 	}
 	if rc.mood == takes || rc.mood == forgets && rc.config.Name == "own" {
 		rc.apply(cut, text, l.process)
@@ -522,7 +647,7 @@ func (rc *receiver) apply(cut []core.Batch, text string, process int) {
 		v.epoch = slices.IndexFunc(epochs, v.fits)
 		if v.epoch < 0 {
 			v.epoch = 0
-			rc.w.t.Errorf("%s has %s at %s: %v, since %d; want one of %v", rc.config.Name, b.View.Name, b.Upper, v.rows, v.start, epochs)
+			rc.w.wrong("%s has %s at %s: %v, since %d; want one of %v", rc.config.Name, b.View.Name, b.Upper, v.rows, v.start, epochs)
 		}
 	}
 }
@@ -546,9 +671,8 @@ func cutText(cut []core.Batch) string {
 	return strings.Join(parts, " | ")
 }
 
-// finish heals everything, and compares.
+// finish heals everything, and compares. The caller holds mu.
 func (w *world) finish() {
-	w.mu.Lock()
 	for _, rc := range w.receivers {
 		rc.mood, rc.killer = takes, 0
 	}
@@ -567,19 +691,14 @@ func (w *world) finish() {
 			close(tb.moved)
 			tb.moved = make(chan struct{})
 		}
-		w.mu.Unlock()
-		<-time.After(5 * time.Minute)
-		w.mu.Lock()
+		w.pass(5 * time.Minute)
 	}
 	for _, rc := range w.receivers {
 		for name, v := range rc.views {
 			started := !rc.config.SkipSnapshot || !v.at.IsZero()
 			if e := w.tables[name].now(); started && (v.at.Time != e.upper || !v.fits(e)) {
-				w.t.Errorf("in the end %s has %s at %s: %v; want %d: %v", rc.config.Name, name, v.at, v.rows, e.upper, e.rows)
+				w.wrong("in the end %s has %s at %s: %v; want %d: %v", rc.config.Name, name, v.at, v.rows, e.upper, e.rows)
 			}
 		}
-		w.t.Logf("%s: %d writes", rc.config.Name, rc.writes)
 	}
-	w.mu.Unlock()
-	w.p.stop(w.t)
 }

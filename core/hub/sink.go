@@ -97,11 +97,7 @@ type reader struct {
 var _ core.TroubledReader = reader{}
 
 // Trouble returns why the view has stopped.
-func (r reader) Trouble() error {
-	r.view.mu.Lock()
-	defer r.view.mu.Unlock()
-	return r.view.trouble.err
-}
+func (r reader) Trouble() error { return r.view.Trouble() }
 
 // persist tries until it works or ctx ends, and then returns the error of ctx.
 // It tries at least once.

@@ -34,7 +34,8 @@ type ViewStatus struct {
 	DiskTrouble string `json:"disk_trouble,omitempty"`
 
 	Rows        int64     `json:"rows"`
-	LogBytes    int64     `json:"log_bytes"`
+	LogBytes    int64     `json:"log_bytes"`      // in memory
+	DiskBytes   int64     `json:"log_disk_bytes"` // in the log's segments
 	LogSpans    int       `json:"log_spans"`
 	LogSince    core.Time `json:"log_since,string"`
 	Reconnects  int       `json:"reconnects"`
@@ -47,6 +48,9 @@ type SinkStatus struct {
 	Name  string       `json:"name"`
 	Ready bool         `json:"ok"`
 	Views []SinkedView `json:"views"`
+	// WaitsFor are views that have stopped, and hold up all that the sink gets
+	// as one cut with them.
+	WaitsFor []string `json:"waits_for,omitempty"`
 	// Trouble is the latest of its groups'.
 	Trouble *Problem `json:"trouble,omitempty"`
 }
@@ -113,7 +117,7 @@ func (v *view) status(now time.Time) ViewStatus {
 	s := ViewStatus{
 		Name: v.Name, Query: v.Query, Key: v.Key, Columns: append([]core.Column{}, described.Columns...),
 		Token: upper.String(), LagSeconds: lag(now, upper.Time), Durable: durable.String(),
-		Rows: stats.Rows, LogBytes: stats.Bytes, LogSpans: stats.Spans, LogSince: stats.Since, Compactions: stats.Compactions,
+		Rows: stats.Rows, LogBytes: stats.Bytes, DiskBytes: stats.DiskBytes, LogSpans: stats.Spans, LogSince: stats.Since, Compactions: stats.Compactions,
 	}
 	if !upper.IsZero() {
 		s.Timestamp = &upper.Time
@@ -129,6 +133,13 @@ func (v *view) status(now time.Time) ViewStatus {
 }
 
 func (g *group) addTo(s *SinkStatus, now time.Time) {
+	if !g.broadcasts() && len(g.views) > 1 {
+		for _, v := range g.views {
+			if v.Trouble() != nil {
+				s.WaitsFor = append(s.WaitsFor, v.Name)
+			}
+		}
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for i, v := range g.views {

@@ -190,6 +190,13 @@ func (e keyError) Error() string   { return string(e) }
 func (e keyError) Reason() string  { return "bad_key" }
 func (e keyError) Retryable() bool { return false }
 
+// Trouble returns why the view has stopped; nil: it has not.
+func (v *view) Trouble() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.trouble.err
+}
+
 // enter notes a new state.
 func (v *view) enter(s State) {
 	v.mu.Lock()

@@ -274,6 +274,53 @@ func TestRewriteInDoubt(t *testing.T) {
 	}
 }
 
+// TestRewriteBytes checks when the files are written anew, and that their size
+// and their syncs are told.
+func TestRewriteBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, grace := range []int64{1, 2000} {
+			fs, syncs, rewrites := durabletest.New(), 0, 0
+			l, err := viewlog.Open("dir", "v", viewlog.Options{
+				FS: fs, Retain: time.Second, RewriteBytes: grace, Synced: func(time.Duration) { syncs++ },
+			})
+			must(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			done := make(chan error, 1)
+			go func() { done <- l.Run(ctx) }()
+			o := opened{Log: l, t: t}
+			must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, nil))
+			synctest.Wait()
+			segment := "dir/00000001.log"
+			small := o.Stats().DiskBytes
+			for n := 1; n <= 100; n++ {
+				told := syncs
+				o.step(n)
+				synctest.Wait()
+				pass(time.Second)
+				o.Compact()
+				size, files, want := o.Stats().DiskBytes, fs.Files(), 1
+				if files[segment] == nil {
+					rewrites++
+					segment = fmt.Sprintf("dir/%08d.log", rewrites+1)
+					want, small = 2, size // the header of the new segment is one
+				}
+				if size != int64(len(files[segment])) || size > 2*small+grace+200 {
+					t.Fatalf("grace %d, step %d: told of %d bytes on disk, and there are %d; were %d when small", grace, n, size, len(files[segment]), small)
+				}
+				if syncs != told+want {
+					t.Fatalf("grace %d, step %d: told of %d syncs, want %d", grace, n, syncs-told, want)
+				}
+			}
+			if grace == 1 && rewrites < 10 || grace == 2000 && (rewrites < 1 || rewrites > 4) {
+				t.Errorf("grace %d: written anew %d times in 100 steps", grace, rewrites)
+			}
+			cancel()
+			must(t, <-done)
+		}
+	})
+}
+
 // TestDiskFull looks at what people are told while the disk is full, and that
 // what waits is merged.
 func TestDiskFull(t *testing.T) {

@@ -231,50 +231,33 @@ func agree(t *testing.T, what, dir string, opened *durabletest.FS) {
 // TestInspectHistory compares random histories, as the disk has them at random
 // moments, with a plain list of updates.
 func TestInspectHistory(t *testing.T) {
+	everything := mix{
+		{12, (*model).append}, {1, (*model).rebase}, {1, (*model).reset}, {2, (*model).wait}, {2, (*model).compact},
+		{1, (*model).crash}, {4, (*model).inspect},
+	}
 	for seed := *firstSeed; seed < *firstSeed+*seeds; seed++ {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { inspectHistory(t, seed) })
-		})
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { everything.play(t, seed, 80, true) })
 	}
 }
 
-func inspectHistory(t *testing.T, seed uint64) {
-	m := newModel(t, seed, true)
-	m.reset()
-	for range 60 {
-		switch n := m.r.IntN(20); {
-		case n < 12:
-			m.append()
-		case n < 13:
-			m.rebase()
-		case n < 14:
-			m.reset()
-		case n < 16:
-			pass(retain / 2)
-			m.log.Compact()
-		case n < 17:
-			m.crash()
-		}
-		if m.r.IntN(5) > 0 {
-			continue
-		}
-		synctest.Wait()
-		dir := dump(t, m.fs.Files())
-		for range 10 {
-			at := 1 + core.Time(m.r.Uint64N(uint64(m.upper)+1))
-			_, got, err := netOf(dir, "v", core.Token{}, core.Token{Time: at})
-			readable, ok := m.log.Readable(at)
-			switch {
-			case err != nil && ok && readable == at:
-				t.Fatalf("seed %d: the log can be read at %d, not so the files: %v", seed, at, err)
-			case err == nil && at > m.upper:
-				t.Fatalf("seed %d: read at %d, where the log ends at %d", seed, at, m.upper)
-			case err == nil && !maps.Equal(got, contentsAt(m.updates, at)):
-				t.Fatalf("seed %d: at %d: got %v, want %v", seed, at, got, contentsAt(m.updates, at))
-			}
+// inspect reads the files at random times.
+func (m *model) inspect() {
+	synctest.Wait()
+	dir := dump(m.t, m.fs.Files())
+	for range 10 {
+		at := 1 + core.Time(m.r.Uint64N(uint64(m.upper)+1))
+		m.tell("inspect at %d", at)
+		_, got, err := netOf(dir, "v", core.Token{}, core.Token{Time: at})
+		readable, ok := m.log.Readable(at)
+		switch {
+		case err != nil && ok && readable == at:
+			m.fail("the log can be read at %d, not so the files: %v", at, err)
+		case err == nil && at > m.upper:
+			m.fail("read at %d, where the log ends at %d", at, m.upper)
+		case err == nil && !maps.Equal(got, contentsAt(m.updates, at)):
+			m.fail("at %d: got %v, want %v", at, got, contentsAt(m.updates, at))
 		}
 	}
-	m.stop()
 }
 
 // TestInspectPieces looks at a batch that is stored in pieces: whole, and with

@@ -47,16 +47,24 @@ type Options struct {
 	// RetainBytes bounds the memory of exact history, about: beyond it the
 	// oldest is merged before its time; 0: 256 MiB.
 	RetainBytes int64
+	// RewriteBytes is how much the files may grow beyond twice what is in them
+	// before they are written anew: less costs more writing, more costs disk
+	// space and time to open; 0: 4 MiB.
+	RewriteBytes int64
+	// Synced is called with how long each sync of a segment took, whether it
+	// worked or not. It must not block; nil: nobody is told.
+	Synced func(took time.Duration)
 	// Logger gets what happens to the files; nil: nobody.
 	Logger *slog.Logger
 	// FS is where the files are; nil: [durable.OS].
 	FS durable.FS
 }
 
-// How much exact history is kept unless the options say otherwise.
+// What the options are unless they say otherwise.
 const (
-	DefaultRetain      = 10 * time.Minute
-	DefaultRetainBytes = 256 << 20
+	DefaultRetain       = 10 * time.Minute
+	DefaultRetainBytes  = 256 << 20
+	defaultRewriteBytes = 4 << 20
 )
 
 // Log is the log of one view. One goroutine writes (Reset, Append, Rebase,
@@ -102,6 +110,7 @@ type Stats struct {
 	Spans       int       // pieces of history
 	Compactions int64     // merges done
 	Durable     core.Time // everything below is on disk
+	DiskBytes   int64     // size of the segments; 0: nothing is on disk
 	Trouble     error     // why writing to disk does not work now; nil: it does
 }
 

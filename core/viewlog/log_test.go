@@ -7,13 +7,16 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/mzdio/mzd/core"
 	"github.com/mzdio/mzd/core/durable/durabletest"
+	"github.com/mzdio/mzd/core/modeltest"
 	"github.com/mzdio/mzd/core/viewlog"
 )
 
@@ -24,13 +27,48 @@ var (
 
 // TestModel runs random histories against a plain list of updates.
 func TestModel(t *testing.T) {
+	everything := mix{
+		{550, (*model).append}, {20, (*model).rebase}, {1, (*model).reset}, {80, (*model).wait}, {90, (*model).compact},
+		{50, (*model).hold}, {20, (*model).crash}, {80, (*model).readBetween}, {100, (*model).read},
+	}
 	for seed := *firstSeed; seed < *firstSeed+*seeds; seed++ {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { newModel(t, seed, false).run(1500) })
-		})
-		t.Run(fmt.Sprint("disk/seed=", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { newModel(t, seed, true).run(1500) })
-		})
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { everything.play(t, seed, 1500, false) })
+		t.Run(fmt.Sprint("disk/seed=", seed), func(t *testing.T) { everything.play(t, seed, 1500, true) })
+	}
+}
+
+// mix says what happens to a log in a script, and how often.
+type mix []struct {
+	weight int
+	do     func(*model)
+}
+
+// operation is something that happens. What it does exactly follows from its
+// seed and from the log as it is, so that it also means something without the
+// operations before it.
+type operation struct {
+	do   func(*model)
+	seed uint64
+}
+
+// play does n operations by chance. If they fail, it prints those that matter.
+func (x mix) play(t *testing.T, seed uint64, n int, disk bool) {
+	r := rand.New(rand.NewPCG(seed, 0))
+	var all []func(*model)
+	for _, o := range x {
+		all = append(all, slices.Repeat([]func(*model){o.do}, o.weight)...)
+	}
+	var script []operation
+	for range n {
+		script = append(script, operation{all[r.IntN(len(all))], r.Uint64()})
+	}
+	play := func(script []operation) (err error) {
+		synctest.Test(t, func(t *testing.T) { err = newModel(t, seed, disk).play(script) })
+		return err
+	}
+	if err := play(script); err != nil {
+		shrunk, err := modeltest.Shrink(script, err, 300, play)
+		t.Errorf("seed %d: %d of %d operations fail:\n%v", seed, len(shrunk), n, err)
 	}
 }
 
@@ -40,7 +78,8 @@ const retain = time.Minute
 // it gave away.
 type model struct {
 	t       *testing.T
-	r       *rand.Rand
+	r       *rand.Rand // of the operation
+	story   []string   // what was done
 	log     *viewlog.Log
 	fs      *durabletest.FS // nil: in memory
 	stop    func()          // ends Run
@@ -71,6 +110,7 @@ func newModel(t *testing.T, seed uint64, disk bool) *model {
 	m := &model{
 		t:         t,
 		r:         rand.New(rand.NewPCG(seed, 0)),
+		stop:      func() {},
 		ends:      map[core.Generation]end{},
 		durable:   map[int]core.Time{},
 		historyOf: map[core.Generation]int{},
@@ -78,20 +118,61 @@ func newModel(t *testing.T, seed uint64, disk bool) *model {
 	if disk {
 		m.fs = durabletest.New()
 	}
-	m.open()
 	return m
+}
+
+// play does the operations, and checks everything in the end. The error tells
+// what was done, and what was wrong then.
+func (m *model) play(script []operation) (err error) {
+	defer func() { m.stop() }()
+	defer func() {
+		switch p := recover().(type) {
+		case nil:
+		case failure:
+			err = fmt.Errorf("%s\n%s", strings.Join(m.story, "\n"), p)
+		default:
+			err = fmt.Errorf("%s\npanic: %v\n%s", strings.Join(m.story, "\n"), p, debug.Stack())
+		}
+	}()
+	m.open()
+	m.reset()
+	for _, o := range script {
+		m.r = rand.New(rand.NewPCG(o.seed, 0))
+		o.do(m)
+	}
+	m.checkEverything()
+	return nil
+}
+
+// failure ends a script; see fail.
+type failure string
+
+func (m *model) fail(format string, args ...any) { panic(failure(fmt.Sprintf(format, args...))) }
+
+// tell adds a line to the story.
+func (m *model) tell(format string, args ...any) {
+	m.story = append(m.story, fmt.Sprintf(format, args...))
+}
+
+// text writes updates as "[r1]+2@17".
+func text(updates []core.Update) string {
+	var s []string
+	for _, u := range updates {
+		s = append(s, fmt.Sprintf("[%s]%+d@%d", u.Row[2:len(u.Row)-2], u.Diff, u.Time))
+	}
+	return strings.Join(s, " ")
 }
 
 func (m *model) open() {
 	o := viewlog.Options{Retain: retain}
 	if m.fs == nil {
-		m.log, m.stop = viewlog.New("v", o), func() {}
+		m.log = viewlog.New("v", o)
 		return
 	}
 	o.FS = m.fs
 	var err error
 	if m.log, err = viewlog.Open("dir", "v", o); err != nil {
-		m.t.Fatal(err)
+		m.fail("%v", err)
 	}
 	ctx, cancel := context.WithCancel(m.t.Context())
 	done := make(chan struct{})
@@ -110,14 +191,16 @@ func (m *model) crash() {
 	if m.fs == nil {
 		return
 	}
-	if m.r.IntN(2) == 0 {
+	flushed, how := m.r.IntN(2) == 0, m.r.IntN(3)
+	if flushed {
 		synctest.Wait() // everything has become durable
 	}
 	if d, _ := m.log.Durable(); !d.IsZero() {
 		m.durable[m.history] = d.Time
 	}
 	m.histories[m.history] = m.updates
-	switch m.r.IntN(3) {
+	m.tell("%s (durable until %d)", []string{"stop and open", "kill and open", "crash and open"}[how], m.durable[m.history])
+	switch how {
 	case 0:
 		m.stop() // as it should be
 	case 1:
@@ -132,7 +215,7 @@ func (m *model) crash() {
 	upper, _ := m.log.Frontier()
 	if upper.IsZero() {
 		if len(m.durable) > 0 {
-			m.t.Fatalf("nothing is left of %v", m.durable)
+			m.fail("nothing is left of %v", m.durable)
 		}
 		m.reset()
 		return
@@ -140,11 +223,11 @@ func (m *model) crash() {
 	before := m.history
 	fmt.Sscanf(m.log.View().Columns[0].Name, "c%d", &m.history)
 	if m.history > before || upper.Time < m.durable[m.history] {
-		m.t.Fatalf("history %d at %d came back at %s of history %d, of which %d was durable", before, m.upper, upper, m.history, m.durable[m.history])
+		m.fail("history %d at %d came back at %s of history %d, of which %d was durable", before, m.upper, upper, m.history, m.durable[m.history])
 	}
 	for i := m.history + 1; i <= before; i++ {
 		if m.durable[i] > 0 {
-			m.t.Fatalf("history %d came back, and of history %d was durable until %d", m.history, i, m.durable[i])
+			m.fail("history %d came back, and of history %d was durable until %d", m.history, i, m.durable[i])
 		}
 	}
 	for _, k := range m.tokens { // what was given away of this history and is lost
@@ -159,33 +242,13 @@ func (m *model) crash() {
 	m.check(core.Token{}, upper.Time)
 }
 
-func (m *model) run(steps int) {
-	m.reset()
-	for range steps {
-		switch n := m.r.IntN(100); {
-		case n < 55:
-			m.append()
-		case n < 57:
-			m.rebase()
-		case n < 58 && m.r.IntN(8) == 0:
-			m.reset()
-		case n < 66:
-			pass(time.Duration(m.r.IntN(20)) * time.Second)
-		case n < 75:
-			m.log.Compact()
-		case n < 80:
-			m.hold()
-		case n < 82:
-			m.crash()
-		case n < 90:
-			m.checkBetween()
-		default:
-			m.read()
-		}
-	}
-	m.checkEverything()
-	m.stop()
+func (m *model) wait() {
+	d := time.Duration(m.r.IntN(20)) * time.Second
+	m.tell("wait %s", d)
+	pass(d)
 }
+
+func (m *model) compact() { m.tell("compact: %v", m.log.Compact()) }
 
 func pass(d time.Duration) { <-time.After(d) }
 
@@ -202,9 +265,10 @@ func (m *model) append() {
 		})
 	}
 	batch = core.Consolidate(batch)
+	m.tell("append [%d, %d): %s", lower, upper, text(batch))
 	m.updates = append(m.updates, batch...)
 	if err := m.log.Append(lower, upper, slices.Clone(batch)); err != nil {
-		m.t.Fatal(err)
+		m.fail("%v", err)
 	}
 	m.moved(upper)
 }
@@ -220,8 +284,9 @@ func (m *model) randomContents() []core.Update {
 func (m *model) rebase() {
 	upper := m.upper + 1 + core.Time(m.r.IntN(10))
 	contents := m.randomContents()
+	m.tell("rebase to %d: %s", upper, text(contents))
 	if err := m.log.Rebase(upper, slices.Clone(contents)); err != nil {
-		m.t.Fatal(err)
+		m.fail("%v", err)
 	}
 	sum := contentsAt(m.updates, m.upper)
 	for _, u := range contents {
@@ -236,6 +301,7 @@ func (m *model) rebase() {
 func (m *model) reset() {
 	upper := 1 + core.Time(m.r.IntN(50))
 	contents := m.randomContents()
+	m.tell("reset to %d: %s", upper, text(contents))
 	if len(m.histories) > 0 {
 		m.histories[m.history] = m.updates
 	}
@@ -243,7 +309,7 @@ func (m *model) reset() {
 	m.histories = append(m.histories, nil)
 	view := &core.View{Name: "v", Columns: []core.Column{{Name: fmt.Sprint("c", m.history), Type: "text"}}}
 	if err := m.log.Reset(view, "upstream", upper, slices.Clone(contents)); err != nil {
-		m.t.Fatal(err)
+		m.fail("%v", err)
 	}
 	m.updates, m.holds = nil, nil
 	for _, u := range contents {
@@ -256,7 +322,7 @@ func (m *model) moved(upper core.Time) {
 	m.upper = upper
 	token, _ := m.log.Frontier()
 	if token.Time != upper {
-		m.t.Fatalf("frontier: got %s, want time %d", token, upper)
+		m.fail("frontier: got %s, want time %d", token, upper)
 	}
 	m.tokens = append(m.tokens, token)
 	m.historyOf[token.Generation] = m.history
@@ -265,14 +331,16 @@ func (m *model) moved(upper core.Time) {
 func (m *model) hold() {
 	if len(m.holds) > 0 && m.r.IntN(2) == 0 {
 		i := m.r.IntN(len(m.holds))
+		m.tell("release %d", m.holds[i].at.Time)
 		m.holds[i].Release()
 		m.holds = slices.Delete(m.holds, i, i+1)
 		return
 	}
 	token := m.tokens[len(m.tokens)-1]
+	m.tell("hold %d", token.Time)
 	h, err := m.log.Hold(token)
 	if err != nil {
-		m.t.Fatal(err)
+		m.fail("%v", err)
 	}
 	m.holds = append(m.holds, &held{h, token})
 }
@@ -296,22 +364,22 @@ func (m *model) read() {
 }
 
 func (m *model) check(from core.Token, at core.Time) {
-	m.t.Helper()
+	m.tell("read from %q at %d", from, at)
 	b, err := m.log.Read(from, at)
 	if err != nil {
-		m.t.Fatalf("read from %s at %d: %v", from, at, err)
+		m.fail("read from %s at %d: %v", from, at, err)
 	}
 	current := m.tokens[len(m.tokens)-1]
 	if want := (core.Token{Time: at, Generation: current.Generation}); b.Upper != want {
-		m.t.Fatalf("read from %s at %d: upper %s, want %s", from, at, b.Upper, want)
+		m.fail("read from %s at %d: upper %s, want %s", from, at, b.Upper, want)
 	}
 	ended, before := m.ends[from.Generation]
 	legal := from.Generation == current.Generation || before && ended.history == m.history && from.Time <= ended.upper
 	if !b.IsBase() && (b.Lower != from || !legal || from.Time > at) {
-		m.t.Fatalf("read from %s at %d: delta from %s in history %s", from, at, b.Lower, current)
+		m.fail("read from %s at %d: delta from %s in history %s", from, at, b.Lower, current)
 	}
 	if b.View.Columns[0].Name != fmt.Sprint("c", m.history) {
-		m.t.Fatalf("read from %s at %d: columns of another history: %v", from, at, b.View.Columns)
+		m.fail("read from %s at %d: columns of another history: %v", from, at, b.View.Columns)
 	}
 	want := contentsAt(m.updates, at)
 	for row, n := range contentsAt(m.updates, b.Lower.Time) {
@@ -322,27 +390,28 @@ func (m *model) check(from core.Token, at core.Time) {
 	got := make(map[core.Row]core.Diff)
 	for i, u := range b.Updates {
 		if got[u.Row] = u.Diff; u.Time != at-1 || u.Diff == 0 || i > 0 && b.Updates[i-1].Row >= u.Row {
-			m.t.Fatalf("read from %s at %d: not a net batch: %v", from, at, b.Updates)
+			m.fail("read from %s at %d: not a net batch: %v", from, at, b.Updates)
 		}
 	}
 	if !maps.Equal(got, want) {
-		m.t.Fatalf("read from %s at %d (base %v): got %v, want %v", from, at, b.IsBase(), got, want)
+		m.fail("read from %s at %d (base %v): got %v, want %v", from, at, b.IsBase(), got, want)
 	}
 }
 
-// checkBetween reads between two tokens that were given away: the same bytes
+// readBetween reads between two tokens that were given away: the same bytes
 // each time, whatever became of the log meanwhile.
-func (m *model) checkBetween() {
+func (m *model) readBetween() {
 	from, to := m.tokens[m.r.IntN(len(m.tokens))], m.tokens[m.r.IntN(len(m.tokens))]
+	m.tell("read between %q and %q", from, to)
 	b, err := m.log.Between(from, to)
 	if err != nil {
 		if !errors.Is(err, core.ErrNotReadable) {
-			m.t.Fatalf("between %s and %s: %v", from, to, err)
+			m.fail("between %s and %s: %v", from, to, err)
 		}
 		return
 	}
 	if b.Lower != from || b.Upper != to {
-		m.t.Fatalf("between %s and %s: got from %s to %s", from, to, b.Lower, b.Upper)
+		m.fail("between %s and %s: got from %s to %s", from, to, b.Lower, b.Upper)
 	}
 	want := contentsAt(m.updates, to.Time)
 	for row, n := range contentsAt(m.updates, from.Time) {
@@ -355,7 +424,7 @@ func (m *model) checkBetween() {
 		got[u.Row] = u.Diff
 	}
 	if !maps.Equal(got, want) {
-		m.t.Fatalf("between %s and %s: got %v, want %v", from, to, got, want)
+		m.fail("between %s and %s: got %v, want %v", from, to, got, want)
 	}
 }
 
@@ -364,7 +433,7 @@ func (m *model) checkEverything() {
 	for _, h := range m.holds {
 		b, err := m.log.Read(h.at, m.upper)
 		if err != nil || b.IsBase() {
-			m.t.Fatalf("held %s: base %v, %v", h.at, b.IsBase(), err)
+			m.fail("held %s: base %v, %v", h.at, b.IsBase(), err)
 		}
 		m.check(h.at, m.upper)
 	}
@@ -373,7 +442,7 @@ func (m *model) checkEverything() {
 		rows += int64(n)
 	}
 	if got := m.log.Stats().Rows; got != rows {
-		m.t.Fatalf("rows: got %d, want %d", got, rows)
+		m.fail("rows: got %d, want %d", got, rows)
 	}
 	for _, h := range m.holds {
 		h.Release()
@@ -501,6 +570,17 @@ func expect(t *testing.T, b core.Batch, want string) {
 	}
 }
 
+// expectCut checks the batches of a cut.
+func expectCut(t *testing.T, cut []core.Batch, want ...string) {
+	t.Helper()
+	if len(cut) != len(want) {
+		t.Fatalf("got a cut of %d, want %d", len(cut), len(want))
+	}
+	for i, b := range cut {
+		expect(t, b, want[i])
+	}
+}
+
 // TestCut follows two logs as one picture.
 func TestCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -550,6 +630,41 @@ func TestCut(t *testing.T) {
 		expect(t, cut[1], "delta 31-40:")
 		cancel()
 		<-cuts
+	})
+}
+
+// TestCutNoticesNewHistories lets a view of a cut begin again, at a time before
+// the cut, while the view that is furthest behind stands still.
+func TestCutNoticesNewHistories(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		still := begun(t, 1, `["s"]`)
+		must(t, still.Append(1, 10, []core.Update{{Time: 7, Diff: 1, Row: `["t"]`}}))
+		ahead, other := begun(t, 1, `["a"]`), begun(t, 1, `["o"]`)
+		must(t, ahead.Append(1, 100, nil))
+		must(t, other.Append(1, 50, nil))
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		cuts := make(chan []core.Batch)
+		go func() {
+			defer close(cuts)
+			for cut, err := range core.FollowCut(ctx, []core.CutReader{still, ahead, other}, nil) {
+				if err == nil {
+					cuts <- cut
+				}
+			}
+		}()
+		expectCut(t, <-cuts, "base 10: [s]+1 [t]+1", "base 10: [a]+1", "base 10: [o]+1")
+
+		must(t, ahead.Reset(&core.View{Name: "v"}, "another", 5, []core.Update{{Diff: 1, Row: `["b"]`}}))
+		synctest.Wait()
+		select {
+		case cut := <-cuts:
+			expectCut(t, cut, "base 5: [s]+1", "base 5: [b]+1", "base 5: [o]+1")
+		default:
+			t.Fatal("no cut of the new history")
+		}
+		must(t, ahead.Append(5, 30, nil))
+		expectCut(t, <-cuts, "delta 5-10: [t]+1", "delta 5-10:", "delta 5-10:")
 	})
 }
 

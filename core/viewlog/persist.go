@@ -31,6 +31,10 @@ func Open(dir, name string, o Options) (*Log, error) {
 		return nil, fmt.Errorf("open the log of view %s: %w", name, err)
 	}
 	l.disk = disk
+	disk.grace, disk.observe = o.RewriteBytes, o.Synced
+	if disk.grace <= 0 {
+		disk.grace = defaultRewriteBytes
+	}
 	if fresh {
 		return l, nil
 	}
@@ -54,6 +58,7 @@ func Open(dir, name string, o Options) (*Log, error) {
 		return nil, fmt.Errorf("open the log of view %s: %w", name, err)
 	}
 	l.generations = m.Generations
+	l.stats.DiskBytes = disk.total()
 	return l, nil
 }
 
@@ -110,6 +115,7 @@ func (l *Log) flush() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.note(err)
+	l.stats.DiskBytes = l.disk.total()
 	if generation != l.generation() {
 		return err // a new history has begun meanwhile, and is to be written anew
 	}

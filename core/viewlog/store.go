@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mzdio/mzd/core"
 	"github.com/mzdio/mzd/core/durable"
@@ -29,12 +30,14 @@ type store struct {
 	// unsure is set when saving a manifest failed: the one on disk may be that
 	// one or s.manifest. Nothing counts as durable until one is saved again.
 	unsure    bool
-	number    int          // the largest that a segment has had: none is used twice
-	file      durable.File // the last segment; nil: the next write begins another
-	size      int64        // of what is written of it
-	synced    int64        // of what is durable
-	upper     core.Time    // of what is durable
-	rewritten int64        // how much was written when all was written anew
+	number    int                      // the largest that a segment has had: none is used twice
+	file      durable.File             // the last segment; nil: the next write begins another
+	size      int64                    // of what is written of it
+	synced    int64                    // of what is durable
+	upper     core.Time                // of what is durable
+	rewritten int64                    // how much was written when all was written anew
+	grace     int64                    // how much more than twice that is written before it is done again
+	observe   func(took time.Duration) // told about syncs of segments; nil: nobody
 	buf       []byte
 }
 
@@ -398,7 +401,7 @@ func (s *store) write(records []record) error {
 		}
 		return fmt.Errorf("write %s: %w", s.path(s.last().file()), err)
 	}
-	if err := s.file.Sync(); err != nil {
+	if err := s.sync(s.file); err != nil {
 		// The kernel may have dropped the pages and forgotten about it: this
 		// file is never trusted again beyond what was durable before.
 		s.abandon()
@@ -428,6 +431,16 @@ func (s *store) writeTo(w io.Writer, synced int64, records []record) (written in
 	}
 	s.buf = buf
 	return written, nil
+}
+
+// sync makes durable what is written of a segment.
+func (s *store) sync(f durable.File) error {
+	begun := time.Now()
+	err := f.Sync()
+	if s.observe != nil {
+		s.observe(time.Since(begun))
+	}
+	return err
 }
 
 func seekTo(f durable.File, offset int64) error {
@@ -476,7 +489,7 @@ func (s *store) create() (number int, f durable.File, size int64, err error) {
 	h := appendHeader(nil, header{formatVersion, number, s.view})
 	_, err = f.Write(h)
 	if err == nil {
-		err = f.Sync()
+		err = s.sync(f)
 	}
 	if err == nil {
 		err = s.fs.SyncDir(s.dir)
@@ -499,7 +512,7 @@ func (s *store) rewrite(m manifest, records []record) error {
 	written, err := s.writeTo(f, 0, records)
 	size += written
 	if err == nil {
-		err = f.Sync()
+		err = s.sync(f)
 	}
 	if err == nil {
 		m.Format, m.Name, m.Segments = formatVersion, s.view, []segment{{number, size}}
@@ -522,7 +535,7 @@ func (s *store) rewrite(m manifest, records []record) error {
 // grown reports whether the files have become so much larger than they were
 // when they were last written anew that it is time to do it again.
 func (s *store) grown() bool {
-	return s.total() > 2*s.rewritten+minRewrite
+	return s.total() > 2*s.rewritten+s.grace
 }
 
 // total is the size of all segments.
@@ -535,10 +548,6 @@ func (s *store) total() int64 {
 	}
 	return total
 }
-
-// minRewrite is how much a log may grow before it is written anew, however
-// small it is.
-const minRewrite = 4 << 20
 
 // close notes how far the log is durable, and closes its file.
 func (s *store) close() error {

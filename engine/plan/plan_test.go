@@ -37,15 +37,18 @@ var tables = catalog{
 	"w": {ID: "w", Name: "w", Columns: columns("text", flow.Text, "mz_line_no", flow.Int8)},
 }
 
+// goldenViews are views over the tables.
+var goldenViews = map[string]string{
+	"pv": "SELECT a + 1 AS a1, b, c || 'x' AS cx, 1 / a AS inv FROM t WHERE a > 0",
+	"pw": "SELECT val->>'user' AS user, (val->'id')::float::int AS id, (val->'bot')::bool AS bot FROM (SELECT text::jsonb AS val FROM w) AS w",
+}
+
 func env() plan.Env {
 	c := catalog{}
 	for name, o := range tables {
 		c[name] = o
 	}
-	for name, text := range map[string]string{
-		"pv": "SELECT a + 1 AS a1, b, c || 'x' AS cx, 1 / a AS inv FROM t WHERE a > 0",
-		"pw": "SELECT val->>'user' AS user, (val->'id')::float::int AS id, (val->'bot')::bool AS bot FROM (SELECT text::jsonb AS val FROM w)",
-	} {
+	for name, text := range goldenViews {
 		q := parse(text)
 		p, err := plan.Query(plan.Env{Catalog: c}, q)
 		if err != nil {
@@ -64,29 +67,41 @@ func parse(text string) *sql.Query {
 	return list[0].Statement.(*sql.Query)
 }
 
-// goldenLines runs a test for each line of a file of "input  =>  output".
-func goldenLines(t *testing.T, name string, run func(input string) string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	golden, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out strings.Builder
-	for line := range strings.SplitSeq(strings.TrimSpace(string(golden)), "\n") {
-		input, want, _ := strings.Cut(line, "  =>  ")
-		got := run(input)
-		if got != want && !*update {
-			t.Errorf("%s\ngot  %s\nwant %s", input, got, want)
-		}
-		fmt.Fprintf(&out, "%s  =>  %s\n", input, got)
-	}
-	if *update {
-		if err := os.WriteFile(path, []byte(out.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+// golden is a case of testdata/expressions.txt: an expression, or what else may follow SELECT, and what becomes of it.
+type golden struct {
+	heading    string // of the section it stands in
+	input      string
+	output     string // type and value, or error: and the error
+	difference string // why PostgreSQL answers otherwise
 }
+
+// expressions reads testdata/expressions.txt. A line is "input  =>  output"; "# " begins a heading, and "! " the reason for which
+// PostgreSQL has another answer to the line that follows.
+func expressions(tb testing.TB) []golden {
+	tb.Helper()
+	text, err := os.ReadFile(expressionsFile)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var out []golden
+	var next golden
+	for line := range strings.SplitSeq(string(text), "\n") {
+		switch {
+		case line == "":
+		case strings.HasPrefix(line, "# "):
+			next = golden{heading: line[2:]}
+		case strings.HasPrefix(line, "! "):
+			next.difference = line[2:]
+		default:
+			next.input, next.output, _ = strings.Cut(line, "  =>  ")
+			out = append(out, next)
+			next = golden{heading: next.heading}
+		}
+	}
+	return out
+}
+
+const expressionsFile = "testdata/expressions.txt"
 
 // evaluate plans and evaluates an expression without columns.
 func evaluate(input string) (flow.Type, flow.Datum, error) {
@@ -107,32 +122,55 @@ func evaluate(input string) (flow.Type, flow.Datum, error) {
 
 // TestExpressions holds expressions against testdata: type and value, or the error.
 func TestExpressions(t *testing.T) {
-	goldenLines(t, "expressions.txt", func(input string) string {
-		typ, d, err := evaluate(input)
-		if err != nil {
-			return "error: " + err.Error()
+	var out strings.Builder
+	heading := ""
+	for _, g := range expressions(t) {
+		got := ""
+		if typ, d, err := evaluate(g.input); err != nil {
+			got = "error: " + err.Error()
+		} else {
+			got = typ.Name() + " " + d.String()
 		}
-		return typ.Name() + " " + d.String()
-	})
+		if got != g.output && !*update {
+			t.Errorf("%s\ngot  %s\nwant %s", g.input, got, g.output)
+		}
+		if g.heading != heading {
+			fmt.Fprintf(&out, "%s# %s\n", strings.Repeat("\n", min(len(heading), 1)), g.heading)
+			heading = g.heading
+		}
+		if g.difference != "" {
+			fmt.Fprintf(&out, "! %s\n", g.difference)
+		}
+		fmt.Fprintf(&out, "%s  =>  %s\n", g.input, got)
+	}
+	if *update {
+		if err := os.WriteFile(expressionsFile, []byte(out.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // FuzzQuery looks for queries that make the planner or the operators panic.
 func FuzzQuery(f *testing.F) {
-	golden, err := os.ReadFile(filepath.Join("testdata", "queries.txt"))
+	blocks, err := os.ReadFile(filepath.Join("testdata", "queries.txt"))
 	if err != nil {
 		f.Fatal(err)
 	}
-	for c := range strings.SplitSeq(string(golden), "\n\n") {
+	for c := range strings.SplitSeq(string(blocks), "\n\n") {
 		q, _, _ := strings.Cut(c, "\n----")
 		f.Add(q)
 	}
-	golden, err = os.ReadFile(filepath.Join("testdata", "expressions.txt"))
-	if err != nil {
-		f.Fatal(err)
+	for _, g := range expressions(f) {
+		f.Add("SELECT " + g.input)
 	}
-	for line := range strings.SplitSeq(string(golden), "\n") {
-		e, _, _ := strings.Cut(line, "  =>  ")
-		f.Add("SELECT " + e)
+	rows := rowParser{}
+	var fuzzed []map[string][]flow.Update
+	for _, changes := range history(rand.New(rand.NewPCG(1, 1)), goldenTables(), 3) {
+		updates, err := rows.updates(changes)
+		if err != nil {
+			f.Fatal(err)
+		}
+		fuzzed = append(fuzzed, updates)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		list, err := sql.Parse(text)
@@ -156,10 +194,9 @@ func FuzzQuery(f *testing.F) {
 			if len(text) > 300 || strings.Count(strings.ToLower(text), "values") > 2 { // a product of many constants is large
 				continue
 			}
-			c := &contents{rnd: rand.New(rand.NewPCG(1, 1)), rows: map[string][]flow.Row{}}
 			df := p.Maintained()
-			for range 3 {
-				for _, u := range step(df, c.change()).Rows {
+			for _, changes := range fuzzed {
+				for _, u := range step(df, changes).Rows {
 					if len(u.Row) != len(p.Columns) {
 						t.Fatalf("%s: row %v for columns %v", text, u.Row, p.Columns)
 					}

@@ -1,5 +1,7 @@
 package sql
 
+import "slices"
+
 // atQuery tells whether a query begins here.
 func (p *parser) atQuery() bool { return p.at("select") || p.at("with") || p.at("values") || p.at("(") }
 
@@ -239,21 +241,49 @@ func (p *parser) tablePrimary() TableExpr {
 func (p *parser) parenthesizedTable(at At) TableExpr {
 	p.enter()
 	defer p.leave()
-	n := 1
-	for p.ahead(n).is("(") {
-		n++
-	}
-	if t := p.ahead(n); t.is("select") || t.is("with") || t.is("values") {
-		p.expect("(")
+	derived := p.beginsQuery()
+	p.expect("(")
+	if derived {
 		d := &Derived{At: at, Query: p.query()}
 		p.expect(")")
 		d.Alias, d.Columns = p.tableAlias()
 		return d
 	}
-	p.expect("(")
 	t := p.tableExpr()
 	p.expect(")")
 	return t
+}
+
+// beginsQuery tells whether the parenthesis that comes next holds a query. If it begins with further parentheses, that is so if each
+// of them holds a query that goes on behind it: ((SELECT 1) UNION ...), and not ((SELECT 1) AS a JOIN ...).
+func (p *parser) beginsQuery() bool {
+	run := 0
+	for p.ahead(run).is("(") {
+		run++
+	}
+	if first := p.ahead(run); !first.is("select") && !first.is("with") && !first.is("values") {
+		return false
+	}
+	depth := run
+	for n := run; depth > 1 && p.ahead(n).kind != eof; n++ {
+		switch t := p.ahead(n); {
+		case t.is("("):
+			depth++
+		case t.is(")"):
+			if depth--; depth < run {
+				run = depth
+				if !continuesQuery(p.ahead(n + 1)) {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+// continuesQuery tells whether a token may stand behind a query in parentheses that is part of a larger one.
+func continuesQuery(t token) bool {
+	return slices.ContainsFunc([]string{")", "union", "except", "intersect", "order", "limit", "offset", "fetch"}, t.is)
 }
 
 func (p *parser) tableAlias() (string, []string) {

@@ -24,7 +24,7 @@ func TestStatements(t *testing.T) {
 	}
 	var out strings.Builder
 	for c := range strings.SplitSeq(strings.TrimSpace(string(golden)), "\n\n") {
-		input, want, _ := strings.Cut(c, "\n----")
+		input, want, _ := strings.Cut(strings.TrimLeft(c, "\n"), "\n----")
 		want = strings.TrimPrefix(want, "\n")
 		got := strings.TrimSuffix(render(t, input), "\n")
 		if got != want && !*update {

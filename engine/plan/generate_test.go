@@ -1,0 +1,485 @@
+package plan_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// testColumn is a column of a generated relation.
+type testColumn struct {
+	name string
+	kind kind
+}
+
+// testTable is a relation that a query may name: a table, or a view if it has a query.
+type testTable struct {
+	name    string
+	columns []testColumn
+	query   *node
+}
+
+// generator makes tables, their contents and queries over them. All it does follows from rnd.
+type generator struct {
+	rnd    *rand.Rand
+	tables []*testTable // and views
+	ctes   []*testTable // in sight
+	names  int          // names given so far
+	plain  int          // above zero where no subquery may stand
+}
+
+// scope is what an expression may read.
+type scope []readable
+
+// readable is an expression that reads something: a column, or above GROUP BY a key or an aggregate.
+type readable struct {
+	node *node
+	kind kind
+}
+
+func (g *generator) chance(n int) bool { return g.rnd.IntN(n) == 0 }
+
+func (g *generator) name(prefix string) string {
+	g.names++
+	return prefix + strconv.Itoa(g.names)
+}
+
+// table makes a table. Names of columns are few, so that tables have some in common.
+func (g *generator) table() *testTable {
+	t := &testTable{name: fmt.Sprintf("t%d", len(g.tables)+1)}
+	for i := range 3 + g.rnd.IntN(5) {
+		k := pick(g.rnd, classes["any"])
+		if i == 0 {
+			k = pick(g.rnd, []kind{"int4s", "text", "int8s"}) // something to join and to group by
+		}
+		t.columns = append(t.columns, testColumn{string(rune('a' + i)), k})
+	}
+	g.tables = append(g.tables, t)
+	return t
+}
+
+// row makes a row of a table.
+func (t *testTable) row(rnd *rand.Rand) string {
+	values := make([]string, len(t.columns))
+	for i, c := range t.columns {
+		values[i] = c.kind.value(rnd)
+	}
+	return strings.Join(values, ", ")
+}
+
+// expr makes an expression of a kind. depth bounds how many are within each other.
+func (g *generator) expr(k kind, s scope, depth int) *node {
+	if depth > 0 && g.plain == 0 && hasSubquery && g.chance(25) {
+		if n := g.subqueryExpr(k, s, depth-1); n != nil {
+			return n
+		}
+	}
+	if lines := productions[k]; depth > 0 && len(lines) > 0 && !g.chance(4) {
+		n := g.write(g.production(lines, s), s, depth-1, map[string]*node{})
+		n.kind = k
+		return n
+	}
+	var reads []readable
+	for _, r := range s {
+		if r.kind.is(k) {
+			reads = append(reads, r)
+		}
+	}
+	if len(reads) > 0 && !g.chance(5) {
+		return &node{kind: k, parts: []any{pick(g.rnd, reads).node}}
+	}
+	if k == "int4s" && g.chance(2) { // a number without a type
+		return &node{kind: k, parts: []any{pick(g.rnd, []string{"0", "1", "2", "3", "(-1)"})}}
+	}
+	return &node{kind: k, parts: []any{k.value(g.rnd)}}
+}
+
+// write fills the holes of a production. Some labels may have been filled already.
+func (g *generator) write(p production, s scope, depth int, labels map[string]*node) *node {
+	var fill func(parts []any) *node
+	fill = func(parts []any) *node {
+		n := &node{}
+		for _, p := range parts {
+			switch p := p.(type) {
+			case string:
+				n.parts = append(n.parts, p)
+			case [2][]any:
+				n.parts = append(n.parts, dialect{fill(p[0]), fill(p[1])})
+			case hole:
+				x := labels[p.label]
+				if p.label == "" || x == nil {
+					x = g.fill(p.want, s, depth)
+				}
+				if p.label != "" {
+					labels[p.label] = x
+				}
+				n.parts = append(n.parts, x)
+			}
+		}
+		return n
+	}
+	return fill(p.parts)
+}
+
+func (g *generator) fill(want string, s scope, depth int) *node {
+	if list := words[want]; list != nil {
+		return text(pick(g.rnd, list))
+	}
+	if list := classes[want]; list != nil {
+		want = string(g.among(list, s))
+	}
+	return g.expr(kind(want), s, depth)
+}
+
+// among picks a kind, mostly one that can be read.
+func (g *generator) among(list []kind, s scope) kind {
+	if !g.chance(4) {
+		there := slices.DeleteFunc(slices.Clone(list), func(k kind) bool {
+			return !slices.ContainsFunc(s, func(r readable) bool { return r.kind.is(k) })
+		})
+		if len(there) > 0 {
+			return pick(g.rnd, there)
+		}
+	}
+	return pick(g.rnd, list)
+}
+
+// production picks a way to write an expression of a kind, mostly one that reads something.
+func (g *generator) production(lines []line, s scope) production {
+	p := pick(g.rnd, pick(g.rnd, lines))
+	for range 4 {
+		if slices.ContainsFunc(p.parts, func(part any) bool {
+			h, ok := part.(hole)
+			return ok && (classes[h.want] != nil || slices.ContainsFunc(s, func(r readable) bool { return r.kind.is(kind(h.want)) }))
+		}) {
+			break
+		}
+		p = pick(g.rnd, pick(g.rnd, lines))
+	}
+	return p
+}
+
+// subqueryExpr makes an expression of a subquery, or nil.
+func (g *generator) subqueryExpr(k kind, s scope, depth int) *node {
+	if k == "bool" {
+		inner := kind(pick(g.rnd, classes["ord"]))
+		switch g.rnd.IntN(3) {
+		case 0:
+			q, _ := g.query(nil, depth)
+			return &node{kind: k, parts: []any{pick(g.rnd, []string{"EXISTS (", "NOT EXISTS ("}), q, ")"}}
+		default:
+			q, _ := g.query([]kind{inner}, depth)
+			return &node{kind: k, parts: []any{"(", g.expr(inner, s, depth), pick(g.rnd, []string{" IN (", " NOT IN ("}), q, "))"}}
+		}
+	}
+	// Of an aggregate without GROUP BY there is one row, and of a LIMIT 1 there is at most one.
+	from, inner := g.from(depth, 1)
+	if agg := g.aggregate(k, inner, depth); agg != nil && g.chance(2) {
+		return &node{kind: k, parts: []any{"(SELECT ", agg, " FROM ", from, ")"}}
+	}
+	items := &node{list: true, parts: []any{g.expr(k, inner, depth)}}
+	if k == "jsonb" {
+		return nil
+	}
+	return &node{kind: k, parts: []any{"(SELECT ", items, " FROM ", from, " ORDER BY 1 LIMIT 1)"}}
+}
+
+// aggregate makes an aggregate of a kind, or nil if there is none.
+func (g *generator) aggregate(k kind, inner scope, depth int) *node {
+	lines := aggregators[k]
+	if len(lines) == 0 {
+		return nil
+	}
+	g.plain++ // PostgreSQL would take the aggregate for one of the outer query
+	defer func() { g.plain-- }()
+	filter := text()
+	if g.chance(4) {
+		filter = optional(" FILTER (WHERE ", g.expr("bool", inner, min(depth, 1)), ")")
+	}
+	n := g.write(g.production(lines, inner), inner, min(depth, 2), map[string]*node{"filter": filter})
+	n.kind = k
+	return n
+}
+
+// from makes a FROM clause of at most n relations, and says what can be read in it.
+func (g *generator) from(depth, n int) (*node, scope) {
+	if n <= 1 || g.chance(2) {
+		return g.relation(depth)
+	}
+	left, ls := g.from(depth, n-1)
+	right, rs := g.relation(depth)
+	both := slices.Concat(ls, rs)
+	g.plain++
+	defer func() { g.plain-- }()
+	how := pick(g.rnd, []string{" JOIN ", " JOIN ", " LEFT JOIN ", " LEFT JOIN ", " RIGHT JOIN ", " FULL JOIN ", " CROSS JOIN "})
+	if how == " FULL JOIN " && !hasFull {
+		how = " LEFT JOIN "
+	}
+	if how == " CROSS JOIN " {
+		return &node{kind: "from", parts: []any{left, how, right}}, both
+	}
+	var keys []any
+	for range 1 + g.rnd.IntN(2) {
+		l, r := pick(g.rnd, ls), pick(g.rnd, rs)
+		want := l.kind
+		if want.info().wider != "" {
+			want = want.info().wider
+		}
+		read := g.expr(want, rs, 0)
+		if r.kind.is(want) {
+			read = r.node
+		}
+		keys = append(keys, text("(", l.node, " = ", read, ")"))
+	}
+	cond := &node{}
+	for i, k := range keys {
+		if i > 0 {
+			k = optional(" AND ", k)
+		}
+		cond.parts = append(cond.parts, k)
+	}
+	if how != " FULL JOIN " && (hasOuter || how == " JOIN ") && g.chance(3) {
+		cond.parts = append(cond.parts, optional(" AND ", g.expr("bool", both, min(depth, 1))))
+	}
+	return &node{kind: "from", parts: []any{"(", left, how, right, " ON ", cond, ")"}}, both
+}
+
+// relation makes one entry of FROM.
+func (g *generator) relation(depth int) (*node, scope) {
+	alias := g.name("r")
+	switch {
+	case depth > 0 && g.chance(5):
+		q, cols := g.query(nil, depth-1)
+		return &node{kind: "from", parts: []any{"(", q, ") AS ", alias}}, named(alias, cols)
+	case g.chance(15):
+		q, cols := g.values(nil)
+		return &node{kind: "from", parts: []any{"(", q, ") AS ", alias}}, named(alias, cols)
+	}
+	t := pick(g.rnd, slices.Concat(g.tables, g.ctes))
+	n := &node{kind: "from", parts: []any{t.name + " AS " + alias}}
+	s := named(alias, t.columns)
+	if docs := slices.DeleteFunc(slices.Clone(s), func(r readable) bool { return r.kind != "jsonb" }); len(docs) > 0 && hasTableFunc && g.chance(4) {
+		item := g.name("e")
+		doc := pick(g.rnd, docs).node
+		function := pick(g.rnd, []struct {
+			call string
+			kind kind
+		}{{"jsonb_array_elements", "jsonb"}, {"jsonb_array_elements_text", "text"}})
+		n.parts = append([]any{"("}, append(n.parts, " CROSS JOIN "+function.call+"(CASE WHEN jsonb_typeof(", doc, ") = 'array' THEN ", doc, " END) AS "+item+" (v))")...)
+		s = append(s, readable{text(item + ".v"), function.kind})
+	}
+	return n, s
+}
+
+func named(alias string, cols []testColumn) scope {
+	var s scope
+	for _, c := range cols {
+		s = append(s, readable{text(alias + "." + c.name), c.kind})
+	}
+	return s
+}
+
+// outputs are names for columns of the given kinds.
+func outputs(kinds []kind) []testColumn {
+	out := make([]testColumn, len(kinds))
+	for i, k := range kinds {
+		out[i] = testColumn{fmt.Sprintf("c%d", i+1), k}
+	}
+	return out
+}
+
+func (g *generator) someKinds(s scope) []kind {
+	var out []kind
+	for range 1 + g.rnd.IntN(4) {
+		out = append(out, g.among(classes["any"], s))
+	}
+	return out
+}
+
+// query makes a query with columns of the given kinds, called c1, c2 and so on, or of any kinds. depth bounds its nesting.
+func (g *generator) query(want []kind, depth int) (*node, []testColumn) {
+	ctes := len(g.ctes)
+	defer func() { g.ctes = g.ctes[:ctes] }()
+	n := &node{kind: "query"}
+	if depth > 0 && g.chance(8) {
+		with := &node{list: true}
+		for range 1 + g.rnd.IntN(2) {
+			q, inner := g.query(nil, depth-1)
+			c := &testTable{name: g.name("w"), columns: inner}
+			with.parts = append(with.parts, text(c.name+" AS (", q, ")"))
+			g.ctes = append(g.ctes, c)
+		}
+		n.parts = append(n.parts, optional("WITH ", with, " "))
+	}
+	switch {
+	case depth > 0 && g.chance(6):
+		l, left := g.query(want, depth-1)
+		r, _ := g.query(kindsOf(left), depth-1)
+		op := pick(g.rnd, []string{"UNION", "UNION ALL", "UNION ALL", "EXCEPT", "EXCEPT ALL", "INTERSECT", "INTERSECT ALL"})
+		n.parts = append(n.parts, "(", l, ") "+op+" (", r, ")")
+		g.window(n, ordinalsOf(left), nil, left)
+		return n, left
+	case g.chance(25):
+		q, values := g.values(want)
+		n.parts = append(n.parts, q)
+		return n, values
+	}
+	return n, g.selectQuery(n, want, depth)
+}
+
+func kindsOf(cols []testColumn) []kind {
+	out := make([]kind, len(cols))
+	for i, c := range cols {
+		out[i] = c.kind
+	}
+	return out
+}
+
+func ordinalsOf(cols []testColumn) *node {
+	n := &node{}
+	for i := range cols {
+		n.parts = append(n.parts, strconv.Itoa(i+1))
+	}
+	return n
+}
+
+// values makes a VALUES, whose columns have names of their own.
+func (g *generator) values(want []kind) (*node, []testColumn) {
+	if want == nil {
+		want = g.someKinds(nil)
+	}
+	rows := &node{list: true}
+	for range 1 + g.rnd.IntN(3) {
+		row := &node{}
+		for i, k := range want {
+			row.parts = append(row.parts, []string{"(", ", "}[min(i, 1)], g.expr(k, nil, 0))
+		}
+		row.parts = append(row.parts, ")")
+		rows.parts = append(rows.parts, row)
+	}
+	cols := make([]testColumn, len(want))
+	for i, k := range want {
+		cols[i] = testColumn{fmt.Sprintf("column%d", i+1), k}
+	}
+	return &node{kind: "query", parts: []any{"VALUES ", rows}}, cols
+}
+
+// selectQuery makes a SELECT.
+func (g *generator) selectQuery(n *node, want []kind, depth int) []testColumn {
+	from, s := g.from(depth, 1+g.rnd.IntN(3))
+	if want == nil {
+		want = g.someKinds(s)
+	}
+	where := &node{}
+	if g.chance(2) {
+		where = optional(" WHERE ", g.expr("bool", s, min(depth+1, 2)))
+	}
+	tail := &node{}
+	inner := s
+	grouped := g.chance(3)
+	if grouped {
+		s = g.group(tail, s, want, depth)
+	}
+	items := &node{list: true}
+	for i, k := range want {
+		items.parts = append(items.parts, text(g.expr(k, s, min(depth+1, 2)), fmt.Sprintf(" AS c%d", i+1)))
+	}
+	distinct := &node{}
+	n.parts = append(n.parts, "SELECT ", distinct, items, " FROM ", from, where, tail)
+	cols := outputs(want)
+	switch {
+	case g.chance(8):
+		distinct.optional, distinct.parts = true, []any{"DISTINCT "}
+		g.window(n, items, nil, cols)
+	case g.chance(10):
+		g.distinctOn(n, distinct, items, s, cols)
+	case grouped:
+		g.window(n, items, s, cols)
+	default:
+		g.window(n, items, inner, cols)
+	}
+	return cols
+}
+
+// group makes GROUP BY and HAVING and returns what can be read above them: keys and aggregates.
+func (g *generator) group(tail *node, inner scope, want []kind, depth int) scope {
+	var out scope
+	keys := &node{list: true}
+	for range g.rnd.IntN(3) {
+		k := pick(g.rnd, inner)
+		key := &node{kind: k.kind, parts: []any{k.node}}
+		if lines := productions[k.kind]; len(lines) > 0 && g.chance(3) {
+			g.plain++
+			e := g.write(g.production(lines, inner), inner, 0, map[string]*node{})
+			g.plain--
+			if slices.ContainsFunc(e.all(), func(n *node) bool { return slices.ContainsFunc(inner, func(r readable) bool { return r.node == n }) }) {
+				key = &node{kind: k.kind, parts: []any{e}} // constants are not keys worth having, and numbers would be positions
+			}
+		}
+		keys.parts = append(keys.parts, key)
+		out = append(out, readable{key, k.kind})
+	}
+	for _, k := range want {
+		if a := g.aggregate(k, inner, depth); a != nil {
+			out = append(out, readable{a, k})
+		}
+	}
+	if len(keys.parts) > 0 {
+		tail.parts = append(tail.parts, " GROUP BY ", keys)
+	}
+	count := g.aggregate("int8s", inner, depth)
+	out = append(out, readable{count, "int8s"})
+	if len(keys.parts) == 0 || g.chance(3) {
+		tail.parts = append(tail.parts, " HAVING ", g.expr("bool", out, 1))
+	}
+	return out
+}
+
+// distinctOn makes SELECT DISTINCT ON. Which row of a group stays depends on the order, and then on the whole row.
+func (g *generator) distinctOn(n, distinct, items *node, s scope, cols []testColumn) {
+	var keys []string
+	for i, c := range cols {
+		if c.kind != "jsonb" && (len(keys) == 0 || g.chance(2)) {
+			keys = append(keys, strconv.Itoa(i+1))
+		}
+	}
+	if len(keys) == 0 || slices.ContainsFunc(cols, func(c testColumn) bool { return c.kind == "jsonb" }) {
+		return
+	}
+	distinct.parts = []any{"DISTINCT ON (" + strings.Join(keys, ", ") + ") "}
+	n.parts = append(n.parts, " ORDER BY "+strings.Join(keys, ", "))
+	if rest := pick(g.rnd, cols); g.chance(2) {
+		n.parts = append(n.parts, optional(", "+rest.name+pick(g.rnd, []string{"", " DESC", " NULLS FIRST", " DESC NULLS LAST"})))
+	}
+	n.parts = append(n.parts, ordinals{items})
+}
+
+// window makes ORDER BY, LIMIT and OFFSET, of the columns of the output and, where there is a scope, of expressions too.
+func (g *generator) window(n, items *node, s scope, cols []testColumn) {
+	if !g.chance(6) {
+		return
+	}
+	if slices.ContainsFunc(cols, func(c testColumn) bool { return c.kind == "jsonb" }) {
+		return
+	}
+	order := &node{list: true}
+	for range 1 + g.rnd.IntN(2) {
+		c := g.rnd.IntN(len(cols))
+		e := text(pick(g.rnd, []string{cols[c].name, strconv.Itoa(c + 1)}))
+		if s != nil && g.chance(3) {
+			if r := pick(g.rnd, s); r.kind != "jsonb" {
+				e = r.node
+			}
+		}
+		order.parts = append(order.parts, text(e, pick(g.rnd, []string{"", " DESC", " NULLS FIRST", " DESC NULLS LAST"})))
+	}
+	n.parts = append(n.parts, " ORDER BY ", order, ordinals{items})
+	if !g.chance(4) {
+		n.parts = append(n.parts, optional(fmt.Sprintf(" LIMIT %d", g.rnd.IntN(8))))
+	}
+	if g.chance(3) {
+		n.parts = append(n.parts, optional(fmt.Sprintf(" OFFSET %d", g.rnd.IntN(4))))
+	}
+}

@@ -1,0 +1,389 @@
+package plan_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+)
+
+// kind is what an expression of the generator is: a type, or a type with a promise about its values, on which other expressions rely
+// so that they cannot fail.
+type kind string
+
+// kindInfo says what is known of a kind.
+type kindInfo struct {
+	sql    string   // the type
+	wider  kind     // the kind that all its values are of, if it is a narrower one
+	values []string // values, simplest first; NULL goes without saying
+}
+
+// kinds are the kinds of expressions. The letter s marks the small ones: whole numbers and fractions of eighths that stay far from
+// any limit.
+var kinds = map[kind]kindInfo{
+	"bool":    {sql: "bool", values: []string{"true", "false"}},
+	"int2":    {sql: "int2", values: []string{"0", "1", "-1", "32767", "-32768"}},
+	"int4":    {sql: "int4", values: []string{"0", "1", "-1", "7", "2147483647", "-2147483648"}},
+	"int8":    {sql: "int8", values: []string{"0", "1", "-1", "3000000000", "9223372036854775807", "-9223372036854775808"}},
+	"int4s":   {sql: "int4", wider: "int4", values: []string{"0", "1", "2", "3", "-1", "-2", "5", "10"}},
+	"int8s":   {sql: "int8", wider: "int8", values: []string{"0", "1", "2", "3", "-1", "100"}},
+	"float4":  {sql: "float4", values: []string{"0", "1", "-0", "0.1", "3.4e38", "1e-40", "NaN", "Infinity", "-Infinity"}},
+	"float8":  {sql: "float8", values: []string{"0", "1", "-0", "0.1", "1e300", "-1e-300", "5e-324", "123456789.125", "NaN", "Infinity", "-Infinity"}},
+	"float8s": {sql: "float8", wider: "float8", values: []string{"0", "1", "-0", "0.5", "-2.25", "3", "100.125"}},
+	"numeric": {sql: "numeric", values: []string{"0", "1", "1.50", "-0.00", "123456789012345678901234567890.123456789", "1e-20", "-99999999999999999999", "NaN", "0.1"}},
+	"numerics": {sql: "numeric", wider: "numeric",
+		values: []string{"0", "1", "1.5", "2.50", "-3.125", "1000", "0.01"}},
+	"text":        {sql: "text", values: []string{"", "a", "b", "ab", "A", "é", "日本", " a ", "a,b,,c", `it's \ "q"`, "x%y_z", "😀", "line\nbreak", "NaN", "NULL"}},
+	"digits":      {sql: "text", wider: "text", values: []string{"0", "12", "-7", " 3 "}},
+	"jsonb":       {sql: "jsonb", values: documents},
+	"date":        {sql: "date", values: []string{"2024-01-02", "2024-02-29", "1969-12-31", "2000-01-01", "0044-03-15 BC", "12024-12-31"}},
+	"timestamp":   {sql: "timestamp", values: []string{"2024-01-02 03:04:05", "2024-02-29 00:00:00", "1969-12-31 23:59:59.999999", "2024-01-02 03:04:05.5", "0044-03-15 12:00:00 BC", "12024-12-31 00:00:00"}},
+	"timestamptz": {sql: "timestamptz", values: []string{"2024-01-02 03:04:05+00", "2024-02-29 00:00:00+02", "1969-12-31 23:59:59.999999-05:30", "2024-01-02 03:04:05.25+00"}},
+	"interval":    {sql: "interval", values: []string{"0", "1 day", "-1 day 02:03:04", "1 year 2 mons", "3 days 04:05:06.789", "00:00:01"}},
+	"uuid":        {sql: "uuid", values: []string{"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "00000000-0000-0000-0000-000000000000", "FFFFFFFF-ffff-ffff-ffff-ffffffffffff"}},
+	// what the goldens read
+	"document": {sql: "jsonb", values: []string{`{"k": null}`, `{"k": "x", "v": 1, "o": {"p": "1"}}`, `{"k": "x", "v": 4, "o": {"p": "0"}}`, `{"k": "y", "v": 3, "o": {"p": "1"}}`}},
+	"event":    {sql: "text", values: []string{`{"user":"u1","id":1,"bot":true}`, `{"user":"u2","id":2,"bot":false}`, `{"user":"u3","id":99,"bot":false}`, `{"user":"u1","id":7,"bot":false}`}},
+	"bytea":    {sql: "bytea", values: []string{`\x`, `\x00ff`, `\x616263`, `\x61`}},
+}
+
+var documents = []string{
+	`{}`, `[]`, `null`, `"a"`, `1`, `true`, `[1, 2, 3]`, `{"a": 1}`, `{"a": "x", "b": null}`, `{"a": {"b": [1, {"c": "deep"}]}, "n": 7}`,
+	`{"a": [1, "x", null, true, {"b": 2}]}`, `{"a": 1, "a": 2, "bb": 3, "c": -0.5}`, `{"a": "é \u00e9 \"q\" \\ \n", "日本": [""]}`,
+	`[[1], [2, [3]], {"a": {}}]`, `{"n": 12345678901234567890}`, `{"n": 1e3, "a": false}`, `["a", "b", "a"]`,
+	`{"a": {"a": {"a": {"a": {"a": {"a": [[[[[1]]]]]}}}}}}`,
+}
+
+// classes are holes that any of several kinds fills.
+var classes = map[string][]kind{
+	// the kinds that columns of tables have
+	"any": {"bool", "int2", "int4", "int8", "int4s", "int8s", "float4", "float8", "float8s", "numeric", "numerics", "text", "digits", "jsonb", "date", "timestamp", "timestamptz", "interval", "uuid", "bytea"},
+	"ord": {"bool", "int2", "int4", "int8", "int4s", "int8s", "float4", "float8", "float8s", "numeric", "numerics", "text", "digits", "date", "timestamp", "timestamptz", "interval", "uuid", "bytea"},
+	"mm":  {"int2", "int4", "int8", "int4s", "int8s", "float4", "float8", "float8s", "numeric", "numerics", "text", "digits", "date", "timestamp", "timestamptz", "interval"},
+	"num": {"int2", "int4", "int8", "int4s", "int8s", "float8", "float8s", "numeric", "numerics"},
+	"int": {"int2", "int4", "int8", "int4s", "int8s"},
+	// what a cast to text writes the same in both; see [dialects]
+	"plain": {"bool", "int2", "int4", "int8", "int4s", "int8s", "text", "digits", "date", "timestamp", "timestamptz", "uuid", "jsonb"},
+}
+
+func (k kind) info() kindInfo { return kinds[k] }
+
+// is tells whether an expression of the kind will do where another is wanted.
+func (k kind) is(want kind) bool {
+	for ; k != ""; k = k.info().wider {
+		if k == want {
+			return true
+		}
+	}
+	return false
+}
+
+func (k kind) literals() []string { return k.info().values }
+
+// literal is a value written in SQL.
+func (k kind) literal(value string) string {
+	return "'" + strings.ReplaceAll(value, "'", "''") + "'::" + k.info().sql
+}
+
+// production is a way to write an expression of a kind.
+type production struct {
+	result kind // "T" for any kind, which the holes T are filled with
+	parts  []any
+}
+
+// hole is a place for an expression in a production. Holes with one label are filled with one expression.
+type hole struct{ want, label string }
+
+// grammar is how expressions are made of others, one a line: kind, then text with holes. T stands for one kind, the same on the whole
+// line, of the class that precedes the line's colon. A hole is {kind}, {class} or {label=kind}, or {label} again. [mzd~postgres] is written
+// differently for either.
+const grammar = `
+bool      ({bool} AND {bool})
+bool      ({bool} OR {bool})
+bool      (NOT {bool})
+bool      ({bool} IS TRUE)
+bool      ({bool} IS NOT FALSE)
+bool      ({bool} IS UNKNOWN)
+any:bool  ({T} IS NULL)
+any:bool  ({T} IS NOT NULL)
+any:bool  ({T} = {T})
+any:bool  ({T} <> {T})
+ord:bool  ({T} < {T})
+ord:bool  ({T} >= {T})
+ord:bool  ({T} BETWEEN {T} AND {T})
+ord:bool  ({T} NOT BETWEEN {T} AND {T})
+any:bool  ({T} IN ({T}, {T}, {T}))
+any:bool  ({T} NOT IN ({T}, {T}))
+any:bool  ({T} IS DISTINCT FROM {T})
+any:bool  ({T} IS NOT DISTINCT FROM {T})
+bool      ({num} < {num})
+bool      ({num} = {num})
+bool      ({date} < {timestamp})
+bool      ({text} LIKE {pattern})
+bool      ({text} NOT LIKE {pattern})
+bool      ({text} ILIKE {pattern})
+bool      ({text} LIKE {pattern} ESCAPE '!')
+bool      ({text} ~ {regex})
+bool      ({text} !~ {regex})
+bool      ({text} ~* {regex})
+bool      starts_with({text}, {text})
+bool      ({jsonb} @> {jsonb})
+bool      ({jsonb} ? {key})
+bool      ({int4} <> 0)
+any:T     CASE WHEN {bool} THEN {T} WHEN {bool} THEN {T} ELSE {T} END
+any:T     CASE WHEN {bool} THEN {T} END
+any:T     CASE {int4s} WHEN 1 THEN {T} WHEN {int4s} THEN {T} ELSE {T} END
+any:T     coalesce({T}, {T})
+any:T     nullif({T}, {T})
+ord:T     greatest({T}, {T}, {T})
+ord:T     least({T}, {T})
+int4s     ({int4} % 100)
+int4s     length({text})
+int4s     octet_length({text})
+int4s     strpos({text}, {text})
+int4s     position({text} IN {text})
+int4s     (- {int4s})
+int4s     abs({int4s})
+int4s     mod({int4s}, 7)
+int4s     CASE WHEN {a=float8} BETWEEN -1000 AND 1000 THEN {a}::int4 END
+int4s     CASE WHEN jsonb_typeof({a=jsonb}) = 'array' THEN jsonb_array_length({a}) END
+int4      ({int4s} + {int4s})
+int4      ({int4s} - {int4s})
+int4      ({int4s} * {int4s})
+int4      ({int4} / nullif(abs({int4s}), 0))
+int4      ({date} - {date})
+int4      {digits}::int4
+int4      {bool}::int4
+int4      {int2}::int4
+int2      ({int4} % 1000)::int2
+int8s     ({int8} % 1000)
+int8s     {int4s}::int8
+int8      ({int8s} + {int4})
+int8      ({int4} - {int8s})
+int8      ({int8s} * {int4})
+int8      {int4}::int8
+int8      {int2}::int8
+int8      {digits}::int8
+int8      {numerics}::int8
+float4    {int2}::float4
+float8s   ({float8s} + {float8s})
+float8s   ({float8s} - {float8s})
+float8s   (- {float8s})
+float8s   abs({float8s})
+float8s   floor({float8s})
+float8s   {int4s}::float8
+float8    ceil({float8})
+float8    round({float8})
+float8    trunc({float8})
+float8    ({float8s} * {float8s})
+float8    ({float8s} / nullif({float8s}, 0))
+float8    ({int4s} + {float8s})
+float8    sqrt(abs({float8s}))
+float8    {float4}::float8
+float8    {numerics}::float8
+float8    date_part({field}, {timestamp})
+numerics  round({numerics}, 2)
+numerics  floor({numerics})
+numerics  ceil({numerics})
+numerics  trunc({numerics}, 1)
+numerics  abs({numerics})
+numerics  {int4s}::numeric
+numeric   ({numeric} + {numeric})
+numeric   ({numeric} - {numerics})
+numeric   round({numeric} * {numerics}, 6)
+numeric   round({numerics} / nullif({numerics}, 0), 6)
+numeric   round({numeric}, {int4s})
+numeric   ({numerics} % 3.5)
+numeric   (- {numeric})
+numeric   {int8}::numeric
+numeric   ({int8s} + {numeric})
+numeric   {float8s}::numeric
+numeric   CASE WHEN jsonb_typeof({a=jsonb}) = 'number' THEN {a}::numeric END
+numeric   extract({field*} FROM {timestamp})
+numeric   extract({field*} FROM {date})
+text      ({text} || {text})
+text      ({text} || {int4})
+text      lower({text})
+text      upper({text})
+text      substring({text}, {int4s})
+text      substring({text} FROM {int4s} FOR abs({int4s}))
+text      replace({text}, {text}, {text})
+text      trim({text})
+text      trim(BOTH 'a' FROM {text})
+text      ltrim({text}, 'ab ')
+text      rtrim({text})
+text      split_part({text}, ',', {position})
+text      left({text}, {int4s})
+text      right({text}, {int4s})
+text      ({jsonb} ->> {key})
+text      CASE WHEN jsonb_typeof({a=jsonb}) = 'array' THEN {a} ->> {index} END
+text      ({jsonb} #>> {path})
+text      jsonb_typeof({jsonb})
+text      {plain}::text
+text      [{a=numeric}::text~trim_scale({a})::text]
+text      [{a=float8}::text~({a} + 0)::text]
+jsonb     ({jsonb} -> {key})
+jsonb     CASE WHEN jsonb_typeof({a=jsonb}) IN ('array', 'object') THEN {a} -> {index} END
+jsonb     ({jsonb} #> {path})
+jsonb     jsonb_build_object({key}, {plain}, 'z', {plain})
+jsonb     jsonb_build_array({plain}, {plain})
+jsonb     to_jsonb({plain})
+jsonb     CASE WHEN jsonb_typeof({a=jsonb}) = 'object' THEN {a} - {key} END
+jsonb     ({jsonb} || {jsonb})
+date      {timestamp}::date
+date      ({date} + {int4s})
+date      ({date} - {int4s})
+timestamp {date}::timestamp
+timestamp ({timestamp} + {interval})
+timestamp ({date} - {interval})
+timestamp date_trunc({unit}, {timestamp})
+timestamp ({timestamptz} AT TIME ZONE 'UTC')
+timestamptz {timestamp}::timestamptz
+timestamptz date_trunc({unit}, {timestamptz})
+timestamptz to_timestamp({float8s})
+interval  ({timestamp} - {timestamp})
+interval  ({interval} + {interval})
+interval  (- {interval})
+`
+
+// words fill the holes of constants.
+var words = map[string][]string{
+	"pattern":  {"'%'", "'a%'", "'_b%'", "'%é'", "''", "'a'", `'%\%%'`, "'%,%'", "'__'"},
+	"regex":    {"'^a'", "'b+'", "'[a-c]x?$'", "'(ab|é)'", "'^.$'", "'\\d+'", "''"},
+	"key":      {"'a'", "'b'", "'n'", "'bb'", "'日本'", "''"},
+	"index":    {"0", "1", "-1", "5"},
+	"path":     {"'{a}'", "'{a,b}'", "'{a,b,1,c}'", "'{0}'", "'{}'", "'{a,0}'", "'{a,-1}'"},
+	"position": {"1", "2", "-1", "9"},
+	"field":    {"'year'", "'month'", "'day'", "'hour'", "'dow'", "'doy'"},
+	"field*":   {"YEAR", "MONTH", "DAY", "HOUR", "EPOCH", "DOW", "DOY", "QUARTER", "WEEK", "SECOND"},
+	"unit":     {"'year'", "'month'", "'day'", "'hour'", "'minute'", "'second'", "'week'", "'quarter'"},
+}
+
+// aggregateGrammar is how aggregates are written. {filter} is where FILTER stands. PostgreSQL adds floats up in the order in which they
+// come; as numerics it adds them exactly, as the engine does.
+const aggregateGrammar = `
+int8s     count(*){filter}
+int8s     count({any}){filter}
+int8s     count(DISTINCT {any}){filter}
+int8      sum({int4}){filter}
+int8      sum({int2}){filter}
+int8      sum(DISTINCT {int4s}){filter}
+numeric   sum({int8}){filter}
+numeric   sum({numeric}){filter}
+numeric   sum(DISTINCT {numerics}){filter}
+numeric   avg({int}){filter}
+numeric   avg({numerics}){filter}
+float8    [sum({a=float8s}){filter}~sum({a}::numeric){filter}::float8]
+float8    [avg({a=float8s}){filter}~(sum({a}::numeric){filter} * 1.00000000000000000000000000000000000000000000000000 / nullif(count({a}){filter}, 0))::float8]
+mm:T      min({T}){filter}
+mm:T      max({T}){filter}
+bool      bool_and({bool}){filter}
+bool      bool_or({bool}){filter}
+text      string_agg({a=text}, ','[~ ORDER BY {a}]){filter}
+text      string_agg(DISTINCT {a=text}, '' ORDER BY {a}){filter}
+text      string_agg({a=text}, '-' ORDER BY {b=int4} DESC, {a}){filter}
+jsonb     jsonb_agg({a=text}[~ ORDER BY {a}]){filter}
+`
+
+// line is a line of a grammar: the ways to write it, one for each kind that T may be.
+type line []production
+
+// parseGrammar reads a grammar.
+func parseGrammar(text string) []line {
+	var out []line
+	for l := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
+		head, rest, _ := strings.Cut(l, " ")
+		parts := parseParts(strings.TrimSpace(rest))
+		class, result, ok := strings.Cut(head, ":")
+		if !ok {
+			out = append(out, line{{kind(head), parts}})
+			continue
+		}
+		var variants line
+		for _, k := range classes[class] {
+			variants = append(variants, production{kind(strings.ReplaceAll(result, "T", string(k))), fill(parts, k)})
+		}
+		out = append(out, variants)
+	}
+	return out
+}
+
+// parseParts splits a line into strings, holes, and pairs of lists of these for the two dialects.
+func parseParts(s string) []any {
+	var out []any
+	for s != "" {
+		at := strings.IndexAny(s, "{[")
+		if at < 0 {
+			return append(out, s)
+		}
+		if at > 0 {
+			out = append(out, s[:at])
+		}
+		if s[at] == '[' {
+			inside, rest, _ := strings.Cut(s[at+1:], "]")
+			mzd, postgres, _ := strings.Cut(inside, "~")
+			out = append(out, [2][]any{parseParts(mzd), parseParts(postgres)})
+			s = rest
+			continue
+		}
+		inside, rest, _ := strings.Cut(s[at+1:], "}")
+		if label, want, ok := strings.Cut(inside, "="); ok {
+			out = append(out, hole{want, label})
+		} else if inside == "a" || inside == "b" || inside == "filter" {
+			out = append(out, hole{"", inside})
+		} else {
+			out = append(out, hole{inside, ""})
+		}
+		s = rest
+	}
+	return out
+}
+
+// fill puts a kind for T.
+func fill(parts []any, k kind) []any {
+	out := slices.Clone(parts)
+	for i, p := range out {
+		if h, ok := p.(hole); ok && h.want == "T" {
+			out[i] = hole{string(k), h.label}
+		}
+	}
+	return out
+}
+
+var (
+	productions map[kind][]line
+	aggregators map[kind][]line
+)
+
+// byKind lists the lines that make each kind.
+func byKind(list []line) map[kind][]line {
+	out := map[kind][]line{}
+	for _, l := range list {
+		for k := range kinds {
+			var fits line
+			for _, p := range l {
+				if p.result.is(k) {
+					fits = append(fits, p)
+				}
+			}
+			if fits != nil {
+				out[k] = append(out[k], fits)
+			}
+		}
+	}
+	return out
+}
+
+func pick[T any](rnd *rand.Rand, list []T) T { return list[rnd.IntN(len(list))] }
+
+// value is a random value of a kind, or NULL, written in SQL.
+func (k kind) value(rnd *rand.Rand) string {
+	v := k.literals()
+	if len(v) == 0 {
+		panic(fmt.Sprintf("kind %q has no values", k))
+	}
+	if rnd.IntN(8) == 0 {
+		return "NULL::" + k.info().sql
+	}
+	return k.literal(pick(rnd, v))
+}

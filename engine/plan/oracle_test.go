@@ -1,0 +1,555 @@
+package plan_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/mzdio/mzd/core/pgtest"
+	"github.com/mzdio/mzd/engine/flow"
+	"github.com/mzdio/mzd/engine/plan"
+	"github.com/mzdio/mzd/engine/sql"
+)
+
+var (
+	firstSeed = flag.Uint64("seed", 1, "first seed of the generated queries")
+	queries   = flag.Int("queries", 300, "generated queries to hold against PostgreSQL")
+	ticks     = flag.Int("ticks", 20, "ticks of changes for each of them")
+)
+
+// queriesPerSeed is how many queries share tables and contents.
+const queriesPerSeed = 10
+
+// TestOracle holds generated queries over generated tables, after every tick of insertions and deletions, against PostgreSQL's answer
+// to the same query. Each seed makes tables, some of them views, and queries over them.
+func TestOracle(t *testing.T) {
+	dsn := pgtest.Start(t)
+	seeds := uint64((*queries + queriesPerSeed - 1) / queriesPerSeed)
+	var next, failures atomic.Uint64
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	refusals := map[string]int{}
+	for range 2 { // PostgreSQL works while the engine does
+		wg.Go(func() {
+			pg := connect(t, dsn)
+			for {
+				seed := *firstSeed + next.Add(1) - 1
+				if seed >= *firstSeed+seeds || failures.Load() >= 5 {
+					return
+				}
+				c := generate(seed, *ticks)
+				for i, failure := range c.run(pg) {
+					if why, ok := strings.CutPrefix(failure, refused); ok {
+						mu.Lock()
+						if refusals[""]++; refusals[""] < 5 {
+							t.Log(why)
+						}
+						why, _, _ = strings.Cut(why, "\n")
+						refusals[why]++
+						mu.Unlock()
+						continue
+					}
+					if failure == "" || failures.Add(1) > 5 {
+						continue
+					}
+					t.Errorf("seed %d, query %d: %s", seed, i, c.only(i).shrink(pg, failure))
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for why, n := range refusals {
+		t.Logf("%5d %s", n, why)
+	}
+}
+
+// testCase is queries over tables, and what happens to the tables.
+type testCase struct {
+	tables  []*testTable // views among them, after what they use
+	queries []*node
+	ticks   [][]change
+}
+
+// change is one more or one fewer of a row, which is written as a list of SQL values.
+type change struct {
+	table  *testTable
+	row    string
+	insert bool
+}
+
+func (c change) String() string {
+	if c.insert {
+		return fmt.Sprintf("INSERT INTO %s VALUES (%s)", c.table.name, c.row)
+	}
+	return fmt.Sprintf("DELETE FROM %[1]s WHERE ctid = (SELECT ctid FROM %[1]s WHERE %[1]s::text = (ROW(%[2]s)::%[1]s)::text LIMIT 1)", c.table.name, c.row)
+}
+
+// generate makes the case of a seed.
+func generate(seed uint64, ticks int) *testCase {
+	g := &generator{rnd: rand.New(rand.NewPCG(seed, 14))}
+	for range 1 + g.rnd.IntN(4) {
+		g.table()
+	}
+	c := &testCase{ticks: history(g.rnd, g.tables, ticks)}
+	for range g.rnd.IntN(3) {
+		q, cols := g.query(nil, 1)
+		g.tables = append(g.tables, &testTable{name: g.name("v"), columns: cols, query: q})
+	}
+	c.tables = g.tables
+	for range queriesPerSeed {
+		q, _ := g.query(nil, 2)
+		c.queries = append(c.queries, q)
+	}
+	return c
+}
+
+// history makes ticks of changes of tables. Rows come twice, are changed, go again; now and then a table is emptied.
+func history(rnd *rand.Rand, tables []*testTable, ticks int) [][]change {
+	rows := make([][]string, len(tables))
+	out := make([][]change, ticks)
+	for tick := range out {
+		for i, t := range tables {
+			insert := func(row string) {
+				rows[i] = append(rows[i], row)
+				out[tick] = append(out[tick], change{t, row, true})
+			}
+			remove := func(j int) {
+				out[tick] = append(out[tick], change{t, rows[i][j], false})
+				rows[i] = slices.Delete(rows[i], j, j+1)
+			}
+			for range rnd.IntN(6) {
+				n := len(rows[i])
+				switch what := rnd.IntN(8); {
+				case n == 0 || what < 4 && n < 12:
+					insert(t.row(rnd))
+				case what < 5:
+					insert(pick(rnd, rows[i]))
+				case what < 7:
+					remove(rnd.IntN(n))
+				default:
+					remove(rnd.IntN(n))
+					insert(t.row(rnd))
+				}
+			}
+			for rnd.IntN(30) == 0 {
+				for len(rows[i]) > 0 {
+					remove(0)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// postgres is a connection to PostgreSQL.
+type postgres struct {
+	conn    *pgconn.PgConn
+	schemas int
+}
+
+func connect(t *testing.T, dsn string) *postgres {
+	conn, err := pgconn.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Error(err)
+		t.FailNow()
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return &postgres{conn: conn}
+}
+
+func (pg *postgres) exec(text string) error {
+	_, err := pg.conn.Exec(context.Background(), text).ReadAll()
+	return err
+}
+
+// types are the types of columns by their SQL names.
+var types = sync.OnceValue(func() map[string]flow.Type {
+	out := map[string]flow.Type{}
+	for _, k := range kinds {
+		if p, err := planText(plan.Env{}, "SELECT NULL::"+k.sql); err == nil {
+			out[k.sql] = p.Columns[0].Type
+		}
+	}
+	return out
+})
+
+func planText(env plan.Env, text string) (*plan.Plan, error) {
+	list, err := sql.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	return plan.Query(env, list[0].Statement.(*sql.Query))
+}
+
+// env is the catalog of a case for the engine.
+func (c *testCase) env() (plan.Env, error) {
+	objects := catalog{}
+	env := plan.Env{Catalog: objects}
+	for _, t := range c.tables {
+		o := &plan.Object{ID: t.name, Name: t.name}
+		if t.query != nil {
+			list, err := sql.Parse(t.query.String())
+			if err != nil {
+				return env, fmt.Errorf("view %s: %w", t.name, err)
+			}
+			o.Query = list[0].Statement.(*sql.Query)
+			p, err := plan.Query(env, o.Query)
+			if err != nil {
+				return env, fmt.Errorf("view %s: %w", t.name, err)
+			}
+			o.Columns = p.Columns
+		} else {
+			for _, col := range t.columns {
+				o.Columns = append(o.Columns, plan.Column{Name: col.name, Type: types()[col.kind.info().sql]})
+			}
+		}
+		objects[t.name] = o
+	}
+	return env, nil
+}
+
+// create is the DDL of a case for PostgreSQL.
+func (c *testCase) create() string {
+	var b strings.Builder
+	for _, t := range c.tables {
+		if t.query != nil {
+			fmt.Fprintf(&b, "CREATE VIEW %s AS %s;\n", t.name, t.query.Postgres())
+			continue
+		}
+		cols := make([]string, len(t.columns))
+		for i, col := range t.columns {
+			cols[i] = col.name + " " + col.kind.info().sql
+		}
+		fmt.Fprintf(&b, "CREATE UNLOGGED TABLE %s (%s);\n", t.name, strings.Join(cols, ", "))
+	}
+	return b.String()
+}
+
+// held is a query that the engine keeps up to date.
+type held struct {
+	plan   *plan.Plan
+	flow   *flow.Dataflow
+	rows   bag
+	errors map[string]int64
+}
+
+func (h *held) step(changes map[string][]flow.Update) {
+	d := step(h.flow, changes)
+	h.rows.add(d)
+	for _, e := range d.Errors {
+		if h.errors[e.Message] += e.Diff; h.errors[e.Message] == 0 {
+			delete(h.errors, e.Message)
+		}
+	}
+}
+
+// refused begins what a case says when a query was not accepted, by either side: nothing is known then.
+const refused = "refused: "
+
+// run carries a case out on both sides and says for each query how it failed, or nothing.
+func (c *testCase) run(pg *postgres) []string {
+	out := make([]string, len(c.queries))
+	fail := func(err error) []string {
+		for i := range out {
+			out[i] = refused + err.Error()
+		}
+		return out
+	}
+	env, err := c.env()
+	if err != nil {
+		return fail(err)
+	}
+	pg.schemas++
+	schema := fmt.Sprintf("s%d_%d", pg.conn.PID(), pg.schemas)
+	if err := pg.exec("CREATE SCHEMA " + schema + "; SET search_path = " + schema); err != nil {
+		return fail(err)
+	}
+	defer pg.exec("DEALLOCATE ALL; DROP SCHEMA " + schema + " CASCADE")
+	if err := pg.exec(c.create()); err != nil {
+		return fail(err)
+	}
+	views := make([]*held, len(c.queries))
+	for i, q := range c.queries {
+		views[i], out[i] = pg.hold(env, q, i)
+	}
+	rows := rowParser{}
+	for tick, changes := range c.ticks {
+		answers := pg.ask(changes, out)
+		updates, err := rows.updates(changes)
+		if err != nil {
+			return fail(err)
+		}
+		for i, h := range views {
+			if out[i] != "" {
+				continue
+			}
+			h.step(updates)
+			if s := h.compare(answers[i]); s != "" {
+				out[i] = fmt.Sprintf("tick %d: %s", tick, s)
+			}
+		}
+	}
+	return out
+}
+
+// hold plans a query and prepares it in PostgreSQL, and says what was wrong with that.
+func (pg *postgres) hold(env plan.Env, q *node, i int) (*held, string) {
+	p, err := planText(env, q.String())
+	if err != nil {
+		return nil, refused + err.Error() + "\n" + q.String()
+	}
+	desc, err := pg.conn.Prepare(context.Background(), fmt.Sprintf("q%d", i), q.Postgres(), nil)
+	if err != nil {
+		return nil, refused + err.Error() + "\n" + q.Postgres()
+	}
+	for j, col := range p.Columns {
+		if f := desc.Fields[j]; f.DataTypeOID != col.Type.OID() || f.Name != col.Name {
+			return nil, fmt.Sprintf("column %d is %s %s, PostgreSQL has %s of type %d", j+1, col.Name, col.Type.Name(), f.Name, f.DataTypeOID)
+		}
+	}
+	return &held{plan: p, flow: p.Maintained(), rows: bag{}, errors: map[string]int64{}}, ""
+}
+
+// answer is PostgreSQL's.
+type answer struct {
+	rows bag
+	err  *pgconn.PgError
+}
+
+// ask makes changes and asks every query that has not failed, all in one go.
+func (pg *postgres) ask(changes []change, failed []string) []answer {
+	ctx := context.Background()
+	p := pg.conn.StartPipeline(ctx)
+	for _, ch := range changes {
+		p.SendQueryParams(ch.String(), nil, nil, nil, nil)
+	}
+	p.SendPipelineSync()
+	for i, f := range failed {
+		if f == "" {
+			p.SendQueryPrepared(fmt.Sprintf("q%d", i), nil, nil, nil)
+		}
+		p.SendPipelineSync()
+	}
+	p.Flush()
+	if a := read(p); a.err != nil {
+		panic(a.err)
+	}
+	out := make([]answer, len(failed))
+	for i := range out {
+		out[i] = read(p)
+	}
+	p.Close()
+	return out
+}
+
+// read reads what came until the next synchronisation.
+func read(p *pgconn.Pipeline) answer {
+	a := answer{rows: bag{}}
+	for {
+		results, err := p.GetResults()
+		if err != nil && !errors.As(err, &a.err) {
+			panic(err)
+		}
+		switch r := results.(type) {
+		case *pgconn.PipelineSync:
+			return a
+		case *pgconn.ResultReader:
+			for r.NextRow() {
+				cells := make([]string, len(r.Values()))
+				for i, v := range r.Values() {
+					cells[i] = normal(r.FieldDescriptions()[i], v)
+				}
+				a.rows[strings.Join(cells, " | ")]++
+			}
+			if _, err := r.Close(); err != nil && !errors.As(err, &a.err) {
+				panic(err)
+			}
+		}
+	}
+}
+
+// compare says how what the engine holds differs from PostgreSQL's answer.
+func (h *held) compare(a answer) string {
+	switch {
+	case a.err != nil && len(h.errors) == 0:
+		return "PostgreSQL fails: " + a.err.Message
+	case a.err == nil && len(h.errors) > 0:
+		return "evaluation error " + strings.Join(slices.Sorted(maps.Keys(h.errors)), ", ")
+	case a.err != nil:
+		return ""
+	}
+	if got, want := h.rows.String(), a.rows.String(); got != want {
+		return fmt.Sprintf("\ngot\n%s\nPostgreSQL has\n%s", got, want)
+	}
+	return ""
+}
+
+// rowParser turns the rows of changes into rows of the engine, each text once.
+type rowParser map[string]flow.Row
+
+func (p rowParser) updates(changes []change) (map[string][]flow.Update, error) {
+	out := map[string][]flow.Update{}
+	for _, c := range changes {
+		if p[c.row] == nil {
+			q, err := planText(plan.Env{}, "SELECT "+c.row)
+			if err != nil {
+				return nil, err
+			}
+			d := q.Once().Step(&flow.Context{}, nil)
+			if len(d.Errors) > 0 {
+				return nil, fmt.Errorf("%s: %s", c.row, d.Errors[0].Message)
+			}
+			p[c.row] = d.Rows[0].Row
+		}
+		diff := int64(-1)
+		if c.insert {
+			diff = 1
+		}
+		out[c.table.name] = append(out[c.table.name], flow.Update{Row: p[c.row], Diff: diff})
+	}
+	return out, nil
+}
+
+// only is the case with one of its queries, and the views it uses.
+func (c *testCase) only(i int) *testCase {
+	out := &testCase{queries: c.queries[i : i+1], ticks: c.ticks}
+	uses := c.queries[i].Postgres()
+	for _, t := range slices.Backward(c.tables) {
+		if strings.Contains(uses, t.name+" ") {
+			out.tables = append(out.tables, t)
+			if t.query != nil {
+				uses += t.query.Postgres()
+			}
+		}
+	}
+	slices.Reverse(out.tables)
+	out.ticks = nil
+	for _, tick := range c.ticks {
+		out.ticks = append(out.ticks, slices.DeleteFunc(slices.Clone(tick), func(ch change) bool { return !slices.Contains(out.tables, ch.table) }))
+	}
+	return out
+}
+
+// tickOf finds the tick in a failure.
+var tickOf = regexp.MustCompile(`^tick (\d+): `)
+
+// shrink makes a case with one query smaller while it fails, and describes it as SQL for psql.
+func (c *testCase) shrink(pg *postgres, failure string) string {
+	attempts := 600
+	fails := func() bool {
+		s := c.run(pg)[0]
+		if s == "" || strings.HasPrefix(s, refused) {
+			return false
+		}
+		failure = s
+		return true
+	}
+	if !strings.HasPrefix(failure, refused) {
+		c.shrinkTicks(&attempts, fails)
+		c.queries[0].shrink(&attempts, fails)
+		for _, t := range c.tables {
+			if t.query != nil {
+				t.query.shrink(&attempts, fails)
+			}
+		}
+		attempts += 200
+		c.shrinkTicks(&attempts, fails)
+		fails()
+	}
+	var b strings.Builder
+	b.WriteString(c.create())
+	for i, tick := range c.ticks {
+		fmt.Fprintf(&b, "-- tick %d\n", i)
+		for _, ch := range tick {
+			fmt.Fprintf(&b, "%s;\n", ch)
+		}
+	}
+	q := c.queries[0]
+	if q.String() != q.Postgres() {
+		fmt.Fprintf(&b, "-- in mzd: %s\n", q)
+	}
+	return fmt.Sprintf("%s\n%s%s;", failure, &b, q.Postgres())
+}
+
+// shrinkTicks drops ticks from the end, the changes that had gone again, ticks, and changes.
+func (c *testCase) shrinkTicks(attempts *int, fails func() bool) {
+	try := func(ticks [][]change) bool {
+		if *attempts--; *attempts < 0 {
+			return false
+		}
+		before := c.ticks
+		c.ticks = possible(ticks)
+		if fails() {
+			return true
+		}
+		c.ticks = before
+		return false
+	}
+	fails()
+	try([][]change{remaining(c.ticks)})
+	for n := len(c.ticks) / 2; n >= 1; n /= 2 {
+		for i := 0; i+n <= len(c.ticks); {
+			if !try(slices.Concat(c.ticks[:i], c.ticks[i+n:])) {
+				i += n
+			}
+		}
+	}
+	for i := range c.ticks {
+		for n := (len(c.ticks[i]) + 1) / 2; n >= 1; n /= 2 {
+			for j := 0; j+n <= len(c.ticks[i]); {
+				ticks := slices.Clone(c.ticks)
+				ticks[i] = slices.Concat(ticks[i][:j], ticks[i][j+n:])
+				if !try(ticks) {
+					j += n
+				}
+			}
+		}
+	}
+}
+
+// possible leaves out the deletions of rows that are not there.
+func possible(ticks [][]change) [][]change {
+	there := map[string]int{}
+	out := make([][]change, len(ticks))
+	for i, tick := range ticks {
+		for _, ch := range tick {
+			key := ch.table.name + ch.row
+			switch {
+			case ch.insert:
+				there[key]++
+			case there[key] == 0:
+				continue
+			default:
+				there[key]--
+			}
+			out[i] = append(out[i], ch)
+		}
+	}
+	return out
+}
+
+// remaining are the insertions that make what is there after all ticks.
+func remaining(ticks [][]change) []change {
+	var out []change
+	for _, tick := range ticks {
+		for _, ch := range tick {
+			if ch.insert {
+				out = append(out, ch)
+			} else if i := slices.IndexFunc(out, func(x change) bool { return x.table == ch.table && x.row == ch.row }); i >= 0 {
+				out = slices.Delete(out, i, i+1)
+			}
+		}
+	}
+	return out
+}
