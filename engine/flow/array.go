@@ -142,8 +142,27 @@ func appendArrayBinary(dst []byte, d Datum) []byte {
 	return dst
 }
 
-// parseArray reads the text form of an array of texts, as the paths of #> are written; nil stands for a NULL. It knows one dimension.
-func parseArray(text string) (elements []*string, ok bool) {
+// parseArray reads the text form of an array of one dimension whose elements a cast reads.
+func parseArray(c *Context, text string, element *Func) (Datum, error) {
+	texts, ok := splitArray(text)
+	if !ok {
+		return Null, &EvalError{Code: "22P02", Message: "malformed array literal: " + excerpt(text)}
+	}
+	elements := make([]Datum, len(texts))
+	for i, t := range texts {
+		if t == nil {
+			continue
+		}
+		var err error
+		if elements[i], err = element.F1(c, NewText(*t)); err != nil {
+			return Null, err
+		}
+	}
+	return NewArray(element.Result, elements), nil
+}
+
+// splitArray reads the texts of the elements; nil stands for a NULL.
+func splitArray(text string) (elements []*string, ok bool) {
 	s, open := strings.CutPrefix(trimSpace(text), "{")
 	if !open {
 		return nil, false

@@ -209,7 +209,10 @@ func (r registry) texts() {
 	length := func(a Datum) (Datum, error) { return NewInt(Int4, int64(utf8.RuneCountInString(a.s))), nil }
 	r.fn1("length", Int4, Text, length)
 	r.fn1("char_length", Int4, Text, length)
-	r.fn1("octet_length", Int4, Text, func(a Datum) (Datum, error) { return NewInt(Int4, int64(len(a.s))), nil })
+	bytes := func(a Datum) (Datum, error) { return NewInt(Int4, int64(len(a.s))), nil }
+	r.fn1("octet_length", Int4, Text, bytes)
+	r.fn1("octet_length", Int4, Bytea, bytes)
+	r.fn1("length", Int4, Bytea, bytes)
 
 	trims := map[string]func(string, string) string{
 		"btrim": strings.Trim, "ltrim": strings.TrimLeft, "rtrim": strings.TrimRight,
@@ -241,12 +244,14 @@ func (r registry) texts() {
 		return NewInt(Int4, int64(utf8.RuneCountInString(a.s[:i]))+1), nil
 	})
 	r.fn2("starts_with", Bool, Text, Text, func(a, b Datum) (Datum, error) { return NewBool(strings.HasPrefix(a.s, b.s)), nil })
-	r.op("||", Text, Text, Text, func(a, b Datum) (Datum, error) {
-		if len(a.s)+len(b.s) > maxTextBytes {
-			return Null, errTextTooLong
-		}
-		return NewText(a.s + b.s), nil
-	})
+	for _, t := range []Type{Text, Bytea} {
+		r.op("||", t, t, t, func(a, b Datum) (Datum, error) {
+			if len(a.s)+len(b.s) > maxTextBytes {
+				return Null, errTextTooLong
+			}
+			return Datum{s: a.s + b.s, t: t}, nil
+		})
+	}
 	r.fn2("left", Text, Text, Int4, func(a, b Datum) (Datum, error) { return NewText(a.s[:cutAt(a.s, b.n)]), nil })
 	r.fn2("right", Text, Text, Int4, func(a, b Datum) (Datum, error) {
 		if b.n == 0 {

@@ -49,7 +49,7 @@ func makeCasts() map[[2]Type]*Func {
 	add(Text, Bool, func(d Datum) (Datum, error) { return parseBool(d.s) })
 	add(Text, UUID, func(d Datum) (Datum, error) { return parseUUID(d.s) })
 	add(Text, Bytea, func(d Datum) (Datum, error) { return parseBytea(d.s) })
-	add(Text, Interval, func(d Datum) (Datum, error) { return parseInterval(d.s) })
+	add(Text, Interval, func(d Datum) (Datum, error) { return parseInterval(d.s, intervalUnits["second"]) })
 
 	for _, to := range []Type{Date, Timestamp, Timestamptz} {
 		add(Text, to, func(d Datum) (Datum, error) { return parseTime(d.s, to) })
@@ -67,19 +67,17 @@ func makeCasts() map[[2]Type]*Func {
 		}
 		add(ArrayOf(t), Text, func(d Datum) (Datum, error) { return NewText(d.String()), nil })
 	}
-	add(Text, ArrayOf(Text), func(d Datum) (Datum, error) {
-		elements, ok := parseArray(d.s)
-		if !ok {
-			return Null, &EvalError{Code: "22P02", Message: "malformed array literal: " + excerpt(d.s)}
+	for _, t := range Scalars() {
+		of := m[[2]Type{Text, t}]
+		switch t {
+		case Text:
+			of = &Func{Result: t, F1: func(_ *Context, d Datum) (Datum, error) { return d, nil }}
+		case Jsonb:
+			of = &Func{Result: t, F1: func(c *Context, d Datum) (Datum, error) { return buildJSON(c, d.s) }}
 		}
-		texts := make([]Datum, len(elements))
-		for i, e := range elements {
-			if e != nil {
-				texts[i] = NewText(*e)
-			}
-		}
-		return NewArray(Text, texts), nil
-	})
+		m[[2]Type{Text, ArrayOf(t)}] = &Func{Name: ArrayOf(t).castName(), Params: []Type{Text}, Result: ArrayOf(t), Cast: true,
+			F1: func(c *Context, d Datum) (Datum, error) { return parseArray(c, d.s, of) }}
+	}
 	return m
 }
 
@@ -233,15 +231,21 @@ func fitNumeric(d Datum, precision int64, scale int32) (Datum, error) {
 	return r, nil
 }
 
-// Restriction is the cast of an interval to itself that drops what is below a field: year, month, day, hour, minute or second. It
-// returns nil for anything else.
-func Restriction(field string) *Func {
+// Restriction is the cast of a text or an interval to an interval that keeps nothing below a field: year, month, day, hour, minute or
+// second. A number without a unit in the text is of that field. It returns nil for other types and fields.
+func Restriction(from Type, field string) *Func {
 	u := intervalUnits[field]
-	if u == nil || u.name != field {
+	if u == nil || u.name != field || from != Text && from != Interval {
 		return nil
 	}
-	return &Func{Name: "interval " + field, Params: []Type{Interval}, Result: Interval, Cast: true,
+	return &Func{Name: "interval " + field, Params: []Type{from}, Result: Interval, Cast: true,
 		F1: func(_ *Context, d Datum) (Datum, error) {
+			if d.t == Text {
+				var err error
+				if d, err = parseInterval(d.s, u); err != nil {
+					return Null, err
+				}
+			}
 			if field == "second" {
 				return d, nil
 			}

@@ -11,9 +11,9 @@ type Func struct {
 	Cast     bool
 	// Nulls tells that FN is called with NULLs too. All other functions are strict: NULL if any argument is NULL.
 	Nulls bool
-	F1       func(*Context, Datum) (Datum, error)
-	F2       func(*Context, Datum, Datum) (Datum, error)
-	FN       func(*Context, []Datum) (Datum, error)
+	F1    func(*Context, Datum) (Datum, error)
+	F2    func(*Context, Datum, Datum) (Datum, error)
+	FN    func(*Context, []Datum) (Datum, error)
 }
 
 // builtins are the functions and operators by name; they are made once and never change.
@@ -68,8 +68,10 @@ func cheapest(name string, args []Type) *Func {
 	return best
 }
 
-// ImplicitCost ranks the casts that SQL makes unasked: 0 for the same type, -1 where there is none.
+// ImplicitCost ranks the casts that SQL makes unasked: 0 for the same type, -1 where there is none. What costs least has the fewest
+// arguments to cast, and of the types to cast them to the nearest, or the one that PostgreSQL prefers.
 func ImplicitCost(from, to Type) int {
+	const cast = 1000
 	if from == StreamTime {
 		from = Numeric
 	}
@@ -82,12 +84,14 @@ func ImplicitCost(from, to Type) int {
 		return 2
 	case from.IsNumber() && to == Float4: // integers and numerics meet a real in double precision
 		return -1
+	case from.IsInt() && to == Numeric: // double precision is preferred
+		return cast + 100
 	case from.IsNumber() && to.IsNumber() && rank(from) < rank(to):
-		return 10 * (rank(to) - rank(from))
-	case from == Date && to == Timestamptz: // PostgreSQL prefers this type among times
-		return 5
+		return cast + 10*(rank(to)-rank(from))
 	case from == Date && to == Timestamp, from == Timestamp && to == Timestamptz:
-		return 10
+		return cast + 10
+	case from == Date && to == Timestamptz: // preferred
+		return cast + 5
 	}
 	return -1
 }

@@ -152,6 +152,7 @@ func makeIntervalUnits() map[string]*intervalUnit {
 type spans struct {
 	months, days, micros float64
 	seen                 map[string]bool
+	unit                 *intervalUnit // of a number without one
 }
 
 func (p *spans) once(name string) bool {
@@ -184,8 +185,9 @@ func (p *spans) put(n, fraction float64, u *intervalUnit) bool {
 }
 
 // parseInterval reads what PostgreSQL reads: quantities with units, days and a time, years-months, and ISO 8601 with designators.
-func parseInterval(text string) (Datum, error) {
-	p := &spans{seen: map[string]bool{}}
+// A number at the end without a unit is of the one given.
+func parseInterval(text string, unit *intervalUnit) (Datum, error) {
+	p := &spans{seen: map[string]bool{}, unit: unit}
 	s := &scanner{rest: trimSpace(text)}
 	read := p.postgres
 	if strings.HasPrefix(s.rest, "P") {
@@ -275,7 +277,7 @@ func (p *spans) part(s *scanner) bool {
 		return ok && months < 12 && p.put(n, 0, intervalUnits["year"]) && p.put(sign*float64(months), 0, intervalUnits["month"])
 	}
 	s.space()
-	u := intervalUnits["second"]
+	u := p.unit
 	if s.rest != "" {
 		from := *s
 		if w := s.word(); w != "" {

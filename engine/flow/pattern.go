@@ -122,4 +122,3 @@ func like(s, pattern string) (Datum, error) {
 	}
 	return NewBool(strings.Trim(pattern[j:], "%") == ""), nil
 }
-

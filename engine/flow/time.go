@@ -77,7 +77,11 @@ func parseTime(text string, t Type) (Datum, error) {
 		year, s.rest = 1-year, ""
 	}
 	if !ok || s.rest != "" {
-		return Null, &EvalError{Code: "22007", Message: "invalid input syntax for type " + t.SQL() + ": " + excerpt(text)}
+		name := t.SQL()
+		if t == Timestamp {
+			name = "timestamp"
+		}
+		return Null, &EvalError{Code: "22007", Message: "invalid input syntax for type " + name + ": " + excerpt(text)}
 	}
 	v := time.Date(int(year), time.Month(month), int(day), 0, 0, 0, 0, time.UTC)
 	if v.Day() != int(day) || month < 1 || month > 12 || clock > microsPerDay || zone < -16*microsPerHour || zone > 16*microsPerHour ||
@@ -152,26 +156,32 @@ func (s *scanner) separator() bool {
 	return s.rest != "" && isDigit(s.rest[0])
 }
 
-// clock reads 3:04, 03:04:05 or 03:04:05.678 as microseconds. A second of 60 is the next minute.
+// clock reads 3:04, 03:04:05 or 03:04:05.678 as microseconds: more than a day of them where a part is out of range. A second of 60
+// is the next minute.
 func (s *scanner) clock() (int64, bool) {
 	hours, ok := s.digits(1, 2)
 	if !ok || !s.eat(":") {
 		return 0, false
 	}
 	minutes, ok := s.digits(1, 2)
-	if !ok || hours > 24 || minutes > 59 {
+	if !ok {
 		return 0, false
 	}
 	micros := hours*microsPerHour + minutes*microsPerMinute
+	bad := minutes > 59
 	if s.eat(":") {
 		seconds, ok := s.digits(1, 2)
-		if !ok || seconds > 60 {
+		if !ok {
 			return 0, false
 		}
+		bad = bad || seconds > 60
 		micros += seconds * microsPerSecond
 		if s.eat(".") {
 			micros += s.fraction(microsPerSecond)
 		}
+	}
+	if bad {
+		micros += microsPerDay
 	}
 	return micros, true
 }

@@ -22,3 +22,8 @@ func Unsupported(pos int, what string) *Error {
 	return &Error{Pos: pos, Code: "0A000", Message: what + " not supported by the embedded engine",
 		Hint: "This works on Materialize, not in the embedded engine."}
 }
+
+// Refused is the error for what neither Materialize nor the embedded engine does, though PostgreSQL might.
+func Refused(pos int, what string) *Error {
+	return &Error{Pos: pos, Code: "0A000", Message: what + " not supported"}
+}

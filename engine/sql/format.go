@@ -7,10 +7,10 @@ import (
 
 // reserved words cannot name a column, table or alias without quotes. The dialect reserves little: user, type, timestamp and
 // comment are plain names.
-var reserved = words(`all and any as asc between by case cast create cross current_date current_role current_time current_timestamp
+var reserved = words(`all and any as asc between by case cast collate create cross current_date current_role current_time current_timestamp
 	current_user desc distinct else end except exists false fetch filter for
 	from full group having ilike in inner intersect into is join lateral left like limit localtime localtimestamp natural not null nulls of offset on or order
-	outer over returning right select session_user some subscribe tail then true union using values when where window with`)
+	outer over returning right select session_user similar some subscribe tail then true union using values when where window with`)
 
 // typePhrases are the types whose names are more than one word.
 var typePhrases = map[string]bool{"double precision": true}

@@ -339,7 +339,7 @@ func (p *parser) call() Expr {
 	}
 	p.expect(")")
 	if p.at("within", "group") {
-		p.unsupported(p.peek().pos, "WITHIN GROUP is")
+		panic(Refused(p.peek().pos, "WITHIN GROUP is"))
 	}
 	if p.eat("filter") {
 		p.expect("(", "where")
