@@ -1,12 +1,15 @@
 package engine
 
 import (
+	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/mzdio/mzd/core"
 	"github.com/mzdio/mzd/engine/flow"
 	"github.com/mzdio/mzd/engine/plan"
 	"github.com/mzdio/mzd/engine/sql"
@@ -15,6 +18,7 @@ import (
 // The kinds of object, as mz_objects names them.
 const (
 	kindSource           = "source"
+	kindTable            = "table"
 	kindView             = "view"
 	kindMaterializedView = "materialized-view"
 )
@@ -26,7 +30,7 @@ type object struct {
 	text   string   // the statement in normal form: what SHOW CREATE says and what a second CREATE is compared with
 	uses   []string // ids of the objects that it names
 	source *source
-	view   *view // for a materialized view or source
+	view   *view // for a materialized view or source, and a table
 }
 
 // introspection is the relation that describes the catalog.
@@ -82,11 +86,25 @@ type savedObject struct {
 	SQL string `json:"sql"`
 }
 
-// saveCatalog writes the catalog with some objects more and some less. The caller holds ddl.
+// saveCatalog writes the catalog with some objects more and some less. After an error the catalog is what it was. The caller holds ddl.
 func (e *Engine) saveCatalog(add *object, remove []*object) error {
 	if e.opt.DataDir == "" {
 		return nil
 	}
+	path := filepath.Join(e.opt.DataDir, catalogFile)
+	before, _ := e.opt.FS.ReadFile(path)
+	err := e.writeCatalog(add, remove)
+	if err == nil {
+		return nil
+	}
+	// It may be there and not be known to stay there: then what was there before must come back.
+	if after, _ := e.opt.FS.ReadFile(path); !bytes.Equal(before, after) && e.writeCatalog(nil, nil) != nil {
+		return &Error{Code: "40003", Message: fmt.Sprintf("it is not known whether a restart would find the change: %v", err)}
+	}
+	return diskError("the catalog", err)
+}
+
+func (e *Engine) writeCatalog(add *object, remove []*object) error {
 	s := savedCatalog{Version: 1, NextID: e.nextID}
 	e.mu.Lock()
 	for _, o := range e.ordered() {
@@ -98,13 +116,13 @@ func (e *Engine) saveCatalog(add *object, remove []*object) error {
 	if add != nil {
 		s.Objects = append(s.Objects, savedObject{add.ID, add.text})
 	}
-	return writeJSON(e.opt.DataDir, catalogFile, s)
+	return e.writeJSON(catalogFile, s)
 }
 
-// loadCatalog creates the objects again.
-func (e *Engine) loadCatalog(extents map[string]extent) error {
+// loadCatalog creates the objects again, and fills the tables.
+func (e *Engine) loadCatalog(extents map[string]extent, rows []core.Update) error {
 	var s savedCatalog
-	if _, err := readJSON(e.opt.DataDir, catalogFile, &s); err != nil {
+	if _, err := e.readJSON(catalogFile, &s); err != nil {
 		return err
 	}
 	e.nextID = max(s.NextID, 1)
@@ -118,7 +136,11 @@ func (e *Engine) loadCatalog(extents map[string]extent) error {
 			e.attach(o.view)
 		}
 	}
-	for _, o := range e.stepGraph(&flow.Context{}, nil) { // what is there from the beginning, like a count of nothing
+	written, err := e.recall(rows)
+	if err != nil {
+		return err
+	}
+	for _, o := range e.stepGraph(&flow.Context{}, nil, written) { // what is there from the beginning, like a count of nothing
 		o.view.apply(o.change, false)
 	}
 	return nil
@@ -140,6 +162,8 @@ func (e *Engine) restore(saved savedObject, recorded extent) (*object, error) {
 			e.log.Error("source stopped", "source", o.Name, "state", o.source.state, "error", err)
 		}
 		return o, nil
+	case *sql.CreateTable:
+		return e.makeTable(saved.ID, s)
 	case *sql.CreateView:
 		return e.makeView(saved.ID, s, saved.SQL)
 	}
@@ -150,6 +174,10 @@ func (e *Engine) restore(saved savedObject, recorded extent) (*object, error) {
 func normal(s sql.Statement) string {
 	switch s := s.(type) {
 	case *sql.CreateSource:
+		c := *s
+		c.IfNotExists = false
+		return c.String()
+	case *sql.CreateTable:
 		c := *s
 		c.IfNotExists = false
 		return c.String()

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -48,9 +47,9 @@ func newID() string {
 }
 
 // readJSON reads a file of the data directory; ok is false if there is none.
-func readJSON(dir, name string, into any) (ok bool, err error) {
-	path := filepath.Join(dir, name)
-	text, err := os.ReadFile(path)
+func (e *Engine) readJSON(name string, into any) (ok bool, err error) {
+	path := filepath.Join(e.opt.DataDir, name)
+	text, err := e.opt.FS.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -64,13 +63,13 @@ func readJSON(dir, name string, into any) (ok bool, err error) {
 }
 
 // writeJSON replaces a file of the data directory so that after a crash there is the old or the new one.
-func writeJSON(dir, name string, value any) error {
+func (e *Engine) writeJSON(name string, value any) error {
 	text, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, name)
-	if err := durable.Replace(path, append(text, '\n')); err != nil {
+	path := filepath.Join(e.opt.DataDir, name)
+	if err := durable.ReplaceIn(e.opt.FS, path, append(text, '\n')); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
@@ -99,7 +98,7 @@ func (e *Engine) save(exact bool) error {
 	}
 	var err error
 	if e.opt.DataDir != "" {
-		err = writeJSON(e.opt.DataDir, stateFile, s)
+		err = e.writeJSON(stateFile, s)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

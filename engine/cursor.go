@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mzdio/mzd/engine/flow"
+	"github.com/mzdio/mzd/engine/plan"
 	"github.com/mzdio/mzd/engine/sql"
 )
 
@@ -30,14 +31,14 @@ func (s *Session) declare(_ context.Context, n *sql.Declare) (*Result, error) {
 	if s.cursors[n.Cursor] != nil {
 		return nil, errorf("42P03", "cursor %s already exists", sql.Ident(n.Cursor))
 	}
-	f, err := s.describe(n.Of)
+	f, err := s.describe(n.Of, plan.Params{})
 	if err != nil {
 		return nil, err
 	}
 	c := &cursor{fields: f}
 	c.start = func(ctx context.Context) (*Result, error) {
 		if q, ok := n.Of.(*sql.Query); ok {
-			return s.selectQuery(ctx, q)
+			return s.selectQuery(ctx, q, plan.Params{})
 		}
 		return s.subscribe(n.Of.(*sql.Subscribe))
 	}

@@ -56,10 +56,10 @@ func (e *Engine) createView(s *sql.CreateView, st Statement) (*Result, error) {
 		if old.text == normal(s) || !s.OrReplace {
 			return existing(old, normal(s), s.IfNotExists, tag)
 		}
-		if old.source != nil {
-			return nil, errorf("42809", "%s is a source", sql.Ident(old.Name))
+		if old.kind != kindView && old.kind != kindMaterializedView {
+			return nil, errorf("42809", "%s is a %s", sql.Ident(old.Name), old.kind)
 		}
-		if gone, err = e.doomed(old, false); err != nil {
+		if gone, err = e.doomed([]*object{old}, false); err != nil {
 			return nil, err
 		}
 	}
@@ -111,64 +111,133 @@ func (e *Engine) vacant(name sql.Name) (*object, error) {
 
 // existing answers a CREATE of a name that is taken: the same statement again is welcome.
 func existing(old *object, text string, ifNotExists bool, tag string) (*Result, error) {
-	kind := strings.ReplaceAll(old.kind, "-", " ")
 	switch {
 	case old.text == text:
-		return done(tag, Notice{"NOTICE", "42710", fmt.Sprintf("%s %s already exists, skipping", kind, sql.Ident(old.Name))}), nil
+		return done(tag, Notice{"NOTICE", "42710", fmt.Sprintf("%s already exists, skipping", old.title())}), nil
 	case ifNotExists:
-		return done(tag, Notice{"WARNING", "42710", fmt.Sprintf("%s %s already exists with another definition, skipping; DROP it or use CREATE OR REPLACE", kind, sql.Ident(old.Name))}), nil
+		return done(tag, Notice{"WARNING", "42710", fmt.Sprintf("%s already exists with another definition, skipping; DROP it or use CREATE OR REPLACE", old.title())}), nil
 	}
-	return nil, &Error{Code: "42P07", Message: fmt.Sprintf("%s %s already exists with another definition", kind, sql.Ident(old.Name)),
-		Hint: "DROP it first, or use CREATE OR REPLACE VIEW."}
+	err := &Error{
+		Code: "42P07", Message: fmt.Sprintf("%s already exists with another definition", old.title()),
+		Detail: difference(old.text, text), Hint: "DROP it first.",
+	}
+	if old.kind == kindView || old.kind == kindMaterializedView {
+		err.Hint = "DROP it first, or use CREATE OR REPLACE VIEW."
+	}
+	return nil, err
 }
 
-// drop is DROP VIEW and DROP SOURCE.
+// title is what messages call an object.
+func (o *object) title() string {
+	return strings.ReplaceAll(o.kind, "-", " ") + " " + sql.Ident(o.Name)
+}
+
+// difference says where two statements begin to differ.
+func difference(old, text string) string {
+	was, is := strings.Fields(old), strings.Fields(text)
+	same := 0
+	for same < min(len(was), len(is)) && was[same] == is[same] {
+		same++
+	}
+	excerpt := func(words []string) string {
+		const context, length = 3, 12
+		from, to := max(same-context, 0), min(same+length, len(words))
+		s := strings.Join(words[from:to], " ")
+		if from > 0 {
+			s = "... " + s
+		}
+		if to < len(words) {
+			s += " ..."
+		}
+		return s
+	}
+	return fmt.Sprintf("It is: %s\nnot: %s", excerpt(was), excerpt(is))
+}
+
+// drop is DROP TABLE, DROP VIEW and DROP SOURCE.
 func (e *Engine) drop(s *sql.Drop) (*Result, error) {
 	e.ddl.Lock()
 	defer e.ddl.Unlock()
-	tag := "DROP " + strings.ToUpper(s.Kind)
-	if s.Materialized {
-		tag = "DROP MATERIALIZED " + strings.ToUpper(s.Kind)
+	tag := "DROP " + opt(s.Materialized, "MATERIALIZED ") + strings.ToUpper(s.Kind)
+	var list []*object
+	var notices []Notice
+	for _, name := range s.Names {
+		e.mu.Lock()
+		o := e.lookup(name)
+		e.mu.Unlock()
+		switch {
+		case o == nil && s.IfExists:
+			notices = append(notices, Notice{"NOTICE", "00000", fmt.Sprintf("%s %s does not exist, skipping", s.Kind, name)})
+		case o == nil:
+			return nil, sql.Errorf(name.Pos(), "42704", "unknown catalog item '%s'", name)
+		case o == &introspection:
+			return nil, sql.Errorf(name.Pos(), "42809", "system item '%s' cannot be modified", o.Name)
+		case !o.is(s):
+			return nil, sql.Errorf(name.Pos(), "42809", "%s is not a %s%s", sql.Ident(o.Name), opt(s.Materialized, "materialized "), s.Kind)
+		default:
+			list = append(list, o)
+		}
 	}
-	e.mu.Lock()
-	o := e.lookup(s.Name)
-	e.mu.Unlock()
-	switch {
-	case o == nil && s.IfExists:
-		return done(tag, Notice{"NOTICE", "00000", fmt.Sprintf("%s %s does not exist, skipping", s.Kind, s.Name)}), nil
-	case o == nil:
-		return nil, sql.Errorf(s.Name.Pos(), "42704", "unknown catalog item '%s'", s.Name)
-	case o == &introspection:
-		return nil, sql.Errorf(s.Name.Pos(), "42809", "system item '%s' cannot be modified", o.Name)
-	case (o.source != nil) != (s.Kind == "source"):
-		return nil, sql.Errorf(s.Name.Pos(), "42809", "%s is not a %s", sql.Ident(o.Name), s.Kind)
-	}
-	gone, err := e.doomed(o, s.Cascade)
+	gone, err := e.doomed(list, s.Cascade)
 	if err != nil {
 		return nil, err
+	}
+	for _, o := range gone {
+		if !slices.Contains(list, o) {
+			notices = append(notices, Notice{"NOTICE", "00000", "drop cascades to " + o.title()})
+		}
 	}
 	if err := e.saveCatalog(nil, gone); err != nil {
 		return nil, err
 	}
 	e.remove(gone)
-	return done(tag), nil
+	return done(tag, notices...), nil
 }
 
-// doomed lists what goes with an object, dependents first. Without cascade there must be none.
-func (e *Engine) doomed(o *object, cascade bool) ([]*object, error) {
+func opt(b bool, s string) string {
+	if b {
+		return s
+	}
+	return ""
+}
+
+// is tells whether an object is of the kind that is dropped; DROP VIEW drops maintained ones too.
+func (o *object) is(s *sql.Drop) bool {
+	switch s.Kind {
+	case "source":
+		return o.kind == kindSource
+	case "table":
+		return o.kind == kindTable
+	}
+	return o.kind == kindMaterializedView || o.kind == kindView && !s.Materialized
+}
+
+// doomed lists what goes with objects, dependents first. Without cascade there must be none.
+func (e *Engine) doomed(list []*object, cascade bool) ([]*object, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	gone := []*object{o}
-	var names []string
+	var gone []*object
+	var names, details []string
 	for _, x := range e.ordered() { // in order of creation, so dependents come after what they depend on
-		if slices.ContainsFunc(gone, func(g *object) bool { return slices.Contains(x.uses, g.ID) }) {
+		if slices.Contains(list, x) {
 			gone = append(gone, x)
-			names = append(names, sql.Ident(x.Name))
+			continue
 		}
+		i := slices.IndexFunc(gone, func(g *object) bool { return slices.Contains(x.uses, g.ID) })
+		if i < 0 {
+			continue
+		}
+		names = append(names, sql.Ident(x.Name))
+		details = append(details, fmt.Sprintf("%s depends on %s", x.title(), gone[i].title()))
+		gone = append(gone, x)
 	}
 	if len(names) > 0 && !cascade {
-		return nil, &Error{Code: "2BP01", Message: fmt.Sprintf("cannot drop %s: still depended upon by %s", sql.Ident(o.Name), strings.Join(names, ", ")),
-			Hint: "Use DROP ... CASCADE to drop them too."}
+		var what []string
+		for _, o := range list {
+			what = append(what, sql.Ident(o.Name))
+		}
+		return nil, &Error{Code: "2BP01", Message: fmt.Sprintf("cannot drop %s: still depended upon by %s", strings.Join(what, ", "), strings.Join(names, ", ")),
+			Detail: strings.Join(details, "\n"), Hint: "Use DROP ... CASCADE to drop them too."}
 	}
 	slices.Reverse(gone)
 	return gone, nil

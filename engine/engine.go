@@ -1,12 +1,12 @@
-// Package engine is mzd's embedded engine: SQL views over files, kept up to date as the files grow, in memory, in one process. It is
+// Package engine is mzd's embedded engine: SQL views over files and tables, kept up to date as these change, in memory, in one process. It is
 // what mzd runs on before there is a Materialize, and speaks its dialect.
 //
 // [Open] loads the catalog, [Engine.Run] reads the sources and maintains the views, and a [Session] executes statements. Package
 // engine/pgwire serves sessions to PostgreSQL clients.
 //
-// Time goes in ticks. A tick takes what the sources have read since the last one, steps the views in order of dependency, and
-// publishes all changes together at one time; a time is closed when nothing more can happen at it. All reading happens at closed
-// times.
+// Time goes in ticks. A tick takes what the sources have read since the last one and the transactions that wait to be committed,
+// makes these durable, steps the views in order of dependency, and publishes all changes together at one time; a time is closed
+// when nothing more can happen at it. All reading happens at closed times.
 package engine
 
 import (
@@ -21,6 +21,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mzdio/mzd/core/durable"
+	"github.com/mzdio/mzd/core/viewlog"
 	"github.com/mzdio/mzd/engine/flow"
 	"github.com/mzdio/mzd/engine/plan"
 	"github.com/mzdio/mzd/engine/sql"
@@ -28,7 +30,8 @@ import (
 
 // Options are what an engine is opened with. The zero value is an engine that keeps nothing.
 type Options struct {
-	DataDir      string        // directory of the catalog, the clock and the offsets; "" keeps nothing
+	DataDir      string        // directory of the catalog, the clock, the offsets and the tables; "" keeps nothing
+	FS           durable.FS    // what DataDir is in; default the operating system's
 	BaseDir      string        // what relative paths of FILE sources are relative to; default the working directory
 	Logger       *slog.Logger  // default discards
 	TickInterval time.Duration // the least time between two ticks; default 10 ms
@@ -49,14 +52,17 @@ type Engine struct {
 	chunks  chan *chunk   // to the dataflow, in order for each source
 	stopped chan struct{} // closed when Run has ended
 
+	wake chan struct{} // has an element when there may be transactions to commit
+
 	ddl    sync.Mutex // serializes statements that change the catalog, and guards nextID
 	nextID int
 
 	saveMu sync.Mutex // serializes writing of the state file
 
-	// graphMu guards the graph and the operators of its views. It is taken before mu.
+	// graphMu guards the graph, the operators of its views and the journal. It is taken before mu.
 	graphMu sync.Mutex
-	graph   []*view // in order of dependency
+	journal *viewlog.Journal // of the tables; nil if nothing is kept
+	graph   []*view          // in order of dependency
 
 	// mu guards the catalog, what is published of views and sources, and time.
 	mu        sync.Mutex
@@ -69,6 +75,7 @@ type Engine struct {
 	holds     map[*hold]struct{}
 	starting  []*source // for Run to read
 	hydrating []*view   // for Run to fill
+	writers   writers
 	running   bool
 }
 
@@ -102,8 +109,11 @@ func Open(opt Options) (*Engine, error) {
 		}
 		opt.BaseDir = dir
 	}
+	if opt.FS == nil {
+		opt.FS = durable.OS
+	}
 	e := &Engine{
-		opt: opt, log: opt.Logger,
+		opt: opt, log: opt.Logger, wake: make(chan struct{}, 1),
 		work: make(chan *chunk, 8), chunks: make(chan *chunk, 8), stopped: make(chan struct{}),
 		nextID: 1, objects: map[string]*object{}, changed: make(chan struct{}), holds: map[*hold]struct{}{},
 		opening: true, reserved: math.MaxUint64,
@@ -121,10 +131,10 @@ func (e *Engine) load() error {
 	if e.opt.DataDir == "" {
 		return nil
 	}
-	if err := os.MkdirAll(e.opt.DataDir, 0o700); err != nil {
+	if err := e.opt.FS.MkdirAll(e.opt.DataDir); err != nil {
 		return fmt.Errorf("open engine: %w", err)
 	}
-	known, err := readJSON(e.opt.DataDir, stateFile, &s)
+	known, err := e.readJSON(stateFile, &s)
 	if err != nil {
 		return err
 	}
@@ -134,8 +144,13 @@ func (e *Engine) load() error {
 		}
 		e.id, e.upper = s.ID, s.Clock
 	}
+	rows, err := e.openJournal()
+	if err != nil {
+		return err
+	}
+	e.upper = max(e.upper, uint64(e.journal.Upper()))
 	e.reserved = e.upper
-	if err := e.loadCatalog(s.Sources); err != nil {
+	if err := e.loadCatalog(s.Sources, rows); err != nil {
 		return err
 	}
 	if known {
@@ -189,7 +204,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	return e.save(true)
+	return errors.Join(e.save(true), e.closeJournal())
 }
 
 // decoder decodes chunks; there is one for each processor.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/mzdio/mzd/engine/flow"
 	"github.com/mzdio/mzd/engine/sql"
 )
 
@@ -60,6 +61,10 @@ func asError(err error) *Error {
 	var e *Error
 	if errors.As(err, &e) {
 		return e
+	}
+	var eval *flow.EvalError
+	if errors.As(err, &eval) {
+		return errorf(eval.Code, "%s", eval.Message)
 	}
 	return errorf("XX000", "%v", err)
 }

@@ -18,6 +18,7 @@ type Session struct {
 	status  byte // I idle, T in a transaction, E in one that has failed
 	cursors map[string]*cursor
 	params  map[string]string
+	tx      sessionTx
 }
 
 // NewSession begins a session; its owner closes it.
@@ -30,6 +31,9 @@ type Statement struct {
 	node  sql.Statement
 	text  string
 	query string // the text it is part of, in which its positions count
+
+	count  int         // of its parameters, as far as its text says
+	params plan.Params // once it has been prepared
 }
 
 // String is the statement's text.
@@ -70,7 +74,7 @@ func (s *Session) Parse(query string) ([]Statement, error) {
 	}
 	out := make([]Statement, len(parsed))
 	for i, p := range parsed {
-		out[i] = Statement{node: p.Statement, text: query[p.Pos:p.End], query: query}
+		out[i] = Statement{node: p.Statement, text: query[p.Pos:p.End], query: query, count: p.Params}
 	}
 	return out, nil
 }
@@ -78,23 +82,47 @@ func (s *Session) Parse(query string) ([]Statement, error) {
 // TxStatus is the transaction status that a ReadyForQuery message tells: 'I', 'T' or 'E'.
 func (s *Session) TxStatus() byte { return s.status }
 
-// Close ends the session's cursors and streams.
+// Close ends the session's cursors and streams. What it has written and not committed is forgotten.
 func (s *Session) Close() {
+	s.tx = sessionTx{}
 	s.closeCursors()
 }
 
-// Describe returns the columns of a statement's result, nil if it has no rows.
-func (s *Session) Describe(st Statement) ([]Field, error) {
-	f, err := s.describe(st.node)
-	return f, s.failed(located(err, st.query))
+// Prepare finds out the types of a statement's parameters, of which the client may know the first ones, and the columns of its
+// result, nil if it has no rows. It returns the statement that [Statement.With] can be asked of.
+func (s *Session) Prepare(st Statement, types []flow.Type) (Statement, []Field, error) {
+	st.params = plan.NewParams(st.count, types)
+	f, err := s.describe(st.node, st.params)
+	for i, t := range st.params.Types {
+		if t == flow.Unknown {
+			st.params.Types[i] = flow.Text
+		}
+	}
+	return st, f, s.failed(located(err, st.query))
 }
 
-func (s *Session) describe(node sql.Statement) ([]Field, error) {
+// Params are the types of the parameters of a statement that has been prepared.
+func (s Statement) Params() []flow.Type { return s.params.Types[min(1, len(s.params.Types)):] }
+
+// With is a prepared statement with values for its parameters, one for each and of its type, or NULL.
+func (s Statement) With(values []flow.Datum) Statement {
+	s.params.Values = append([]flow.Datum{flow.Null}, values...)
+	return s
+}
+
+func (s *Session) describe(node sql.Statement, params plan.Params) ([]Field, error) {
+	switch n := node.(type) {
+	case *sql.Insert, *sql.Update, *sql.Delete:
+		_, _, err := s.e.planned(n, params)
+		return nil, err
+	}
 	s.e.mu.Lock()
 	defer s.e.mu.Unlock()
 	switch n := node.(type) {
 	case *sql.Query:
-		p, err := plan.Query(s.e.env(), n)
+		env := s.e.env()
+		env.Params = params
+		p, err := plan.Query(env, n)
 		if err != nil {
 			return nil, err
 		}
@@ -131,6 +159,7 @@ func fields(cols []plan.Column) []Field {
 func (s *Session) failed(err error) error {
 	if err != nil && s.status == 'T' {
 		s.status = 'E'
+		s.tx = sessionTx{}
 	}
 	return err
 }
@@ -141,7 +170,7 @@ func (s *Session) Execute(ctx context.Context, st Statement) (*Result, error) {
 	if _, ends := st.node.(*sql.Transaction); s.status == 'E' && !ends {
 		return nil, errorf("25P02", "current transaction is aborted, commands ignored until end of transaction block")
 	}
-	r, err := s.execute(ctx, st)
+	r, err := s.guarded(ctx, st)
 	if err != nil {
 		return nil, s.failed(located(err, st.query))
 	}
@@ -165,13 +194,23 @@ func (s *Session) execute(ctx context.Context, st Statement) (*Result, error) {
 	case *sql.Empty:
 		return done(""), nil
 	case *sql.Query:
-		return s.selectQuery(ctx, n)
+		return s.selectQuery(ctx, n, st.params)
+	case *sql.Insert:
+		return s.write(ctx, "INSERT", n, st.params)
+	case *sql.Update:
+		return s.write(ctx, "UPDATE", n, st.params)
+	case *sql.Delete:
+		return s.write(ctx, "DELETE", n, st.params)
+	case *sql.CopyFrom:
+		return s.copyFrom(n)
 	case *sql.Subscribe:
 		return s.subscribe(n)
 	case *sql.Copy:
-		return s.copyOut(ctx, n)
+		return s.copyOut(ctx, n, st.params)
 	case *sql.CreateSource:
 		return s.e.createSource(n)
+	case *sql.CreateTable:
+		return s.e.createTable(n)
 	case *sql.CreateView:
 		return s.e.createView(n, st)
 	case *sql.Drop:
@@ -181,7 +220,7 @@ func (s *Session) execute(ctx context.Context, st Statement) (*Result, error) {
 	case *sql.Set:
 		return s.set(n)
 	case *sql.Transaction:
-		return s.transaction(n.Verb)
+		return s.transaction(ctx, n)
 	case *sql.Discard:
 		if n.Deallocate != "" {
 			return done("DEALLOCATE"), nil
@@ -222,33 +261,13 @@ func table(fields []Field, rows []flow.Row, verb string) *Result {
 	}
 }
 
-// transaction moves between the states of a transaction. Everything a transaction can do here is reading, so there is nothing to undo.
-func (s *Session) transaction(verb string) (*Result, error) {
-	switch {
-	case verb == "BEGIN" && s.status != 'I':
-		if s.status == 'E' {
-			return nil, errorf("25P02", "current transaction is aborted, commands ignored until end of transaction block")
-		}
-		return done("BEGIN", Notice{"WARNING", "25001", "there is already a transaction in progress"}), nil
-	case verb == "BEGIN":
-		s.status = 'T'
-		return done("BEGIN"), nil
-	case s.status == 'I':
-		return done(verb, Notice{"WARNING", "25P01", "there is no transaction in progress"}), nil
-	}
-	if s.status == 'E' {
-		verb = "ROLLBACK"
-	}
-	s.status = 'I'
-	s.closeCursors()
-	return done(verb), nil
-}
-
 // selectQuery reads a query's result once, at one time.
-func (s *Session) selectQuery(ctx context.Context, q *sql.Query) (*Result, error) {
+func (s *Session) selectQuery(ctx context.Context, q *sql.Query, params plan.Params) (*Result, error) {
 	e := s.e
 	e.mu.Lock()
-	p, err := plan.Query(e.env(), q)
+	env := e.env()
+	env.Params = params
+	p, err := plan.Query(env, q)
 	if err != nil {
 		e.mu.Unlock()
 		return nil, err
@@ -266,6 +285,11 @@ func (s *Session) selectQuery(ctx context.Context, q *sql.Query) (*Result, error
 	e.mu.Unlock()
 	if err != nil {
 		return nil, err
+	}
+	if len(p.Uses) > 0 {
+		if err := s.reads(ctx); err != nil {
+			return nil, err
+		}
 	}
 	var rows []flow.Row
 	ready := false
@@ -323,12 +347,12 @@ func (s *Session) subscribe(n *sql.Subscribe) (*Result, error) {
 	}, nil
 }
 
-func (s *Session) copyOut(ctx context.Context, n *sql.Copy) (*Result, error) {
+func (s *Session) copyOut(ctx context.Context, n *sql.Copy, params plan.Params) (*Result, error) {
 	var r *Result
 	var err error
 	switch of := n.Of.(type) {
 	case *sql.Query:
-		r, err = s.selectQuery(ctx, of)
+		r, err = s.selectQuery(ctx, of, params)
 	case *sql.Subscribe:
 		r, err = s.subscribe(of)
 	}

@@ -16,28 +16,35 @@ func (e *Engine) dataflow(ctx context.Context) error {
 	var lastTick time.Time
 	progress := time.Now()
 	for {
+		var batch []*chunk
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-idle.C:
 			e.advance()
+			continue
+		case <-e.wake:
 		case first := <-e.chunks:
-			batch, ok := e.collect(ctx, first, lastTick)
-			if !ok {
-				return nil
-			}
-			lastTick = time.Now()
-			if !e.tick(ctx, c, batch) {
-				return nil
-			}
-			e.report(&progress)
+			batch = []*chunk{first}
 		}
+		batch, ok := e.collect(ctx, batch, lastTick)
+		if !ok {
+			return nil
+		}
+		lastTick = time.Now()
+		if !e.tick(ctx, c, batch) {
+			return nil
+		}
+		e.report(&progress)
 	}
 }
 
 // collect gathers the chunks of a tick: what arrives until the interval since the last tick has passed, up to the events of a tick.
-func (e *Engine) collect(ctx context.Context, first *chunk, lastTick time.Time) ([]*chunk, bool) {
-	batch, lines := []*chunk{first}, first.count
+func (e *Engine) collect(ctx context.Context, batch []*chunk, lastTick time.Time) ([]*chunk, bool) {
+	lines := 0
+	for _, c := range batch {
+		lines += c.count
+	}
 	timer := time.NewTimer(time.Until(lastTick.Add(e.opt.TickInterval)))
 	defer timer.Stop()
 	for due := false; lines < e.opt.TickEvents; {
@@ -75,26 +82,25 @@ type outcome struct {
 	change
 }
 
-// stepGraph steps the views with what has been read. The caller holds graphMu.
-func (e *Engine) stepGraph(c *flow.Context, batch []*chunk) []outcome {
+// stepGraph steps the views with what has been read, and what has been written to tables. The caller holds graphMu.
+func (e *Engine) stepGraph(c *flow.Context, batch []*chunk, written map[*view][]flow.Update) []outcome {
 	var outcomes []outcome
 	by := map[*view]int{}
 	for _, v := range e.graph {
-		for slot, in := range v.inputs {
-			if in.view != nil {
-				if i, ok := by[in.view]; ok {
-					v.feed(c, slot, outcomes[i].rows, outcomes[i].errors)
+		var rows []flow.Keyed
+		var errs []flow.ErrorUpdate
+		if v.flow == nil {
+			rows = v.net.Rows(written[v])
+		} else {
+			e.feedInputs(c, v, batch, func(in *view) *outcome {
+				if i, ok := by[in]; ok {
+					return &outcomes[i]
 				}
-				continue
-			}
-			for _, k := range batch {
-				if k.src == in.src && k.lines != "" {
-					v.deltas[slot].Append(k.out(c, in.proj))
-				}
-			}
+				return nil
+			})
+			rows, errs = v.step(c)
+			v.clear()
 		}
-		rows, errs := v.step(c)
-		v.clear()
 		if len(rows) > 0 || len(errs) > 0 {
 			by[v] = len(outcomes)
 			outcomes = append(outcomes, outcome{v, change{rows: rows, errors: errs}})
@@ -103,13 +109,35 @@ func (e *Engine) stepGraph(c *flow.Context, batch []*chunk) []outcome {
 	return outcomes
 }
 
-// tick steps the views with what has been read, and publishes. While no time can be reserved, because the disk is full for one, what
-// has been read waits. It is false when the context has ended before.
+// feedInputs gives the slots of a view what has been read of its sources, and what happened to its views. The caller holds graphMu.
+func (e *Engine) feedInputs(c *flow.Context, v *view, batch []*chunk, happened func(*view) *outcome) {
+	for slot, in := range v.inputs {
+		if in.view != nil {
+			if o := happened(in.view); o != nil {
+				v.feed(c, slot, o.rows, o.errors)
+			}
+			continue
+		}
+		for _, k := range batch {
+			if k.src == in.src && k.lines != "" {
+				v.deltas[slot].Append(k.out(c, in.proj))
+			}
+		}
+	}
+}
+
+// tick commits the transactions that wait, steps the views with them and with what has been read, and publishes. While no time can
+// be reserved, because the disk is full for one, what has been read waits, and who writes is told. It is false when the context has
+// ended before.
 func (e *Engine) tick(ctx context.Context, c *flow.Context, batch []*chunk) bool {
 	e.graphMu.Lock()
 	at, err := e.reserve()
 	for err != nil {
+		e.refuse(e.takeWriters(), err)
 		e.graphMu.Unlock()
+		if len(batch) == 0 {
+			return true
+		}
 		if sleep(ctx, retryWait); ctx.Err() != nil {
 			return false
 		}
@@ -117,7 +145,14 @@ func (e *Engine) tick(ctx context.Context, c *flow.Context, batch []*chunk) bool
 		at, err = e.reserve()
 	}
 	defer e.graphMu.Unlock()
-	outcomes := e.stepGraph(c, batch)
+	transactions, ok := e.harden(ctx, at, e.takeWriters())
+	if !ok {
+		return false
+	}
+	if len(batch) == 0 && len(transactions) == 0 {
+		return true
+	}
+	outcomes := e.stepGraph(c, batch, sumWrites(transactions))
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, o := range outcomes {
@@ -127,11 +162,11 @@ func (e *Engine) tick(ctx context.Context, c *flow.Context, batch []*chunk) bool
 	for _, k := range batch {
 		e.settle(k, at)
 	}
-	if e.opening && !e.opened(at) {
-		return true
+	if !e.opening || e.opened(at) {
+		e.settled(at)
+		e.close(at + 1)
 	}
-	e.settled(at)
-	e.close(at + 1)
+	e.committed(transactions)
 	return true
 }
 
@@ -187,6 +222,7 @@ func (e *Engine) opened(at uint64) bool {
 	}
 	e.opening = false
 	e.settled(at)
+	signal(e.wake) // for who wrote meanwhile
 	return true
 }
 

@@ -8,7 +8,7 @@ import (
 	"github.com/mzdio/mzd/engine/plan"
 )
 
-// view is a collection that is kept up to date: a materialized view or source, or a query that somebody streams.
+// view is a collection that is kept up to date: a materialized view or source, a table, or a query that somebody streams.
 type view struct {
 	id      string // "" for a streamed query
 	name    string
@@ -20,9 +20,9 @@ type view struct {
 	builtAt uint64   // the time it began at; set before it is ready
 
 	// Guarded by Engine.graphMu.
-	flow    *flow.Dataflow
-	deltas  []flow.Delta // of the inputs, reused
-	started bool         // the first step has been taken
+	flow    *flow.Dataflow // nil for a table
+	deltas  []flow.Delta   // of the inputs, reused
+	started bool           // the first step has been taken
 	net     flow.Consolidator
 
 	// Guarded by Engine.mu.

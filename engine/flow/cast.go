@@ -130,7 +130,11 @@ func parseUUID(text string) (Datum, error) {
 	if err != nil || len(b) != 16 {
 		return Null, invalidInput(UUID, text)
 	}
-	return Datum{s: fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:]), t: UUID}, nil
+	return newUUID(b), nil
+}
+
+func newUUID(b []byte) Datum {
+	return Datum{s: fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:]), t: UUID}
 }
 
 // parseBytea reads \x and digits, or bytes with octal escapes.
@@ -214,6 +218,24 @@ func Modifier(t Type, mods []int64) *Func {
 		}
 	default:
 		return nil
+	}
+	return f
+}
+
+// Fit is the cast of a value that is written to a column of a type with modifiers. It is [Modifier] but for a text: one that is too long
+// is refused, unless it is only by spaces. It returns nil if the type takes no such modifier.
+func Fit(t Type, mods []int64) *Func {
+	f := Modifier(t, mods)
+	if f == nil || t != Text {
+		return f
+	}
+	cut := f.F1
+	f.F1 = func(c *Context, d Datum) (Datum, error) {
+		short, err := cut(c, d)
+		if err == nil && strings.Trim(d.s[len(short.s):], " ") != "" {
+			return Null, &EvalError{Code: "22001", Message: "value too long for type character varying(" + strconv.FormatInt(mods[0], 10) + ")"}
+		}
+		return short, err
 	}
 	return f
 }

@@ -138,6 +138,10 @@ func CastTo(e Expr, t Type) (Expr, bool) {
 	if c, ok := e.(*Const); ok && c.D.IsNull() {
 		return &Const{T: t}, true
 	}
+	if p, ok := e.(*Param); ok && from == Unknown {
+		p.Known[p.N] = t
+		return e, true
+	}
 	if from == Unknown {
 		from = Text
 		if t == Text {

@@ -25,12 +25,12 @@ type fake struct {
 	run func(ctx context.Context, text string) (*engine.Result, error)
 }
 
-func (f fake) Describe(st engine.Statement) ([]engine.Field, error) {
+func (f fake) Prepare(st engine.Statement, _ []flow.Type) (engine.Statement, []engine.Field, error) {
 	switch text := strings.TrimSpace(st.String()); {
 	case strings.HasPrefix(text, "SELECT"), strings.HasPrefix(text, "SUBSCRIBE"):
-		return fields, nil
+		return st, fields, nil
 	}
-	return nil, nil
+	return st, nil, nil
 }
 
 func (f fake) Execute(ctx context.Context, st engine.Statement) (*engine.Result, error) {

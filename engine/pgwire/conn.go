@@ -281,7 +281,9 @@ func (c *conn) handle(ctx context.Context, msg any) error {
 	case pgproto3.FunctionCall:
 		err = errorf("0A000", "function calls over the protocol are not supported")
 	case pgproto3.Sync:
+		failed := c.skipping
 		c.skipping = false
+		err = c.statement(ctx, func(ctx context.Context) error { return c.session.EndBatch(ctx, failed) })
 		if c.session.TxStatus() == 'I' {
 			for name := range c.portals { // portals end with their transaction
 				c.closePortal(name)

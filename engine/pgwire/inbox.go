@@ -1,6 +1,7 @@
 package pgwire
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -122,11 +123,11 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// bind is what is kept of a Bind message: statements have no parameters, so
-// their number is enough to refuse them.
+// bind is what is kept of a Bind message.
 type bind struct {
 	portal, statement string
-	parameters        int
+	parameters        [][]byte // nil: NULL
+	parameterFormats  []int16
 	formats           []int16
 }
 
@@ -139,7 +140,11 @@ func detach(msg pgproto3.FrontendMessage) any {
 	case *pgproto3.Parse:
 		return *m
 	case *pgproto3.Bind:
-		return bind{portal: m.DestinationPortal, statement: m.PreparedStatement, parameters: len(m.Parameters), formats: m.ResultFormatCodes}
+		b := bind{portal: m.DestinationPortal, statement: m.PreparedStatement, parameterFormats: m.ParameterFormatCodes, formats: m.ResultFormatCodes}
+		for _, p := range m.Parameters {
+			b.parameters = append(b.parameters, bytes.Clone(p))
+		}
+		return b
 	case *pgproto3.Describe:
 		return *m
 	case *pgproto3.Execute:
@@ -171,7 +176,11 @@ func sizeOf(msg any) int {
 	case pgproto3.Parse:
 		return overhead + len(m.Name) + len(m.Query) + 4*len(m.ParameterOIDs)
 	case bind:
-		return overhead + len(m.portal) + len(m.statement) + 2*len(m.formats)
+		size := overhead + len(m.portal) + len(m.statement) + 2*(len(m.formats)+len(m.parameterFormats))
+		for _, p := range m.parameters {
+			size += 24 + len(p)
+		}
+		return size
 	case pgproto3.Describe:
 		return overhead + len(m.Name)
 	case pgproto3.Execute:

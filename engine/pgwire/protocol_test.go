@@ -173,8 +173,8 @@ func TestExtendedErrors(t *testing.T) {
 		send []pgproto3.FrontendMessage
 	}{
 		{"42601 cannot insert multiple commands into a prepared statement", []pgproto3.FrontendMessage{parse("SELECT 1; SELECT 2")}},
-		{"0A000 statement parameters ($1, ...) are not supported by the embedded engine", []pgproto3.FrontendMessage{&pgproto3.Parse{Query: "SELECT 1", ParameterOIDs: []uint32{20}}}},
-		{"0A000 statement parameters ($1, ...) are not supported by the embedded engine", []pgproto3.FrontendMessage{parse("SELECT 1"), &pgproto3.Bind{Parameters: [][]byte{[]byte("1")}}}},
+		{"0A000 parameter $2 has a type that the embedded engine does not know (OID 600)", []pgproto3.FrontendMessage{&pgproto3.Parse{Query: "SELECT 1", ParameterOIDs: []uint32{20, 600}}}},
+		{`08P01 bind message supplies 1 parameters, but prepared statement "" requires 0`, []pgproto3.FrontendMessage{parse("SELECT 1"), &pgproto3.Bind{Parameters: [][]byte{[]byte("1")}}}},
 		{`26000 prepared statement "x" does not exist`, []pgproto3.FrontendMessage{&pgproto3.Bind{PreparedStatement: "x"}}},
 		{`26000 prepared statement "x" does not exist`, []pgproto3.FrontendMessage{describe('S', "x")}},
 		{`34000 portal "x" does not exist`, []pgproto3.FrontendMessage{describe('P', "x")}},

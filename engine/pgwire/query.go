@@ -30,6 +30,7 @@ type prepared struct {
 // result, as far as it has been read.
 type portal struct {
 	*prepared
+	bound   engine.Statement // the statement with its parameters
 	formats []int16
 	result  *engine.Result // nil: not executed yet
 	rows    []flow.Row     // of the last chunk, not yet sent
@@ -45,31 +46,36 @@ func (p *portal) close() {
 
 // query answers a simple query: any number of statements, of which an error
 // ends the rest. A text that does not parse runs nothing at all.
-func (c *conn) query(ctx context.Context, text string) error {
+func (c *conn) query(ctx context.Context, text string) (err error) {
 	c.closePortal("")
 	c.closeStatement("")
 	statements, err := c.session.Parse(text)
 	if err != nil {
 		return err
 	}
-	empty := true
+	statements = slices.DeleteFunc(statements, engine.Statement.IsEmpty)
+	if len(statements) == 0 {
+		c.out.send(&pgproto3.EmptyQueryResponse{})
+		return nil
+	}
+	if len(statements) > 1 {
+		c.session.Batch()
+		defer func() {
+			if e := c.session.EndBatch(ctx, err != nil); err == nil {
+				err = e
+			}
+		}()
+	}
 	for _, st := range statements {
-		if st.IsEmpty() {
-			continue
-		}
-		empty = false
 		if err := c.queryOne(ctx, st); err != nil {
 			return err
 		}
-	}
-	if empty {
-		c.out.send(&pgproto3.EmptyQueryResponse{})
 	}
 	return nil
 }
 
 func (c *conn) queryOne(ctx context.Context, st engine.Statement) error {
-	p := &portal{prepared: &prepared{statement: st}}
+	p := &portal{prepared: &prepared{statement: st}, bound: st}
 	defer p.close()
 	if err := c.start(ctx, p); err != nil {
 		return err
@@ -105,8 +111,9 @@ func (c *conn) extended(ctx context.Context, msg any) error {
 }
 
 func (c *conn) parse(m pgproto3.Parse) error {
-	if len(m.ParameterOIDs) > 0 {
-		return errNoParameters()
+	types, err := parameterTypes(m.ParameterOIDs)
+	if err != nil {
+		return err
 	}
 	if m.Name == "" {
 		c.closeStatement("")
@@ -131,7 +138,7 @@ func (c *conn) parse(m pgproto3.Parse) error {
 		ps.statement = st
 	}
 	if !ps.statement.IsEmpty() {
-		if ps.fields, err = c.session.Describe(ps.statement); err != nil {
+		if ps.statement, ps.fields, err = c.session.Prepare(ps.statement, types); err != nil {
 			return err
 		}
 	}
@@ -146,8 +153,6 @@ func (c *conn) bind(m bind) error {
 	switch {
 	case ps == nil:
 		return errorf("26000", "prepared statement %q does not exist", m.statement)
-	case m.parameters > 0:
-		return errNoParameters()
 	case m.portal != "" && c.portals[m.portal] != nil:
 		return errorf("42P03", "portal %q already exists", m.portal)
 	case len(c.portals) >= maxPortals:
@@ -161,8 +166,12 @@ func (c *conn) bind(m bind) error {
 			return errorf("22023", "unsupported format code: %d", f)
 		}
 	}
+	bound, err := withParameters(ps.statement, m)
+	if err != nil {
+		return err
+	}
 	c.closePortal(m.portal)
-	c.portals[m.portal] = &portal{prepared: ps, formats: m.formats}
+	c.portals[m.portal] = &portal{prepared: ps, bound: bound, formats: m.formats}
 	c.out.send(&pgproto3.BindComplete{})
 	return nil
 }
@@ -174,7 +183,7 @@ func (c *conn) describe(m pgproto3.Describe) error {
 		if ps = c.statements[m.Name]; ps == nil {
 			return errorf("26000", "prepared statement %q does not exist", m.Name)
 		}
-		c.out.send(&pgproto3.ParameterDescription{})
+		c.out.send(parameterDescription(ps.statement))
 	} else {
 		p := c.portals[m.Name]
 		if p == nil {
@@ -202,6 +211,7 @@ func (c *conn) execute(ctx context.Context, m pgproto3.Execute) error {
 		return errorf("55000", "portal %q cannot be run anymore", m.Portal)
 	}
 	if p.result == nil {
+		c.session.Batch() // until Sync
 		if err := c.start(ctx, p); err != nil {
 			p.done = true
 			return err
@@ -216,7 +226,7 @@ func (c *conn) execute(ctx context.Context, m pgproto3.Execute) error {
 
 // start runs the statement of p and sends its notices.
 func (c *conn) start(ctx context.Context, p *portal) error {
-	result, err := c.session.Execute(ctx, p.statement)
+	result, err := c.session.Execute(ctx, p.bound)
 	if err != nil {
 		return err
 	}
@@ -295,10 +305,4 @@ func (c *conn) closeStatement(name string) {
 		c.text -= ps.bytes
 		delete(c.statements, name)
 	}
-}
-
-func errNoParameters() *engine.Error {
-	e := errorf("0A000", "statement parameters ($1, ...) are not supported by the embedded engine")
-	e.Hint = "Write the values into the statement, or let the driver do so (the simple query protocol)."
-	return e
 }

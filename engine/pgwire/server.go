@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/mzdio/mzd/engine"
+	"github.com/mzdio/mzd/engine/flow"
 )
 
 // Options configures a [Server]. The zero value is ready to use.
@@ -83,8 +84,10 @@ type Server struct {
 // at a time. [engine.Session] implements it.
 type session interface {
 	Parse(query string) ([]engine.Statement, error)
-	Describe(engine.Statement) ([]engine.Field, error)
+	Prepare(engine.Statement, []flow.Type) (engine.Statement, []engine.Field, error)
 	Execute(context.Context, engine.Statement) (*engine.Result, error)
+	Batch()
+	EndBatch(ctx context.Context, failed bool) error
 	TxStatus() byte
 	Close()
 }

@@ -138,6 +138,8 @@ func (b *planner) node(e sql.Expr, s *scope) flow.Expr {
 		return &flow.Col{Index: i, T: s.cols[i].typ, Name: s.cols[i].name}
 	case *sql.Literal:
 		return b.literal(e)
+	case *sql.Param:
+		return b.param(e)
 	case *sql.Unary:
 		return b.unary(e, s)
 	case *sql.Binary:

@@ -28,6 +28,15 @@ type Object struct {
 	Query *sql.Query
 	// Introspection marks a relation of the catalog itself, which has rows to select but no changes to stream.
 	Introspection bool
+	// Writable says what may be written to each of the Columns; nil for what is no table.
+	Writable []Writable
+}
+
+// Writable is what a column of a table asks of a value.
+type Writable struct {
+	NotNull bool
+	Default sql.Expr   // nil: NULL
+	Fit     *flow.Func // what a modifier of the type makes of a value, as varchar(10); nil: nothing
 }
 
 // Catalog finds objects by name.
@@ -41,6 +50,22 @@ type Env struct {
 	Catalog Catalog
 	// Constants are functions without arguments whose value the engine knows: mz_version, mz_environment_id, version.
 	Constants map[string]string
+	// Params are the parameters of the statement.
+	Params Params
+}
+
+// Params are the parameters $1, $2, ... of a statement, where 0 is nobody's. While a statement is only described there are no
+// values, and planning finds out what types the parameters must have that have none yet. The zero value is no parameters.
+type Params struct {
+	Types  []flow.Type
+	Values []flow.Datum // nil: not known yet
+}
+
+// NewParams makes room for n parameters, of which the first ones have types already.
+func NewParams(n int, types []flow.Type) Params {
+	p := Params{Types: make([]flow.Type, max(n, len(types))+1)}
+	copy(p.Types[1:], types)
+	return p
 }
 
 // Plan is a query with its names resolved.
@@ -178,6 +203,9 @@ func lookupType(t sql.TypeName) (flow.Type, *flow.Func) {
 // count reads a LIMIT or OFFSET.
 func (b *planner) count(e sql.Expr, what string) int64 {
 	x, ok := flow.CastTo(b.expr(e, &scope{}), flow.Int8)
+	if _, param := x.(*flow.Param); param {
+		return 0 // whatever it will be
+	}
 	c, constant := x.(*flow.Const)
 	if !ok || !constant {
 		b.fail(e.Pos(), "42601", "%s must be a whole number", what)

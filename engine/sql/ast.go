@@ -51,6 +51,13 @@ type (
 		Kind LiteralKind
 		Text string
 	}
+	// Param is $n, a value that comes beside the text.
+	Param struct {
+		At
+		N int
+	}
+	// Default is DEFAULT in place of a value that is written to a column.
+	Default struct{ At }
 	// Star is * or t.*, in a select list or in count(*).
 	Star struct {
 		At
@@ -252,10 +259,48 @@ type (
 		Columns      []string
 		Query        *Query
 	}
-	// Drop is DROP VIEW or DROP SOURCE.
+	// CreateTable is CREATE TABLE.
+	CreateTable struct {
+		Name        Name
+		IfNotExists bool
+		Columns     []ColumnDef
+	}
+	// Insert is INSERT INTO t [(columns)] and a query, whose VALUES may be DEFAULT. Nil is DEFAULT VALUES.
+	Insert struct {
+		At
+		Table   Name
+		Columns []Ref
+		Query   *Query
+	}
+	// Update is UPDATE t SET ... [WHERE ...].
+	Update struct {
+		At
+		Table Name
+		Alias string
+		Set   []Assignment
+		Where Expr
+	}
+	// Delete is DELETE FROM t [WHERE ...].
+	Delete struct {
+		At
+		Table Name
+		Alias string
+		Where Expr
+	}
+	// CopyFrom is COPY t [(columns)] FROM STDIN. What the text does not say is zero.
+	CopyFrom struct {
+		At
+		Table                    Name
+		Columns                  []Ref
+		Format                   string // text, csv or binary
+		Delimiter, Quote, Escape string
+		Null                     *string
+		Header                   bool
+	}
+	// Drop is DROP of a kind of objects.
 	Drop struct {
-		Name         Name
-		Kind         string // view or source
+		Names        []Name
+		Kind         string // table, view or source
 		Materialized bool
 		IfExists     bool
 		Cascade      bool
@@ -286,7 +331,10 @@ type (
 		Reset  bool
 	}
 	// Transaction is BEGIN, COMMIT or ROLLBACK.
-	Transaction struct{ Verb string }
+	Transaction struct {
+		Verb     string
+		ReadOnly bool
+	}
 	// Discard is DISCARD ALL or DEALLOCATE.
 	Discard struct{ Deallocate string }
 	// Declare is DECLARE c CURSOR FOR.
@@ -316,9 +364,35 @@ type (
 	Empty struct{}
 )
 
+// ColumnDef defines a column of a table.
+type ColumnDef struct {
+	At
+	Name    string
+	Type    TypeName
+	NotNull bool
+	Default Expr // nil: NULL
+}
+
+// Ref names a column that is written to.
+type Ref struct {
+	At
+	Name string
+}
+
+// Assignment is an entry of UPDATE's SET.
+type Assignment struct {
+	Column Ref
+	Value  Expr
+}
+
 func (*Query) statement()        {}
 func (*CreateSource) statement() {}
 func (*CreateView) statement()   {}
+func (*CreateTable) statement()  {}
+func (*Insert) statement()       {}
+func (*Update) statement()       {}
+func (*Delete) statement()       {}
+func (*CopyFrom) statement()     {}
 func (*Drop) statement()         {}
 func (*Subscribe) statement()    {}
 func (*Copy) statement()         {}

@@ -7,10 +7,10 @@ import (
 
 // reserved words cannot name a column, table or alias without quotes. The dialect reserves little: user, type, timestamp and
 // comment are plain names.
-var reserved = words(`all and any as asc between by case cast collate create cross current_date current_role current_time current_timestamp
-	current_user desc distinct else end except exists false fetch filter for
-	from full group having ilike in inner intersect into is join lateral left like limit localtime localtimestamp natural not null nulls of offset on or order
-	outer over returning right select session_user similar some subscribe tail then true union using values when where window with`)
+var reserved = words(`all and any as asc between by case cast collate create cross current_date current_role current_time
+	current_timestamp current_user default desc distinct else end except exists false fetch filter for from full group having ilike in
+	inner intersect into is join lateral left like limit localtime localtimestamp natural not null nulls of offset on or order outer over
+	returning right select session_user similar some subscribe tail then true union using values when where window with`)
 
 // typePhrases are the types whose names are more than one word.
 var typePhrases = map[string]bool{"double precision": true}
@@ -90,7 +90,7 @@ func join[T interface{ String() string }](list []T) string {
 // operand writes an expression that stands beside an operator.
 func operand(e Expr) string {
 	switch e.(type) {
-	case *Column, *Literal, *Call, *Star, *Cast:
+	case *Column, *Literal, *Param, *Call, *Star, *Cast:
 		return e.String()
 	}
 	return "(" + e.String() + ")"
@@ -114,6 +114,9 @@ func (e *Literal) String() string {
 	}
 	return strings.ToUpper(e.Text)
 }
+
+func (e *Param) String() string   { return "$" + strconv.Itoa(e.N) }
+func (e *Default) String() string { return "DEFAULT" }
 
 func (e *Star) String() string {
 	if e.Table != "" {
@@ -286,9 +289,7 @@ func (s *Select) String() string {
 	if s.From != nil {
 		b += " FROM " + join(s.From)
 	}
-	if s.Where != nil {
-		b += " WHERE " + s.Where.String()
-	}
+	b += where(s.Where)
 	if s.GroupBy != nil {
 		b += " GROUP BY " + join(s.GroupBy)
 	}
@@ -352,9 +353,71 @@ func (s *CreateView) String() string {
 		opt(s.IfNotExists, "IF NOT EXISTS ") + s.Name.String() + c + " AS " + s.Query.String()
 }
 
+func (s *CreateTable) String() string {
+	return "CREATE TABLE " + opt(s.IfNotExists, "IF NOT EXISTS ") + s.Name.String() + " (" + join(s.Columns) + ")"
+}
+
+func (c ColumnDef) String() string {
+	s := Ident(c.Name) + " " + c.Type.String() + opt(c.NotNull, " NOT NULL")
+	if c.Default != nil {
+		s += " DEFAULT " + operand(c.Default)
+	}
+	return s
+}
+
+func (r Ref) String() string { return Ident(r.Name) }
+
+func refs(list []Ref) string {
+	if list == nil {
+		return ""
+	}
+	return " (" + join(list) + ")"
+}
+
+func (s *Insert) String() string {
+	b := "INSERT INTO " + s.Table.String() + refs(s.Columns)
+	if s.Query == nil {
+		return b + " DEFAULT VALUES"
+	}
+	return b + " " + s.Query.String()
+}
+
+func (s *Update) String() string {
+	return "UPDATE " + s.Table.String() + alias(s.Alias, nil) + " SET " + join(s.Set) + where(s.Where)
+}
+
+func (a Assignment) String() string { return a.Column.String() + " = " + a.Value.String() }
+
+func (s *Delete) String() string {
+	return "DELETE FROM " + s.Table.String() + alias(s.Alias, nil) + where(s.Where)
+}
+
+func where(e Expr) string {
+	if e == nil {
+		return ""
+	}
+	return " WHERE " + e.String()
+}
+
+func (s *CopyFrom) String() string {
+	o := []string{"FORMAT " + s.Format}
+	for _, x := range []struct{ name, value string }{{"DELIMITER", s.Delimiter}, {"QUOTE", s.Quote}, {"ESCAPE", s.Escape}} {
+		if x.value != "" {
+			o = append(o, x.name+" "+Quote(x.value))
+		}
+	}
+	if s.Null != nil {
+		o = append(o, "NULL "+Quote(*s.Null))
+	}
+	if s.Header {
+		o = append(o, "HEADER")
+	}
+	return "COPY " + s.Table.String() + refs(s.Columns) + " FROM STDIN WITH (" + strings.Join(o, ", ") + ")"
+}
+
 func (s *Drop) String() string {
 	return "DROP " + opt(s.Materialized, "MATERIALIZED ") + strings.ToUpper(s.Kind) + " " + opt(s.IfExists, "IF EXISTS ") +
-		s.Name.String() + opt(s.Cascade, " CASCADE")
+		join(s.Names) + opt(s.Cascade, " CASCADE")
 }
 
 func (s *Subscribe) String() string {
@@ -410,7 +473,7 @@ func (s *Set) String() string {
 	return "SET " + Ident(s.Name) + " = " + strings.Join(v, ", ")
 }
 
-func (s *Transaction) String() string { return s.Verb }
+func (s *Transaction) String() string { return s.Verb + opt(s.ReadOnly, " READ ONLY") }
 
 func (s *Discard) String() string {
 	if s.Deallocate != "" {

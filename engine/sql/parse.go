@@ -16,6 +16,7 @@ const (
 type Parsed struct {
 	Statement Statement
 	Pos, End  int
+	Params    int // the largest number of a parameter; 0: it has none
 }
 
 // Parse splits a text into statements at semicolons and parses them all. A text of nothing is one [Empty]. The error is an
@@ -37,14 +38,15 @@ func Parse(text string) ([]Parsed, error) {
 			break
 		}
 		start := p.peek().pos
+		p.params = 0
 		s, err := p.parse()
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, Parsed{s, start, p.tokens[p.i-1].end})
+		out = append(out, Parsed{s, start, p.tokens[p.i-1].end, p.params})
 	}
 	if out == nil {
-		out = []Parsed{{&Empty{}, 0, 0}}
+		out = []Parsed{{Statement: &Empty{}}}
 	}
 	return out, nil
 }
@@ -55,6 +57,7 @@ type parser struct {
 	i      int
 	depth  int
 	chain  int
+	params int // the largest number of a parameter
 }
 
 func (p *parser) parse() (s Statement, err error) {

@@ -172,7 +172,7 @@ func (p *parser) primary() Expr {
 		p.i++
 		return &Literal{at, String, t.text}
 	case param:
-		p.fail(t.pos, "0A000", "parameters are not supported by the embedded engine")
+		return p.param()
 	case quoted:
 		return p.column()
 	case op:

@@ -4,7 +4,7 @@ import "strings"
 
 // unsupportedStatements are the statements of Materialize and PostgreSQL that the engine knows by name only.
 var unsupportedStatements = map[string]string{
-	"insert": "INSERT is", "update": "UPDATE is", "delete": "DELETE is", "alter": "ALTER is", "grant": "GRANT is",
+	"alter": "ALTER is", "grant": "GRANT is",
 	"revoke": "REVOKE is", "truncate": "TRUNCATE is", "prepare": "PREPARE is", "execute": "EXECUTE is", "listen": "LISTEN is",
 	"merge": "MERGE is", "call": "CALL is", "do": "DO is", "savepoint": "SAVEPOINT is", "lock": "LOCK is", "comment": "COMMENT is",
 	"vacuum": "VACUUM is", "analyze": "ANALYZE is", "table": "TABLE is", "release": "RELEASE is", "validate": "VALIDATE is",
@@ -22,8 +22,17 @@ func (p *parser) statement() Statement {
 		return p.drop()
 	case p.at("tail"), p.at("subscribe"):
 		return p.subscribe()
+	case p.eat("insert"):
+		return p.insert(t.pos)
+	case p.eat("update"):
+		return p.update(t.pos)
+	case p.eat("delete"):
+		return p.delete(t.pos)
 	case p.eat("copy"):
-		return p.copy()
+		if p.at("(") {
+			return p.copy()
+		}
+		return p.copyFrom(t.pos)
 	case p.eat("show"):
 		return p.show()
 	case p.eat("set"):
@@ -32,14 +41,13 @@ func (p *parser) statement() Statement {
 		return &Set{Name: p.parameter(), Reset: true}
 	case p.eat("begin"), p.eat("start", "transaction"):
 		p.eatAny("work", "transaction")
-		p.modes()
-		return &Transaction{"BEGIN"}
+		return &Transaction{Verb: "BEGIN", ReadOnly: p.modes()}
 	case p.eat("commit"), p.eat("end"):
 		p.eatAny("work", "transaction")
-		return &Transaction{"COMMIT"}
+		return &Transaction{Verb: "COMMIT"}
 	case p.eat("rollback"), p.eat("abort"):
 		p.eatAny("work", "transaction")
-		return &Transaction{"ROLLBACK"}
+		return &Transaction{Verb: "ROLLBACK"}
 	case p.eat("discard"):
 		p.expect("all")
 		return &Discard{}
@@ -66,17 +74,21 @@ func (p *parser) statement() Statement {
 	return nil
 }
 
-// modes skips the modes of a transaction, all of which suit one that only reads.
-func (p *parser) modes() {
+// modes reads the modes of a transaction: any isolation level is what all have.
+func (p *parser) modes() (readOnly bool) {
 	for {
 		switch {
 		case p.eat("isolation", "level"):
 			if !p.eat("read", "committed") && !p.eat("read", "uncommitted") && !p.eat("repeatable", "read") && !p.eat("strict", "serializable") {
 				p.expect("serializable")
 			}
-		case p.eat("read", "only"), p.eat("read", "write"), p.eat("deferrable"), p.eat("not", "deferrable"):
+		case p.eat("read", "only"):
+			readOnly = true
+		case p.eat("read", "write"):
+			readOnly = false
+		case p.eat("deferrable"), p.eat("not", "deferrable"):
 		default:
-			return
+			return readOnly
 		}
 		p.eat(",")
 	}
@@ -93,12 +105,14 @@ func (p *parser) create(pos int) Statement {
 		return p.createSource(materialized)
 	case p.eat("view"):
 		return p.createView(replace, materialized)
+	case !replace && !materialized && p.eat("table"):
+		return p.createTable()
 	}
 	t := p.peek()
 	if t.kind == word {
 		p.unsupported(t.pos, "CREATE "+strings.ToUpper(t.text)+" is")
 	}
-	p.expected("SOURCE or VIEW")
+	p.expected("SOURCE, TABLE or VIEW")
 	return nil
 }
 
@@ -183,16 +197,16 @@ func (p *parser) createView(replace, materialized bool) Statement {
 func (p *parser) drop() Statement {
 	s := &Drop{Materialized: p.eat("materialized")}
 	t := p.peek()
-	if s.Kind = p.eatAny("view", "source"); s.Kind == "" {
-		if t.kind == word {
+	if s.Kind = p.eatAny("view", "source", "table"); s.Kind == "" || s.Materialized && s.Kind == "table" {
+		if t.kind == word && !s.Materialized {
 			p.unsupported(t.pos, "DROP "+strings.ToUpper(t.text)+" is")
 		}
-		p.expected("VIEW or SOURCE")
+		p.expected("VIEW, SOURCE or TABLE")
 	}
 	s.IfExists = p.eat("if", "exists")
-	s.Name = p.name("a " + s.Kind)
-	if p.at(",") {
-		p.unsupported(p.peek().pos, "DROP of several objects is")
+	s.Names = []Name{p.name("a " + s.Kind)}
+	for p.eat(",") {
+		s.Names = append(s.Names, p.name("a "+s.Kind))
 	}
 	s.Cascade = p.eatAny("cascade", "restrict") == "cascade"
 	return s
@@ -238,9 +252,6 @@ func (p *parser) subscribe() Statement {
 }
 
 func (p *parser) copy() Statement {
-	if !p.at("(") {
-		p.unsupported(p.peek().pos, "COPY of anything but (a query) TO STDOUT is")
-	}
 	p.expect("(")
 	s := &Copy{}
 	switch {
