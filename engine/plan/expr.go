@@ -23,9 +23,9 @@ func makeElsewhere() map[string]string {
 		"temporal filters": "mz_now mz_logical_timestamp",
 		"": `acos age array_cat array_fill array_length array_lower array_position array_remove array_to_string array_upper ascii asin atan
 			bit_count bit_length cbrt chr constant_time_eq convert_from corr cos cot crc32 current_database current_role current_schema
-			current_schemas current_user date_bin decode degrees dense_rank digest encode exp first_value format_type generate_series
-			generate_subscripts get_bit get_byte hmac initcap jsonb_array_elements jsonb_array_elements_text jsonb_each jsonb_each_text
-			jsonb_object_keys jsonb_pretty jsonb_strip_nulls justify_days justify_hours justify_interval kafka_murmur2 lag last_value lead
+			current_schemas current_user date_bin decode degrees dense_rank digest encode exp first_value format_type
+			generate_subscripts get_bit get_byte hmac initcap jsonb_each jsonb_each_text
+			jsonb_pretty jsonb_strip_nulls justify_days justify_hours justify_interval kafka_murmur2 lag last_value lead
 			list_agg list_append list_cat list_length list_prepend list_remove ln log log10 lpad make_timestamp map_agg map_build map_length md5
 			parse_ident pg_typeof quote_ident radians rank regexp_match regexp_matches regexp_replace regexp_split_to_array
 			regexp_split_to_table repeat reverse row_number seahash session_user sha224 sha256 sha384 sha512 sin stddev stddev_pop
@@ -83,6 +83,8 @@ func children(e sql.Expr) []sql.Expr {
 		return out
 	case *sql.In:
 		return append([]sql.Expr{e.X}, e.List...)
+	case *sql.InQuery:
+		return []sql.Expr{e.X}
 	case *sql.Between:
 		return []sql.Expr{e.X, e.Low, e.High}
 	case *sql.Is:
@@ -111,6 +113,7 @@ func (b *planner) coerceBool(x flow.Expr, pos int) flow.Expr {
 // expr plans an expression. Above a GROUP BY, what equals a key is that key.
 func (b *planner) expr(e sql.Expr, s *scope) flow.Expr {
 	if g := s.group; g != nil && !hasAggregate(e) {
+		n := g.inner.subqueries.count()
 		x := b.expr(e, g.inner)
 		for i, k := range g.keys {
 			if k.String() == b.known(x).String() {
@@ -124,6 +127,7 @@ func (b *planner) expr(e sql.Expr, s *scope) flow.Expr {
 		case *sql.Column, *resolved:
 			b.fail(e.Pos(), "42803", "column %q must appear in the GROUP BY clause or be used in an aggregate function", x.(*flow.Col).Name)
 		}
+		g.inner.subqueries.forget(n)
 	}
 	return b.node(e, s)
 }
@@ -131,11 +135,9 @@ func (b *planner) expr(e sql.Expr, s *scope) flow.Expr {
 func (b *planner) node(e sql.Expr, s *scope) flow.Expr {
 	switch e := e.(type) {
 	case *resolved:
-		c := s.cols[e.index]
-		return &flow.Col{Index: e.index, T: c.typ, Name: c.name}
+		return s.cols[e.index].ref()
 	case *sql.Column:
-		i := b.find(s, e)
-		return &flow.Col{Index: i, T: s.cols[i].typ, Name: s.cols[i].name}
+		return s.cols[b.lookup(s, e)].ref()
 	case *sql.Literal:
 		return b.literal(e)
 	case *sql.Param:
@@ -157,6 +159,12 @@ func (b *planner) node(e sql.Expr, s *scope) flow.Expr {
 		}
 		b.unify(x, e.Pos(), "IN")
 		return negate(flow.Fold(&flow.In{X: x}), e.Not)
+	case *sql.InQuery:
+		return b.in(e, s)
+	case *sql.Subquery:
+		return b.value(e, s)
+	case *sql.Exists:
+		return b.exists(e, s)
 	case *sql.Between:
 		x, low, high := b.expr(e.X, s), b.expr(e.Low, s), b.expr(e.High, s)
 		return negate(flow.Fold(&flow.Logic{L: b.operator(">=", x, low, e.Pos()), R: b.operator("<=", x, high, e.Pos())}), e.Not)
@@ -409,6 +417,11 @@ func (b *planner) call(e *sql.Call, s *scope) flow.Expr {
 		same := b.operator("=", args[0], args[1], e.Pos())
 		first := b.known(args[0])
 		return flow.Fold(&flow.Case{X: []flow.Expr{same, &flow.Const{T: first.Type()}, first}, T: first.Type()})
+	}
+	if flow.IsTableFunc(e.Name) {
+		err := sql.Unsupported(e.Pos(), "table function "+e.Name+"() outside of FROM is")
+		err.Hint += " (here: FROM t, " + e.Name + "(...) AS x)"
+		panic(err)
 	}
 	if hint, ok := elsewhere[e.Name]; ok {
 		err := sql.Unsupported(e.Pos(), e.Name+"() is")
