@@ -332,19 +332,23 @@ type (
 		IfExists     bool
 		Cascade      bool
 	}
-	// Subscribe is TAIL or SUBSCRIBE of a name or a query.
+	// Subscribe is TAIL or SUBSCRIBE of a name or a query. Key is that of ENVELOPE UPSERT.
 	Subscribe struct {
 		Tail     bool
 		Name     *Name
 		Query    *Query
+		Key      []Name
 		Progress bool
 		Snapshot bool
 		AsOf     *AsOf
 		UpTo     Expr
 	}
-	// Copy is COPY (...) TO STDOUT.
-	Copy struct{ Of Statement }
-	// Show is SHOW in all its forms. What is views, sources, tables, objects, columns, create or the name of a parameter.
+	// Copy is COPY (...) TO STDOUT. Format is text, csv or binary.
+	Copy struct {
+		Of     Statement
+		Format string
+	}
+	// Show is SHOW in all its forms. What is the plural of a kind of object, columns, create and a kind, or the name of a parameter.
 	Show struct {
 		What         string
 		Materialized bool

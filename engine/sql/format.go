@@ -444,6 +444,9 @@ func (s *Subscribe) String() string {
 	} else {
 		b += "(" + s.Query.String() + ")"
 	}
+	if s.Key != nil {
+		b += " ENVELOPE UPSERT (KEY (" + join(s.Key) + "))"
+	}
 	var o []string
 	if s.Progress {
 		o = append(o, "PROGRESS")
@@ -461,16 +464,18 @@ func (s *Subscribe) String() string {
 	return b
 }
 
-func (s *Copy) String() string { return "COPY (" + s.Of.String() + ") TO STDOUT" }
+func (s *Copy) String() string {
+	return "COPY (" + s.Of.String() + ") TO STDOUT" + opt(s.Format != "text", " WITH (FORMAT "+s.Format+")")
+}
 
 func (s *Show) String() string {
 	b := "SHOW "
 	switch {
 	case s.Parameter:
 		return b + Ident(s.What)
-	case s.What == "columns":
-		return b + "COLUMNS FROM " + s.Name.String()
-	case s.What == "create view" || s.What == "create source":
+	case s.Name != nil && (s.What == "columns" || s.What == "indexes"):
+		return b + strings.ToUpper(s.What) + " FROM " + s.Name.String()
+	case s.Name != nil:
 		return b + "CREATE " + opt(s.Materialized, "MATERIALIZED ") + strings.ToUpper(s.What[7:]) + " " + s.Name.String()
 	}
 	return b + opt(s.Materialized, "MATERIALIZED ") + strings.ToUpper(s.What)
