@@ -21,9 +21,10 @@ import (
 
 // TestCrash kills the daemon, the engine, or both, again and again, at moments
 // that follow from the seed: inside of writes of a sink, while a log is written
-// anew, after a number of messages to a client, while it resumes. Two sinks that note every write, one
-// with its views apart and one with them together, and clients that hold tokens
-// must go on where they were, each time, and end equal to the views.
+// anew, after a number of messages to a client, while it resumes. Two sinks that
+// note every write, one with its views apart and one with them together, and
+// clients that hold tokens must go on where they were, each time, and end equal
+// to the views.
 func TestCrash(t *testing.T) {
 	points := 10
 	if *soak {
@@ -32,7 +33,7 @@ func TestCrash(t *testing.T) {
 	for _, victim := range []string{"daemon", "engine", "both"} {
 		t.Run(victim, func(t *testing.T) {
 			t.Parallel()
-			c := newCrash(t, time.Minute+time.Duration(points)*6*time.Second)
+			c := newCrash(t, time.Minute+time.Duration(points)*15*time.Second)
 			c.run(victim, points)
 		})
 	}
