@@ -37,12 +37,13 @@ type server struct {
 
 // script is what a server answers to a statement: messages, and between them
 // cut, to close the connection, hang, to say nothing until the client leaves,
-// or ticks.
+// or a step of the test's own, after which it closes the connection.
 type script []any
 
 type (
 	cut  struct{}
 	hang struct{}
+	step func()
 )
 
 func today() *server {
@@ -90,6 +91,8 @@ func (s *server) serve(b *pgproto3.Backend) {
 		return
 	}
 	b.Send(&pgproto3.AuthenticationOk{})
+	b.Send(&pgproto3.ParameterStatus{Name: "client_encoding", Value: "UTF8"})
+	b.Send(&pgproto3.ParameterStatus{Name: "standard_conforming_strings", Value: "on"})
 	if s.announced {
 		b.Send(&pgproto3.ParameterStatus{Name: "mz_version", Value: s.version})
 	}
@@ -114,8 +117,8 @@ func (s *server) serve(b *pgproto3.Backend) {
 			case hang:
 				b.Receive()
 				return
-			case ticks:
-				m.run()
+			case step:
+				m()
 				return
 			case pgproto3.BackendMessage:
 				b.Send(m)

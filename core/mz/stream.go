@@ -1,6 +1,7 @@
 package mz
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ type Stream struct {
 	identity string
 	resumed  bool
 	progress progress
+	clock    clock
 	buf      []byte                             // reused by every row
 	first    *core.Batch                        // closed while the stream was opened; not yet handed out
 	add      func(row []byte, copies core.Diff) // takes the rows of the snapshot; nil: they are collected
@@ -197,11 +199,10 @@ func (s *Stream) row(values [][]byte) (b core.Batch, closed bool, err error) {
 	if len(values) != leading+len(s.encode) {
 		return b, false, protocolError("a row of %d columns in a stream of %d", len(values), leading+len(s.encode))
 	}
-	n, err := strconv.ParseUint(string(values[0]), 10, 64)
+	t, err := s.clock.read(values[0])
 	if err != nil {
-		return b, false, protocolError("timestamp %.40q is not an unsigned 64-bit number", values[0])
+		return b, false, err
 	}
-	t := core.Time(n)
 	if string(values[1]) == "t" {
 		b, closed = s.progress.mark(t)
 		return b, closed, nil
@@ -223,4 +224,22 @@ func (s *Stream) row(values [][]byte) (b core.Batch, closed bool, err error) {
 		return b, false, nil
 	}
 	return b, false, s.progress.update(core.Update{Time: t, Diff: core.Diff(diff), Row: core.Row(s.buf)})
+}
+
+// clock reads times. Most are the same as the one before.
+type clock struct {
+	text []byte
+	time core.Time
+}
+
+func (c *clock) read(text []byte) (core.Time, error) {
+	if len(text) > 0 && bytes.Equal(text, c.text) {
+		return c.time, nil
+	}
+	n, err := strconv.ParseUint(string(text), 10, 64)
+	if err != nil {
+		return 0, protocolError("timestamp %.40q is not an unsigned 64-bit number", text)
+	}
+	c.text, c.time = append(c.text[:0], text...), core.Time(n)
+	return c.time, nil
 }
