@@ -25,7 +25,8 @@ type server struct {
 	version     string            // what mz_version() returns
 	announced   bool              // whether it is a parameter of the startup too
 	environment string            // what mz_environment_id() returns; empty: unknown function
-	objects     map[string]string // ids by name
+	objects     map[string]string // ids by name; nil: no catalog
+	schema      string            // in which they are; empty: the catalog has no schemas
 	startup     *pgproto3.ErrorResponse
 	scripts     []script
 
@@ -47,7 +48,7 @@ type (
 )
 
 func today() *server {
-	return &server{version: "v26.39.0 (abcdef123)", announced: true, environment: "aws-1", objects: map[string]string{"v": "u7"}}
+	return &server{version: "v26.39.0 (abcdef123)", announced: true, environment: "aws-1", objects: map[string]string{"v": "u7"}, schema: "public"}
 }
 
 func (s *server) dial(context.Context, string, string) (net.Conn, error) {
@@ -155,15 +156,15 @@ func (s *server) answer(sql string) script {
 		return one(s.version)
 	case sql == "SELECT mz_environment_id()" && s.environment != "":
 		return one(s.environment)
-	case strings.HasPrefix(sql, "SELECT id FROM mz_objects WHERE name = '"):
-		name := strings.TrimSuffix(strings.TrimPrefix(sql, "SELECT id FROM mz_objects WHERE name = '"), "'")
-		if id := s.objects[strings.ReplaceAll(name, "''", "'")]; id != "" {
-			return one(id)
-		}
-		return script{done("SELECT 0")}
-	case strings.HasPrefix(sql, "SELECT id FROM mz_objects WHERE id LIKE"):
+	case strings.HasPrefix(sql, "SELECT o.id") && s.schema != "", strings.HasPrefix(sql, "SELECT id") && s.objects != nil:
 		answer := script{}
-		for _, id := range s.objects {
+		for name, id := range s.objects {
+			if !strings.Contains(sql, quoteSQL(name)) {
+				continue
+			}
+			if strings.HasPrefix(sql, "SELECT o.id") {
+				id += " " + s.schema
+			}
 			answer = append(answer, &pgproto3.DataRow{Values: [][]byte{[]byte(id)}})
 		}
 		return append(answer, done("SELECT"))

@@ -18,20 +18,21 @@ import (
 
 // Stream is the changes of one view. It belongs to one goroutine.
 type Stream struct {
-	wire     *wire
-	name     string
-	log      *slog.Logger
-	columns  []core.Column
-	encode   rowEncoder
-	identity string
-	resumed  bool
-	progress progress
-	clock    clock
-	buf      []byte                             // reused by every row
-	first    *core.Batch                        // closed while the stream was opened; not yet handed out
-	add      func(row []byte, copies core.Diff) // takes the rows of the snapshot; nil: they are collected
-	dropped  string                             // the notice that the view was dropped; until 2024 that was all
-	err      error                              // why the stream is over
+	wire      *wire
+	name      string
+	log       *slog.Logger
+	columns   []core.Column
+	encode    rowEncoder
+	identity  string
+	resumed   bool
+	restarted string
+	progress  progress
+	clock     clock
+	buf       []byte                             // reused by every row
+	first     *core.Batch                        // closed while the stream was opened; not yet handed out
+	add       func(row []byte, copies core.Diff) // takes the rows of the snapshot; nil: they are collected
+	dropped   string                             // the notice that the view was dropped; until 2024 that was all
+	err       error                              // why the stream is over
 }
 
 // leading is the number of columns before those of the view: the time, whether
@@ -76,8 +77,14 @@ func (s *Stream) Identity() string { return s.identity }
 
 // Resumed reports whether the first batch begins at Request.Upper. Otherwise it
 // is the whole view; if the identity is that of the request, at a time above
-// Request.Upper, so that the caller can go on with the difference.
+// Request.Upper, so that the caller can go on with the difference, unless the
+// upstream's times have gone back.
 func (s *Stream) Resumed() bool { return s.resumed }
+
+// Restarted says in words why a stream with a Request.Upper did not resume: what
+// makes the history another one, or that the upstream has lost it. It is empty if
+// the stream resumed.
+func (s *Stream) Restarted() string { return s.restarted }
 
 // Snapshot may take the place of the first Next of a stream that did not resume,
 // for who does not want a large view in one piece. It passes rows to add as they
