@@ -28,7 +28,7 @@ var kinds = map[kind]kindInfo{
 	"int4s":   {sql: "int4", wider: "int4", values: []string{"0", "1", "2", "3", "-1", "-2", "5", "10"}},
 	"int8s":   {sql: "int8", wider: "int8", values: []string{"0", "1", "2", "3", "-1", "100"}},
 	"float4":  {sql: "float4", values: []string{"0", "1", "-0", "0.1", "3.4e38", "1e-40", "NaN", "Infinity", "-Infinity"}},
-	"float8":  {sql: "float8", values: []string{"0", "1", "-0", "0.1", "1e300", "-1e-300", "5e-324", "123456789.125", "NaN", "Infinity", "-Infinity"}},
+	"float8":  {sql: "float8", values: []string{"0", "1", "-0", "0.1", "1e300", "-1e-300", "1e16", "5e-324", "123456789.125", "NaN", "Infinity", "-Infinity"}},
 	"float8s": {sql: "float8", wider: "float8", values: []string{"0", "1", "-0", "0.5", "-2.25", "3", "100.125"}},
 	"numeric": {sql: "numeric", values: []string{"0", "1", "1.50", "-0.00", "123456789012345678901234567890.123456789", "1e-20", "-99999999999999999999", "NaN", "0.1"}},
 	"numerics": {sql: "numeric", wider: "numeric",
@@ -78,6 +78,14 @@ func (k kind) is(want kind) bool {
 	return false
 }
 
+// base is the kind of all values of the type.
+func (k kind) base() kind {
+	for k.info().wider != "" {
+		k = k.info().wider
+	}
+	return k
+}
+
 func (k kind) literals() []string { return k.info().values }
 
 // literal is a value written in SQL.
@@ -87,8 +95,9 @@ func (k kind) literal(value string) string {
 
 // production is a way to write an expression of a kind.
 type production struct {
-	result kind // "T" for any kind, which the holes T are filled with
-	parts  []any
+	result  kind
+	parts   []any
+	general bool // it can be of any kind
 }
 
 // hole is a place for an expression in a production. Holes with one label are filled with one expression.
@@ -342,12 +351,12 @@ func parseGrammar(text string) []line {
 		parts := parseParts(strings.TrimSpace(rest))
 		class, result, ok := strings.Cut(head, ":")
 		if !ok {
-			out = append(out, line{{kind(head), parts}})
+			out = append(out, line{{result: kind(head), parts: parts}})
 			continue
 		}
 		var variants line
 		for _, k := range classes[class] {
-			variants = append(variants, production{kind(strings.ReplaceAll(result, "T", string(k))), fill(parts, k)})
+			variants = append(variants, production{kind(strings.ReplaceAll(result, "T", string(k))), fill(parts, k), result == "T"})
 		}
 		out = append(out, variants)
 	}
