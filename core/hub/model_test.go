@@ -473,25 +473,30 @@ func (f *flow) Next(ctx context.Context) (core.Batch, error) {
 	}
 }
 
+func (f *flow) Snapshot(ctx context.Context, add func([]byte, core.Diff)) (core.Time, error) {
+	return snapshotOf(ctx, f, add)
+}
+
 // next returns what there is. The caller holds the world's mu.
 func (f *flow) next() (core.Batch, bool) {
 	if f.epoch.upper <= f.at {
 		return core.Batch{}, false
 	}
 	b := core.Batch{Lower: core.Token{Time: f.at}, Upper: core.Token{Time: f.epoch.upper}}
+	var list []core.Update
 	if !f.begun && !f.resumed {
 		b.Lower = core.Token{}
 		for row, n := range f.epoch.at(f.epoch.upper) {
-			b.Updates = append(b.Updates, core.Update{Time: f.epoch.upper - 1, Row: row, Diff: n})
+			list = append(list, core.Update{Time: f.epoch.upper - 1, Row: row, Diff: n})
 		}
 	} else {
 		for _, u := range f.epoch.updates {
 			if u.Time >= f.at {
-				b.Updates = append(b.Updates, u)
+				list = append(list, u)
 			}
 		}
 	}
-	core.Consolidate(b.Updates)
+	b.Updates = core.UpdatesOf(core.Consolidate(list))
 	f.begun, f.at = true, f.epoch.upper
 	return b, true
 }
@@ -611,10 +616,12 @@ func (rc *receiver) check(cut []core.Batch, text string) string {
 		case !b.IsBase() && b.Lower != v.at && (!rc.config.SkipSnapshot || !v.at.IsZero()):
 			return fmt.Sprintf("%s goes on at %s, not at %s", b.View.Name, b.Lower, v.at)
 		}
-		for i, u := range b.Updates {
-			if u.Time != b.Upper.Time-1 || u.Diff == 0 || i > 0 && u.Row <= b.Updates[i-1].Row {
+		before := core.Row("")
+		for u := range b.Updates.All() {
+			if u.Time != b.Upper.Time-1 || u.Diff == 0 || u.Row <= before {
 				return "not a net batch"
 			}
+			before = u.Row
 		}
 	}
 	return ""
@@ -642,7 +649,7 @@ func (rc *receiver) apply(cut []core.Batch, text string, process int) {
 		case v.at.IsZero():
 			v.rows, v.start = contents{}, b.Lower.Time
 		}
-		v.rows.add(b.Updates)
+		v.rows.add(b.Updates.Slice())
 		v.at = b.Upper
 		v.epoch = slices.IndexFunc(epochs, v.fits)
 		if v.epoch < 0 {

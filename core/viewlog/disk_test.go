@@ -71,7 +71,7 @@ func (o opened) holds() int {
 	b, err := o.Read(core.Token{}, upper.Time)
 	must(o.t, err)
 	got := map[core.Row]core.Diff{}
-	for _, u := range b.Updates {
+	for u := range b.Updates.All() {
 		got[u.Row] = u.Diff
 	}
 	n := int(upper.Time) - 1
@@ -87,7 +87,7 @@ func written(t *testing.T, steps int, clean bool) (fs *durabletest.FS, durable i
 	t.Helper()
 	fs = durabletest.New()
 	o := open(t, fs)
-	must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, nil))
+	must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, snapshot(o, nil)))
 	for n := 1; n <= steps; n++ {
 		o.step(n)
 		if n%2 == 0 {
@@ -183,7 +183,7 @@ func TestEveryFault(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- l.Run(ctx) }()
 		o := opened{Log: l, t: t}
-		must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, nil))
+		must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, snapshot(o, nil)))
 		for n := 1; n <= steps; n++ {
 			o.step(n)
 			if o.holds() != n {
@@ -238,7 +238,7 @@ func TestRewriteInDoubt(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			fs := durabletest.New()
 			o := open(t, fs)
-			must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, nil))
+			must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, snapshot(o, nil)))
 			synctest.Wait()
 			failures := 0
 			opened := false
@@ -289,7 +289,7 @@ func TestRewriteBytes(t *testing.T) {
 			done := make(chan error, 1)
 			go func() { done <- l.Run(ctx) }()
 			o := opened{Log: l, t: t}
-			must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, nil))
+			must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, snapshot(o, nil)))
 			synctest.Wait()
 			segment := "dir/00000001.log"
 			small := o.Stats().DiskBytes
@@ -327,7 +327,7 @@ func TestDiskFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fs := durabletest.New()
 		o := open(t, fs)
-		must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, nil))
+		must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, snapshot(o, nil)))
 		o.step(1)
 		synctest.Wait()
 		fs.Fail(func(_ int, op string) error {
@@ -409,7 +409,7 @@ func TestRealFiles(t *testing.T) {
 		go func() { done <- l.Run(ctx) }()
 		o := opened{Log: l, t: t}
 		if round == 0 {
-			must(t, o.Reset(&core.View{Name: "v", Columns: []core.Column{{Name: "a", Type: "text"}}, Key: []int{0}}, "upstream", 1, nil))
+			must(t, o.Reset(&core.View{Name: "v", Columns: []core.Column{{Name: "a", Type: "text"}}, Key: []int{0}}, "upstream", 1, snapshot(o, nil)))
 		}
 		for _, k := range tokens {
 			if b, err := o.Read(k, core.Time(100*round+1)); err != nil || b.IsBase() {

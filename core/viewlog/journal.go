@@ -3,6 +3,7 @@ package viewlog
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mzdio/mzd/core"
@@ -40,7 +41,7 @@ func OpenJournal(dir, name string, o Options) (*Journal, []core.Update, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the journal %s: %w", name, err)
 	}
-	runs := [][]core.Update{c.base}
+	runs := [][]core.Update{slices.Collect(c.base.all())}
 	for _, sp := range c.spans {
 		runs = append(runs, sp.run)
 	}
@@ -89,7 +90,7 @@ func (j *Journal) rewrite(upper core.Time, contents []core.Update) error {
 	if m.Generations == nil {
 		m.Generations = []generation{{ID: core.NewGeneration()}}
 	}
-	return j.disk.rewrite(m, []record{{flags: flagSolid, upper: upper, updates: contents}})
+	return j.disk.rewrite(m, slices.Values([]record{{flags: flagSolid, upper: upper, updates: contents}}), upper)
 }
 
 // Close notes how far the journal goes, and closes its file.

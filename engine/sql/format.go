@@ -65,7 +65,7 @@ func join[T interface{ String() string }](list []T) string {
 // operand writes an expression that stands beside an operator.
 func operand(e Expr) string {
 	switch e.(type) {
-	case *Column, *Literal, *Param, *Call, *Star, *Cast:
+	case *Column, *Literal, *Param, *Call, *Star, *Cast, *Subquery, *Exists:
 		return e.String()
 	}
 	return "(" + e.String() + ")"
@@ -137,6 +137,13 @@ func (e *Case) String() string {
 }
 
 func (e *In) String() string { return operand(e.X) + not(e.Not) + " IN (" + join(e.List) + ")" }
+
+func (e *InQuery) String() string {
+	return operand(e.X) + not(e.Not) + " IN (" + e.Query.String() + ")"
+}
+
+func (e *Subquery) String() string { return "(" + e.Query.String() + ")" }
+func (e *Exists) String() string   { return "EXISTS (" + e.Query.String() + ")" }
 
 func (e *Between) String() string {
 	return operand(e.X) + not(e.Not) + " BETWEEN " + operand(e.Low) + " AND " + operand(e.High)
@@ -272,8 +279,15 @@ func alias(name string, columns []string) string {
 	return s
 }
 
-func (t *Table) String() string   { return t.Name.String() + alias(t.Alias, t.Columns) }
-func (d *Derived) String() string { return "(" + d.Query.String() + ")" + alias(d.Alias, d.Columns) }
+func (t *Table) String() string { return t.Name.String() + alias(t.Alias, t.Columns) }
+
+func (t *TableFunc) String() string {
+	return Ident(t.Name) + "(" + join(t.Args) + ")" + alias(t.Alias, t.Columns)
+}
+
+func (d *Derived) String() string {
+	return opt(d.Lateral, "LATERAL ") + "(" + d.Query.String() + ")" + alias(d.Alias, d.Columns)
+}
 
 func (j *Join) String() string {
 	r := j.R.String()
@@ -392,6 +406,9 @@ func (s *Subscribe) String() string {
 	} else {
 		b += "(" + s.Query.String() + ")"
 	}
+	if s.Key != nil {
+		b += " ENVELOPE UPSERT (KEY (" + join(s.Key) + "))"
+	}
 	var o []string
 	if s.Progress {
 		o = append(o, "PROGRESS")
@@ -409,16 +426,18 @@ func (s *Subscribe) String() string {
 	return b
 }
 
-func (s *Copy) String() string { return "COPY (" + s.Of.String() + ") TO STDOUT" }
+func (s *Copy) String() string {
+	return "COPY (" + s.Of.String() + ") TO STDOUT" + opt(s.Format != "text", " WITH (FORMAT "+s.Format+")")
+}
 
 func (s *Show) String() string {
 	b := "SHOW "
 	switch {
 	case s.Parameter:
 		return b + Ident(s.What)
-	case s.What == "columns":
-		return b + "COLUMNS FROM " + s.Name.String()
-	case s.What == "create view" || s.What == "create source":
+	case s.Name != nil && (s.What == "columns" || s.What == "indexes"):
+		return b + strings.ToUpper(s.What) + " FROM " + s.Name.String()
+	case s.Name != nil:
 		return b + "CREATE " + opt(s.Materialized, "MATERIALIZED ") + strings.ToUpper(s.What[7:]) + " " + s.Name.String()
 	}
 	return b + opt(s.Materialized, "MATERIALIZED ") + strings.ToUpper(s.What)
