@@ -167,7 +167,7 @@ func (g *generator) subqueryExpr(k kind, s scope, depth int) *node {
 		switch g.rnd.IntN(3) {
 		case 0:
 			q, _ := g.query(nil, depth)
-			return &node{kind: k, parts: []any{pick(g.rnd, []string{"EXISTS (", "NOT EXISTS ("}), q, ")"}}
+			return &node{kind: k, parts: []any{pick(g.rnd, []string{"(EXISTS (", "(NOT EXISTS ("}), q, "))"}}
 		default:
 			q, _ := g.query([]kind{inner}, depth)
 			return &node{kind: k, parts: []any{"(", g.expr(inner, s, depth), pick(g.rnd, []string{" IN (", " NOT IN ("}), q, "))"}}

@@ -352,7 +352,8 @@ func (c *testCase) run(pg *postgres) []string {
 			return fail(err)
 		}
 		if err := s.step(changes); err != nil {
-			return fail(err)
+			out[0] = fmt.Sprintf("tick %d: changes fail, and not in PostgreSQL: %v", tick, err)
+			return out
 		}
 		for i := range out {
 			if out[i] != "" {
