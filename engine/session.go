@@ -290,7 +290,7 @@ func (s *Session) selectQuery(ctx context.Context, q *sql.Query, params plan.Par
 		return nil, err
 	}
 	if len(p.Uses) > 0 {
-		if err := s.reads(ctx); err != nil {
+		if err := s.selectsOnce(ctx); err != nil {
 			return nil, err
 		}
 	}

@@ -138,7 +138,7 @@ func TestCatalog(t *testing.T) {
 			status('I')
 			w.exec("BEGIN")
 			status('T')
-			w.exec("DECLARE c CURSOR FOR SELECT text FROM lines ORDER BY text; DECLARE s CURSOR FOR TAIL n")
+			w.exec("DECLARE c CURSOR FOR SELECT text FROM lines ORDER BY text; DECLARE s CURSOR FOR TAIL n AS OF AT LEAST 0")
 			w.want("FETCH c", "a")
 			w.want("FETCH ALL c", "b")
 			w.want("FETCH ALL c")
@@ -170,6 +170,25 @@ func TestCatalog(t *testing.T) {
 			w.fails("FETCH c", "34000", "does not exist")
 			w.exec("BEGIN; DECLARE c CURSOR FOR SELECT 1; CLOSE c; ROLLBACK; DISCARD ALL")
 			w.fails("FETCH c WITH (timeout = 'x')", "34000", "")
+			// What is wrong with a cursor's name is said at once, what is wrong with its times at the first FETCH.
+			w.exec("BEGIN; DECLARE c CURSOR FOR SUBSCRIBE TO n AS OF 5")
+			w.fails("FETCH c", "22000", "could not find a valid timestamp for the query")
+			w.exec("ROLLBACK; BEGIN")
+			w.fails("DECLARE c CURSOR FOR SUBSCRIBE TO nothing", "42704", "unknown catalog item 'nothing'")
+			w.exec("ROLLBACK; BEGIN; DECLARE c CURSOR FOR SUBSCRIBE TO n UP TO now()")
+			w.fails("FETCH c", "0A000", "calling an unmaterializable function in AS OF or UP TO not yet supported")
+			w.exec("ROLLBACK; BEGIN; DECLARE c CURSOR FOR SUBSCRIBE TO n")
+			w.fails("FETCH c WITH (timeout = '2 days')", "22023", "timeout out of range")
+			// A transaction that streams reads nothing else, unless it says at what time.
+			for second, first := range map[string]string{"SUBSCRIBE TO n": "25000 SUBSCRIBE in transactions must be the only read statement",
+				"SELECT * FROM n": "25006 transaction in read-only mode"} {
+				w.exec("ROLLBACK; BEGIN; DECLARE c CURSOR FOR SUBSCRIBE TO n; FETCH ALL c")
+				w.fails(second, "25000", "SUBSCRIBE in transactions must be the only read statement")
+				w.exec("ROLLBACK; BEGIN; DECLARE c CURSOR FOR " + second + "; FETCH ALL c; DECLARE d CURSOR FOR SUBSCRIBE TO n")
+				code, message, _ := strings.Cut(first, " ")
+				w.fails("FETCH d", code, message)
+			}
+			w.exec("ROLLBACK; BEGIN; DECLARE c CURSOR FOR SUBSCRIBE TO n AS OF AT LEAST 0; FETCH ALL c; SELECT * FROM n; COMMIT")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -88,6 +88,9 @@ func (e *Engine) relation(s *sql.Subscribe) (*view, error) {
 
 // subscribe begins a stream that the client reads as it comes.
 func (s *Session) subscribe(n *sql.Subscribe) (*Result, error) {
+	if err := s.begins(n); err != nil {
+		return nil, err
+	}
 	s.e.mu.Lock()
 	defer s.e.mu.Unlock()
 	t, err := s.e.newStream(n)

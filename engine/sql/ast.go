@@ -29,10 +29,13 @@ type Name struct {
 // Base is the last part of a name.
 func (n Name) Base() string { return n.Parts[len(n.Parts)-1] }
 
-// TypeName is the name of a type in a cast, in lower case, without modifiers.
+// TypeName is the name of a type in a cast, in lower case.
 type TypeName struct {
 	At
-	Name string
+	Name  string
+	Mods  []int64 // in parentheses, as in varchar(10)
+	Field string  // of an interval, the last field that it keeps: year, month, day, hour, minute or second
+	Array bool    // name[]
 }
 
 // The expressions.
@@ -78,12 +81,13 @@ type (
 		X    Expr
 		Type TypeName
 	}
-	// Call is a function or an aggregate.
+	// Call is a function or an aggregate. EXTRACT(f FROM x) is a call of extract('f', x).
 	Call struct {
 		At
 		Name     string
 		Args     []Expr
 		Distinct bool
+		OrderBy  []Order
 		Filter   Expr
 	}
 	// Case is CASE [x] WHEN ... THEN ... ELSE ... END.
