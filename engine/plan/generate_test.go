@@ -179,7 +179,7 @@ func (g *generator) subqueryExpr(k kind, s scope, depth int) *node {
 		return &node{kind: k, parts: []any{"(SELECT ", agg, " FROM ", from, ")"}}
 	}
 	items := &node{list: true, parts: []any{g.expr(k, inner, depth)}}
-	if k == "jsonb" {
+	if k == "interval" {
 		return nil
 	}
 	return &node{kind: k, parts: []any{"(SELECT ", items, " FROM ", from, " ORDER BY 1 LIMIT 1)"}}
@@ -475,12 +475,12 @@ func (g *generator) group(tail *node, inner scope, want []kind, depth int) scope
 // distinctOn makes SELECT DISTINCT ON. Which row of a group stays depends on the order, and then on the whole row.
 func (g *generator) distinctOn(n, distinct, items *node, s scope, cols []testColumn) {
 	var keys []string
-	for i, c := range cols {
-		if c.kind != "jsonb" && (len(keys) == 0 || g.chance(2)) {
+	for i := range cols {
+		if len(keys) == 0 || g.chance(2) {
 			keys = append(keys, strconv.Itoa(i+1))
 		}
 	}
-	if len(keys) == 0 || slices.ContainsFunc(cols, func(c testColumn) bool { return c.kind == "jsonb" }) {
+	if hasIntervals(cols) {
 		return
 	}
 	distinct.parts = []any{"DISTINCT ON (" + strings.Join(keys, ", ") + ") "}
@@ -491,12 +491,17 @@ func (g *generator) distinctOn(n, distinct, items *node, s scope, cols []testCol
 	n.parts = append(n.parts, ordinals{items})
 }
 
+// hasIntervals tells whether the rows have another order in PostgreSQL.
+func hasIntervals(cols []testColumn) bool {
+	return slices.ContainsFunc(cols, func(c testColumn) bool { return c.kind == "interval" })
+}
+
 // window makes ORDER BY, LIMIT and OFFSET, of the columns of the output and, where there is a scope, of expressions too.
 func (g *generator) window(n, items *node, s scope, cols []testColumn) {
 	if !g.chance(6) {
 		return
 	}
-	if slices.ContainsFunc(cols, func(c testColumn) bool { return c.kind == "jsonb" }) {
+	if hasIntervals(cols) {
 		return
 	}
 	order := &node{list: true}
@@ -504,7 +509,7 @@ func (g *generator) window(n, items *node, s scope, cols []testColumn) {
 		c := g.rnd.IntN(len(cols))
 		e := text(pick(g.rnd, []string{cols[c].name, strconv.Itoa(c + 1)}))
 		if s != nil && g.chance(3) {
-			if r := pick(g.rnd, s); r.kind != "jsonb" {
+			if r := pick(g.rnd, s); r.kind != "interval" {
 				e = r.node
 			}
 		}

@@ -59,8 +59,8 @@ var documents = []string{
 var classes = map[string][]kind{
 	// the kinds that columns of tables have
 	"any": {"bool", "int2", "int4", "int8", "int4s", "int8s", "float4", "float8", "float8s", "numeric", "numerics", "text", "digits", "jsonb", "date", "timestamp", "timestamptz", "interval", "uuid", "bytea"},
-	"ord": {"bool", "int2", "int4", "int8", "int4s", "int8s", "float4", "float8", "float8s", "numeric", "numerics", "text", "digits", "date", "timestamp", "timestamptz", "interval", "uuid", "bytea"},
-	"mm":  {"int2", "int4", "int8", "int4s", "int8s", "float4", "float8", "float8s", "numeric", "numerics", "text", "digits", "date", "timestamp", "timestamptz", "interval"},
+	"ord": {"bool", "int2", "int4", "int8", "int4s", "int8s", "float4", "float8", "float8s", "numeric", "numerics", "text", "digits", "jsonb", "date", "timestamp", "timestamptz", "uuid", "bytea"}, // intervals have another order
+	"mm":  {"int2", "int4", "int8", "int4s", "int8s", "float4", "float8", "float8s", "numeric", "numerics", "text", "digits", "date", "timestamp", "timestamptz"},
 	"num": {"int2", "int4", "int8", "int4s", "int8s", "float8", "float8s", "numeric", "numerics"},
 	"int": {"int2", "int4", "int8", "int4s", "int8s"},
 	// what a cast to text writes the same in both; see [dialects]
@@ -119,6 +119,8 @@ any:bool  ({T} IS NOT NULL)
 any:bool  ({T} = {T})
 any:bool  ({T} <> {T})
 ord:bool  ({T} < {T})
+ord:bool  ({T} > {T})
+ord:bool  ({T} <= {T})
 ord:bool  ({T} >= {T})
 ord:bool  ({T} BETWEEN {T} AND {T})
 ord:bool  ({T} NOT BETWEEN {T} AND {T})
@@ -136,6 +138,8 @@ bool      ({text} LIKE {pattern} ESCAPE '!')
 bool      ({text} ~ {regex})
 bool      ({text} !~ {regex})
 bool      ({text} ~* {regex})
+bool      ({text} !~* {regex})
+bool      ({jsonb} <@ {jsonb})
 bool      starts_with({text}, {text})
 bool      ({jsonb} @> {jsonb})
 bool      ({jsonb} ? {key})
@@ -189,6 +193,8 @@ float8    ({float8s} * {float8s})
 float8    ({float8s} / nullif({float8s}, 0))
 float8    ({int4s} + {float8s})
 float8    sqrt(abs({float8s}))
+float8    power({float8s}, 2)
+float8    (- {float8})
 float8    {float4}::float8
 float8    {numerics}::float8
 float8    date_part({field}, {timestamp})
@@ -210,9 +216,14 @@ numeric   ({int8s} + {numeric})
 numeric   {float8s}::numeric
 numeric   CASE WHEN jsonb_typeof({a=jsonb}) = 'number' THEN {a}::numeric END
 numeric   extract({field*} FROM {timestamp})
-numeric   extract({field*} FROM {date})
+numeric   extract({field**} FROM {date})
+numeric   extract({field*} FROM {timestamptz})
 text      ({text} || {text})
 text      ({text} || {int4})
+text      concat({text}, {int4}, {bool})
+text      concat_ws({key}, {text}, {text})
+text      substr({text}, {int4s}, {position*})
+int4s     char_length({text})
 text      lower({text})
 text      upper({text})
 text      substring({text}, {int4s})
@@ -247,26 +258,29 @@ timestamp {date}::timestamp
 timestamp ({timestamp} + {interval})
 timestamp ({date} - {interval})
 timestamp date_trunc({unit}, {timestamp})
-timestamp ({timestamptz} AT TIME ZONE 'UTC')
 timestamptz {timestamp}::timestamptz
 timestamptz date_trunc({unit}, {timestamptz})
 timestamptz to_timestamp({float8s})
 interval  ({timestamp} - {timestamp})
 interval  ({interval} + {interval})
 interval  (- {interval})
+interval  ({interval} * 2)
+timestamptz ({timestamptz} - {interval})
 `
 
 // words fill the holes of constants.
 var words = map[string][]string{
-	"pattern":  {"'%'", "'a%'", "'_b%'", "'%é'", "''", "'a'", `'%\%%'`, "'%,%'", "'__'"},
-	"regex":    {"'^a'", "'b+'", "'[a-c]x?$'", "'(ab|é)'", "'^.$'", "'\\d+'", "''"},
-	"key":      {"'a'", "'b'", "'n'", "'bb'", "'日本'", "''"},
-	"index":    {"0", "1", "-1", "5"},
-	"path":     {"'{a}'", "'{a,b}'", "'{a,b,1,c}'", "'{0}'", "'{}'", "'{a,0}'", "'{a,-1}'"},
-	"position": {"1", "2", "-1", "9"},
-	"field":    {"'year'", "'month'", "'day'", "'hour'", "'dow'", "'doy'"},
-	"field*":   {"YEAR", "MONTH", "DAY", "HOUR", "EPOCH", "DOW", "DOY", "QUARTER", "WEEK", "SECOND"},
-	"unit":     {"'year'", "'month'", "'day'", "'hour'", "'minute'", "'second'", "'week'", "'quarter'"},
+	"pattern":   {"'%'", "'a%'", "'_b%'", "'%é'", "''", "'a'", `'%\%%'`, "'%,%'", "'__'"},
+	"regex":     {"'^a'", "'b+'", "'[a-c]x?$'", "'(ab|é)'", "'^.$'", "'\\d+'", "''"},
+	"key":       {"'a'", "'b'", "'n'", "'bb'", "'日本'", "''"},
+	"index":     {"0", "1", "-1", "5"},
+	"path":      {"'{a}'", "'{a,b}'", "'{a,b,1,c}'", "'{0}'", "'{}'", "'{a,0}'", "'{a,-1}'"},
+	"position":  {"1", "2", "-1", "9"},
+	"field":     {"'year'", "'month'", "'day'", "'hour'", "'dow'", "'doy'"},
+	"field*":    {"YEAR", "MONTH", "DAY", "HOUR", "EPOCH", "DOW", "DOY", "QUARTER", "WEEK", "SECOND"},
+	"field**":   {"YEAR", "MONTH", "DAY", "EPOCH", "DOW", "DOY", "QUARTER", "WEEK"},
+	"position*": {"0", "1", "3"},
+	"unit":      {"'year'", "'month'", "'day'", "'hour'", "'minute'", "'second'", "'week'", "'quarter'"},
 }
 
 // aggregateGrammar is how aggregates are written. {filter} is where FILTER stands. PostgreSQL adds floats up in the order in which they
@@ -293,6 +307,10 @@ text      string_agg({a=text}, ','[~ ORDER BY {a}]){filter}
 text      string_agg(DISTINCT {a=text}, '' ORDER BY {a}){filter}
 text      string_agg({a=text}, '-' ORDER BY {b=int4} DESC, {a}){filter}
 jsonb     jsonb_agg({a=text}[~ ORDER BY {a}]){filter}
+jsonb     jsonb_agg({a=int4s} ORDER BY {b=text} DESC NULLS LAST, {a}){filter}
+jsonb     to_jsonb(array_agg({a=date}[~ ORDER BY {a}]){filter})
+text      array_agg({a=text}[~ ORDER BY {a}]){filter}::text
+text      array_agg({a=int4} ORDER BY {b=text}, {a}){filter}::text
 `
 
 // partialGrammar is expressions that fail for some values. They stand where PostgreSQL evaluates them for the same rows as the
