@@ -223,7 +223,7 @@ func TestRestart(t *testing.T) {
 			w.write("in", "a\n")
 			w.exec(lines)
 			w.want("SELECT * FROM n", "1|1")
-			synctest.Wait() // for what is being written
+			synctest.Wait()                                            // for what is being written
 			blocked := filepath.Join(w.opt.DataDir, "engine.json.tmp") // what replaces the state is written there first
 			if err := os.MkdirAll(filepath.Join(blocked, "x"), 0o755); err != nil {
 				w.Fatal(err)

@@ -32,13 +32,17 @@ type tableWrite struct {
 // maxTransaction bounds the bytes that a transaction holds in memory.
 const maxTransaction = 256 << 20
 
+func errTooMuch() *Error {
+	return &Error{Code: "54000", Message: fmt.Sprintf("transaction writes more than %d MiB", maxTransaction>>20), Hint: "Write in several transactions."}
+}
+
 // add writes rows of a table.
 func (t *transaction) add(table *object, rows []flow.Update) error {
 	for _, u := range rows {
 		t.bytes += u.Row.Size()
 	}
 	if t.bytes > maxTransaction {
-		return &Error{Code: "54000", Message: fmt.Sprintf("transaction writes more than %d MiB", maxTransaction>>20), Hint: "Write in several transactions."}
+		return errTooMuch()
 	}
 	t.writes = append(t.writes, tableWrite{table, rows})
 	return nil
