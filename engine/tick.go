@@ -133,7 +133,7 @@ func (e *Engine) tick(ctx context.Context, c *flow.Context, batch []*chunk) bool
 	e.graphMu.Lock()
 	at, err := e.reserve()
 	for err != nil {
-		e.refuse(e.takeWriters(), err)
+		e.refuseWaiting(err)
 		e.graphMu.Unlock()
 		if len(batch) == 0 {
 			return true
@@ -271,6 +271,7 @@ func (e *Engine) advance() {
 	defer e.graphMu.Unlock()
 	at, err := e.reserve()
 	if err != nil {
+		e.refuseWaiting(err)
 		return
 	}
 	e.mu.Lock()

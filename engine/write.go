@@ -129,6 +129,15 @@ func (e *Engine) takeWriters() []*transaction {
 	return taken
 }
 
+// refuseWaiting refuses all transactions that wait, because nothing can be committed for some time.
+func (e *Engine) refuseWaiting(err error) {
+	e.mu.Lock()
+	list := e.writers.queue
+	e.writers.queue = nil
+	e.mu.Unlock()
+	e.refuse(list, err)
+}
+
 // refuse decides that nothing of the transactions is there.
 func (e *Engine) refuse(list []*transaction, err error) {
 	if len(list) == 0 {
@@ -194,7 +203,7 @@ func (e *Engine) harden(ctx context.Context, at uint64, list []*transaction) (du
 		if sleep(ctx, retryWait); ctx.Err() != nil {
 			return nil, false
 		}
-		e.refuse(e.takeWriters(), err)
+		e.refuseWaiting(err)
 	}
 	e.log.Info("the transactions are undone")
 	return nil, true
