@@ -103,9 +103,19 @@ func (e *Engine) saveCatalog(add *object, remove []*object) error {
 	after, readErr := e.opt.FS.ReadFile(path)
 	same := bytes.Equal(before, after) && (readErr == nil || errors.Is(readErr, fs.ErrNotExist))
 	if !same && e.writeCatalog(nil, nil) != nil {
+		e.catalogUnsure = true
 		return &Error{Code: "40003", Message: fmt.Sprintf("it is not known whether a restart would find the change: %v", err)}
 	}
 	return diskError("the catalog", err)
+}
+
+// settleCatalog brings back the catalog on disk after a change of which it is not known whether it is there.
+func (e *Engine) settleCatalog() {
+	e.ddl.Lock()
+	defer e.ddl.Unlock()
+	if e.catalogUnsure && e.writeCatalog(nil, nil) == nil {
+		e.catalogUnsure = false
+	}
 }
 
 func (e *Engine) writeCatalog(add *object, remove []*object) error {

@@ -54,8 +54,9 @@ type Engine struct {
 
 	wake chan struct{} // has an element when there may be transactions to commit
 
-	ddl    sync.Mutex // serializes statements that change the catalog, and guards nextID
-	nextID int
+	ddl           sync.Mutex // serializes statements that change the catalog, and guards what follows
+	nextID        int
+	catalogUnsure bool // the one on disk may have a change that was not made
 
 	saveMu sync.Mutex // serializes writing of the state file
 
@@ -227,6 +228,7 @@ func (e *Engine) saver(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		e.save(false) // it is tried again soon, and says itself what is wrong
+		e.settleCatalog()
 		select {
 		case <-ctx.Done():
 			return nil
