@@ -66,18 +66,19 @@ type Engine struct {
 	graph   []*view          // in order of dependency
 
 	// mu guards the catalog, what is published of views and sources, and time.
-	mu        sync.Mutex
-	objects   map[string]*object // by name
-	upper     uint64             // all times below are closed
-	reserved  uint64             // times below may be used
-	saveErr   error              // why no more can be reserved, while that lasts
-	opening   bool               // no time closes before the sources have been read again
-	changed   chan struct{}      // closed, and replaced, when something has been published
-	holds     map[*hold]struct{}
-	starting  []*source // for Run to read
-	hydrating []*view   // for Run to fill
-	writers   writers
-	running   bool
+	mu         sync.Mutex
+	objects    map[string]*object // by name
+	upper      uint64             // all times below are closed
+	reserved   uint64             // times below may be used
+	saveErr    error              // why no more can be reserved, while that lasts
+	journalErr error              // why it is not certain what the journal has, while that lasts
+	opening    bool               // no time closes before the sources have been read again
+	changed    chan struct{}      // closed, and replaced, when something has been published
+	holds      map[*hold]struct{}
+	starting   []*source // for Run to read
+	hydrating  []*view   // for Run to fill
+	writers    writers
+	running    bool
 }
 
 // hold keeps the history from a time on.

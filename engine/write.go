@@ -172,16 +172,15 @@ func diskError(what string, err error) *Error {
 	return errorf(code, "%s could not be written: %v", what, err)
 }
 
-// harden makes transactions durable, with one sync, and returns those that are; the others have been told. It is false when the
-// context ended while the disk did not say what it has. The caller holds graphMu.
-func (e *Engine) harden(ctx context.Context, at uint64, list []*transaction) (durable []*transaction, ok bool) {
+// harden makes transactions durable, with one sync, and returns those that are; the others have been told. The caller holds graphMu.
+func (e *Engine) harden(at uint64, list []*transaction) []*transaction {
 	var rows []core.Update
 	list = e.refuseDropped(list)
 	for _, t := range list {
 		rows = append(rows, t.rows...)
 	}
 	if len(list) == 0 || e.journal == nil {
-		return list, true
+		return list
 	}
 	for i := range rows {
 		rows[i].Time = core.Time(at)
@@ -189,24 +188,17 @@ func (e *Engine) harden(ctx context.Context, at uint64, list []*transaction) (du
 	e.shrinkJournal()
 	err := e.journal.Append(core.Time(at)+1, core.Consolidate(rows))
 	if err == nil {
-		return list, true
+		return list
 	}
 	if !errors.Is(err, viewlog.ErrInDoubt) {
 		e.log.Error("transactions not committed", "transactions", len(list), "error", err)
 		e.refuse(list, err)
-		return nil, true
+		return nil
 	}
-	// Nothing more may be written, and nothing shown, before it is certain that a restart does not find them.
+	// No time closes, and nothing more is written, before it is certain that a restart does not find them; see reserve.
 	e.log.Error("transactions neither committed nor undone; no time closes until they are undone", "transactions", len(list), "error", err)
 	e.refuse(list, &Error{Code: "40003", Message: fmt.Sprintf("it is not known whether the transaction will be committed: %v", err)})
-	for e.journal.Settle() != nil {
-		if sleep(ctx, retryWait); ctx.Err() != nil {
-			return nil, false
-		}
-		e.refuseWaiting(err)
-	}
-	e.log.Info("the transactions are undone")
-	return nil, true
+	return nil
 }
 
 // refuseDropped refuses the transactions that write to a table that is no more, and returns the others.
