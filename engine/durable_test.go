@@ -60,7 +60,13 @@ var steps = []struct {
 		t["a"] = append(t["a"], "3|three", "4|four")
 		t["b"] = append(t["b"], "3", "3")
 	}},
-	{"UPDATE a SET s = s || '!' WHERE x >= 2", func(t map[string][]string) { t["a"] = []string{"1|one", "2|NULL", "3|three!", "4|four!"} }},
+	{"UPDATE a SET s = s || '!' WHERE x >= 2", func(t map[string][]string) {
+		for i, row := range t["a"] {
+			if row >= "2" && !strings.HasSuffix(row, "NULL") {
+				t["a"][i] += "!"
+			}
+		}
+	}},
 	{"BEGIN; INSERT INTO a VALUES (9, 'no'); ROLLBACK", func(map[string][]string) {}},
 	{"DELETE FROM b", func(t map[string][]string) { t["b"] = []string{} }},
 	{"CREATE MATERIALIZED VIEW v AS SELECT sum(x) FROM a", func(map[string][]string) {}},
@@ -70,7 +76,13 @@ var steps = []struct {
 	}},
 	{"DROP TABLE b", func(t map[string][]string) { delete(t, "b") }},
 	{"CREATE TABLE b (z text)", func(t map[string][]string) { t["b"] = []string{} }},
-	{"INSERT INTO b SELECT s FROM a WHERE x < 3", func(t map[string][]string) { t["b"] = append(t["b"], "one", "NULL") }},
+	{"INSERT INTO b SELECT s FROM a WHERE x < 3", func(t map[string][]string) {
+		for _, row := range t["a"] {
+			if row < "3" {
+				t["b"] = append(t["b"], row[2:])
+			}
+		}
+	}},
 	{"DROP VIEW v", func(map[string][]string) {}},
 	{"DROP TABLE a, b", func(t map[string][]string) { clear(t) }},
 }
