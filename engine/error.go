@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/mzdio/mzd/engine/flow"
@@ -18,6 +17,8 @@ type Error struct {
 	Detail   string
 	Hint     string
 	Position int // where in the query, in characters from 1; 0 if nowhere
+
+	gone *gone // set if a time was asked for that is not known any more
 }
 
 func (e *Error) Error() string { return e.Message }
@@ -47,12 +48,11 @@ func located(err error, query string) error {
 	case !errors.As(err, &e):
 		return asError(err)
 	}
-	before := query[:min(max(e.Pos, 0), len(query))]
-	line := strings.Count(before, "\n") + 1
-	column := utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:]) + 1
+	e = foreign(e, query)
+	line, column := sql.Position(query, e.Pos)
 	return &Error{
 		Code: e.Code, Message: fmt.Sprintf("%d:%d: %s", line, column, e.Message), Hint: e.Hint,
-		Position: utf8.RuneCountInString(before) + 1,
+		Position: utf8.RuneCountInString(query[:min(max(e.Pos, 0), len(query))]) + 1,
 	}
 }
 

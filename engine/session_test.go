@@ -86,13 +86,33 @@ func TestCatalog(t *testing.T) {
 			w.want("SHOW CREATE VIEW b", "materialize.public.b|CREATE VIEW b (y) AS SELECT upper(x) FROM a")
 			w.want("SHOW VIEWS", "a", "b", "c", "d", "n")
 			w.want("SHOW MATERIALIZED VIEWS", "c", "d", "n")
+			w.want("SHOW CREATE MATERIALIZED VIEW c",
+				"materialize.public.c|CREATE MATERIALIZED VIEW c AS SELECT y, count(*) AS n FROM b GROUP BY y")
+			w.fails("SHOW CREATE MATERIALIZED VIEW b", "42809", "b is not a materialized view")
+			w.fails("SHOW CREATE TABLE c", "42809", "c is not a table")
+			w.fails("SHOW CREATE VIEW mz_objects", "42809", "mz_objects is not a view")
+			w.fails("SHOW COLUMNS FROM nothing", "42704", "unknown catalog item 'nothing'")
+			w.exec("CREATE TABLE t (a int NOT NULL, b text)")
+			w.want("SHOW TABLES", "t")
+			w.want("SHOW COLUMNS FROM t", "a|f|integer", "b|t|text")
+			w.want("SHOW CREATE TABLE t", "materialize.public.t|CREATE TABLE t (a int NOT NULL, b text)")
+			w.want("SHOW COLUMNS FROM mz_objects", "id|t|text", "name|t|text", "type|t|text")
+			w.want("SHOW OBJECTS", "a|view", "b|view", "c|materialized-view", "d|materialized-view", "lines|source", "n|materialized-view", "t|table")
+			w.want("SHOW SOURCES", "lines|tailing|6|6|3|0|NULL")
+			w.want("SHOW MATERIALIZED SOURCES")
+			w.want("SHOW INDEXES ON c")
+			w.want("SHOW SCHEMAS", "mz_catalog", "mz_internal", "public")
+			w.want("SHOW DATABASES", "materialize")
+			w.want("SHOW CLUSTERS", "default")
 			w.want("EXPLAIN VIEW c", "Reduce by 1 columns: count(*)", "  Map (upper(#0{text}))", "    Input lines")
 		},
 		"names": func(w *world) {
 			w.exec(`CREATE VIEW public."Odd name" AS SELECT 1 AS "select", 2 AS user`)
 			w.want(`SELECT "select", user FROM materialize.public."Odd name"`, "1|2")
 			w.fails("CREATE VIEW other.v AS SELECT 1", "3F000", "unknown schema")
-			w.fails("SELECT * FROM pg_catalog.pg_class", "42704", "unknown catalog item")
+			w.fails("SELECT * FROM pg_catalog.pg_class", "0A000", "1:15: there is no pg_catalog in the embedded engine")
+			w.fails("SELECT 1 OPERATOR(information_schema.~) 2", "0A000", "there is no information_schema in the embedded engine")
+			w.fails("SELECT 1 OPERATOR(other.~) 2", "42601", "")
 			w.fails("CREATE VIEW v AS SELECT 1 AS a, 2 AS a", "42701", "specified more than once")
 			w.fails("CREATE VIEW v (a, b) AS SELECT 1", "42601", "2 column names given for 1 columns")
 			w.fails("SELECT 1;\n SELECT nothing", "42703", "2:9: column nothing does not exist")
@@ -118,7 +138,7 @@ func TestCatalog(t *testing.T) {
 			status('I')
 			w.exec("BEGIN")
 			status('T')
-			w.exec("DECLARE c CURSOR FOR SELECT text FROM lines ORDER BY text; DECLARE s CURSOR FOR TAIL n")
+			w.exec("DECLARE c CURSOR FOR SELECT text FROM lines ORDER BY text; DECLARE s CURSOR FOR TAIL n AS OF AT LEAST 0")
 			w.want("FETCH c", "a")
 			w.want("FETCH ALL c", "b")
 			w.want("FETCH ALL c")
@@ -150,6 +170,25 @@ func TestCatalog(t *testing.T) {
 			w.fails("FETCH c", "34000", "does not exist")
 			w.exec("BEGIN; DECLARE c CURSOR FOR SELECT 1; CLOSE c; ROLLBACK; DISCARD ALL")
 			w.fails("FETCH c WITH (timeout = 'x')", "34000", "")
+			// What is wrong with a cursor's name is said at once, what is wrong with its times at the first FETCH.
+			w.exec("BEGIN; DECLARE c CURSOR FOR SUBSCRIBE TO n AS OF 5")
+			w.fails("FETCH c", "22000", "could not find a valid timestamp for the query")
+			w.exec("ROLLBACK; BEGIN")
+			w.fails("DECLARE c CURSOR FOR SUBSCRIBE TO nothing", "42704", "unknown catalog item 'nothing'")
+			w.exec("ROLLBACK; BEGIN; DECLARE c CURSOR FOR SUBSCRIBE TO n UP TO now()")
+			w.fails("FETCH c", "0A000", "calling an unmaterializable function in AS OF or UP TO not yet supported")
+			w.exec("ROLLBACK; BEGIN; DECLARE c CURSOR FOR SUBSCRIBE TO n")
+			w.fails("FETCH c WITH (timeout = '2 days')", "22023", "timeout out of range")
+			// A transaction that streams reads nothing else, unless it says at what time.
+			for second, first := range map[string]string{"SUBSCRIBE TO n": "25000 SUBSCRIBE in transactions must be the only read statement",
+				"SELECT * FROM n": "25006 transaction in read-only mode"} {
+				w.exec("ROLLBACK; BEGIN; DECLARE c CURSOR FOR SUBSCRIBE TO n; FETCH ALL c")
+				w.fails(second, "25000", "SUBSCRIBE in transactions must be the only read statement")
+				w.exec("ROLLBACK; BEGIN; DECLARE c CURSOR FOR " + second + "; FETCH ALL c; DECLARE d CURSOR FOR SUBSCRIBE TO n")
+				code, message, _ := strings.Cut(first, " ")
+				w.fails("FETCH d", code, message)
+			}
+			w.exec("ROLLBACK; BEGIN; DECLARE c CURSOR FOR SUBSCRIBE TO n AS OF AT LEAST 0; FETCH ALL c; SELECT * FROM n; COMMIT")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -86,7 +86,7 @@ func (r *recorder) Write(_ context.Context, cut []core.Batch) error {
 	r.writes++
 	w := recordedWrite{PID: os.Getpid(), Taken: r.settings.Refuse == 0 || r.writes%r.settings.Refuse != 0}
 	for _, b := range cut {
-		w.Cut = append(w.Cut, recordedBatch{b.View.Name, b.Lower.String(), b.Upper.String(), b.Updates})
+		w.Cut = append(w.Cut, recordedBatch{b.View.Name, b.Lower.String(), b.Upper.String(), b.Updates.Slice()})
 	}
 	line, err := json.Marshal(w)
 	if err != nil {

@@ -428,7 +428,7 @@ func (p *batchPrinter) print(ctx context.Context, b viewlog.StoredBatch) error {
 		}
 	}
 	end := core.Token{Time: b.Upper}
-	return p.sink.Write(ctx, []core.Batch{{View: p.view, Lower: end, Upper: end, Updates: b.Updates}})
+	return p.sink.Write(ctx, []core.Batch{{View: p.view, Lower: end, Upper: end, Updates: core.UpdatesOf(b.Updates)}})
 }
 
 func (p *batchPrinter) heading(b viewlog.StoredBatch) error {

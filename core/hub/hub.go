@@ -96,9 +96,14 @@ type Stream interface {
 	// same, times and contents belong to one history.
 	Identity() string
 	// Resumed reports whether the first batch continues from Request.Upper.
-	// Otherwise it is the whole view, at a time above Request.Upper if the
-	// identity is that of the request.
+	// Otherwise the stream begins with the whole view, at a time above
+	// Request.Upper if the identity is that of the request.
 	Resumed() bool
+	// Snapshot is called once, before Next, if the stream did not resume. It
+	// passes the rows of the whole view to add as they come, in any order, with
+	// so many copies more each time, and returns the time that the sum is the
+	// view at. An error ends the stream.
+	Snapshot(ctx context.Context, add func(row []byte, copies core.Diff)) (core.Time, error)
 	// Next waits for the next batch. Its tokens have no generation. An error
 	// ends the stream.
 	Next(ctx context.Context) (core.Batch, error)

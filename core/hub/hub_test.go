@@ -50,6 +50,19 @@ func (s *stream) Next(ctx context.Context) (core.Batch, error) {
 	}
 }
 
+func (s *stream) Snapshot(ctx context.Context, add func([]byte, core.Diff)) (core.Time, error) {
+	return snapshotOf(ctx, s, add)
+}
+
+// snapshotOf passes the first batch of a stream on as a snapshot.
+func snapshotOf(ctx context.Context, s hub.Stream, add func([]byte, core.Diff)) (core.Time, error) {
+	b, err := s.Next(ctx)
+	for u := range b.Updates.All() {
+		add([]byte(u.Row), u.Diff)
+	}
+	return b.Upper.Time, err
+}
+
 // offer makes the next subscription of a view answer with s.
 func (u *upstream) offer(view string, s *stream) *stream {
 	u.mu.Lock()
@@ -62,6 +75,13 @@ func (u *upstream) offer(view string, s *stream) *stream {
 	}
 	u.streams[view], u.down = s, nil
 	return s
+}
+
+// offers reports whether nobody has taken the stream of a view yet.
+func (u *upstream) offers(view string) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.streams[view] != nil
 }
 
 func (u *upstream) fail(err error) {
@@ -90,13 +110,13 @@ func (e unreachable) Retryable() bool { return true }
 
 // batch makes the batch [lower, upper) of updates written "a+1 b-2".
 func batch(lower, upper core.Time, updates string) core.Batch {
-	b := core.Batch{Lower: core.Token{Time: lower}, Upper: core.Token{Time: upper}}
+	var list []core.Update
 	for _, f := range strings.Fields(updates) {
 		var d core.Diff
 		fmt.Sscan(f[1:], &d)
-		b.Updates = append(b.Updates, core.Update{Time: upper - 1, Diff: d, Row: core.Row(`["` + f[:1] + `"]`)})
+		list = append(list, core.Update{Time: upper - 1, Diff: d, Row: core.Row(`["` + f[:1] + `"]`)})
 	}
-	return b
+	return core.Batch{Lower: core.Token{Time: lower}, Upper: core.Token{Time: upper}, Updates: core.UpdatesOf(list)}
 }
 
 // recorder is a sink that notes what it is written, and refuses while told to.
@@ -141,7 +161,7 @@ func (r *recorder) take() string {
 
 func text(b core.Batch) string {
 	s := fmt.Sprintf("%s[%d,%d)", b.View.Name, b.Lower.Time, b.Upper.Time)
-	for _, u := range b.Updates {
+	for u := range b.Updates.All() {
 		s += fmt.Sprintf(" %s%+d", u.Row[2:3], u.Diff)
 	}
 	return s
@@ -426,10 +446,10 @@ func TestStatusTellsWhatIsWrong(t *testing.T) {
 		if ok, missing := h.Complete(); ok || len(missing) != 1 {
 			t.Errorf("complete: %v %v, want v to be missing", ok, missing)
 		}
-		st := u.offer("v", &stream{columns: oneColumn, identity: "env"})
-		<-time.After(time.Minute)
-		st.batches <- batch(0, 10, "")
-		<-time.After(time.Second)
+		u.offer("v", &stream{columns: oneColumn, identity: "env"})
+		for u.offers("v") {
+			<-time.After(time.Second)
+		}
 		s = h.Status().Views[0]
 		if s.Trouble == nil || s.Trouble.Error != "key: view v has no column k; its columns: c" {
 			t.Errorf("status with a wrong key: %+v, trouble %+v", s, s.Trouble)

@@ -197,7 +197,7 @@ func (w *world) launch() {
 	var err error
 	w.p, err = newProcess(hub.Options{
 		Views: []hub.View{{Name: "a"}, {Name: "b"}, {Name: "c"}}, Sinks: sinks, FS: w.fs,
-		Subscribe: w.subscribe, Retain: 5 * time.Second, Logger: slog.New(slog.DiscardHandler),
+		Subscribe: w.subscribe, Retain: 5 * time.Second, RewriteBytes: 500, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		w.wrong("start process %d: %v", w.process, err)
@@ -211,11 +211,12 @@ func (w *world) play(script []operation) error {
 	defer w.mu.Unlock()
 	for _, o := range script {
 		w.r = rand.New(rand.NewPCG(o.seed, 0))
-		if o.do(w); w.problem != "" {
-			break
-		}
-		if w.fs.Dead() {
+		o.do(w)
+		if w.problem == "" && w.fs.Dead() {
 			w.restart(false)
+		}
+		if w.problem != "" {
+			break
 		}
 	}
 	if w.problem == "" {
@@ -473,25 +474,30 @@ func (f *flow) Next(ctx context.Context) (core.Batch, error) {
 	}
 }
 
+func (f *flow) Snapshot(ctx context.Context, add func([]byte, core.Diff)) (core.Time, error) {
+	return snapshotOf(ctx, f, add)
+}
+
 // next returns what there is. The caller holds the world's mu.
 func (f *flow) next() (core.Batch, bool) {
 	if f.epoch.upper <= f.at {
 		return core.Batch{}, false
 	}
 	b := core.Batch{Lower: core.Token{Time: f.at}, Upper: core.Token{Time: f.epoch.upper}}
+	var list []core.Update
 	if !f.begun && !f.resumed {
 		b.Lower = core.Token{}
 		for row, n := range f.epoch.at(f.epoch.upper) {
-			b.Updates = append(b.Updates, core.Update{Time: f.epoch.upper - 1, Row: row, Diff: n})
+			list = append(list, core.Update{Time: f.epoch.upper - 1, Row: row, Diff: n})
 		}
 	} else {
 		for _, u := range f.epoch.updates {
 			if u.Time >= f.at {
-				b.Updates = append(b.Updates, u)
+				list = append(list, u)
 			}
 		}
 	}
-	core.Consolidate(b.Updates)
+	b.Updates = core.UpdatesOf(core.Consolidate(list))
 	f.begun, f.at = true, f.epoch.upper
 	return b, true
 }
@@ -611,10 +617,12 @@ func (rc *receiver) check(cut []core.Batch, text string) string {
 		case !b.IsBase() && b.Lower != v.at && (!rc.config.SkipSnapshot || !v.at.IsZero()):
 			return fmt.Sprintf("%s goes on at %s, not at %s", b.View.Name, b.Lower, v.at)
 		}
-		for i, u := range b.Updates {
-			if u.Time != b.Upper.Time-1 || u.Diff == 0 || i > 0 && u.Row <= b.Updates[i-1].Row {
+		before := core.Row("")
+		for u := range b.Updates.All() {
+			if u.Time != b.Upper.Time-1 || u.Diff == 0 || u.Row <= before {
 				return "not a net batch"
 			}
+			before = u.Row
 		}
 	}
 	return ""
@@ -642,7 +650,7 @@ func (rc *receiver) apply(cut []core.Batch, text string, process int) {
 		case v.at.IsZero():
 			v.rows, v.start = contents{}, b.Lower.Time
 		}
-		v.rows.add(b.Updates)
+		v.rows.add(b.Updates.Slice())
 		v.at = b.Upper
 		v.epoch = slices.IndexFunc(epochs, v.fits)
 		if v.epoch < 0 {
@@ -678,7 +686,9 @@ func (w *world) finish() {
 	}
 	w.fs.Fail(nil)
 	if w.fs.Dead() {
-		w.restart(false)
+		if w.restart(false); w.problem != "" {
+			return
+		}
 	}
 	top := core.Time(0)
 	for _, tb := range w.tables {

@@ -95,14 +95,11 @@ func (v *view) follow(ctx context.Context, retry *backoff.Backoff) error {
 	v.enter(CatchingUp)
 	opened := time.Now()
 	for begun := s.Resumed(); ; begun = true {
-		b, err := s.Next(ctx)
-		if err != nil {
-			return err
-		}
+		var upper core.Time
 		if begun {
-			err = v.append(b)
+			upper, err = v.append(ctx, s)
 		} else {
-			err = v.restart(s, b)
+			upper, err = v.restart(ctx, s)
 		}
 		if err != nil {
 			return err
@@ -112,7 +109,7 @@ func (v *view) follow(ctx context.Context, retry *backoff.Backoff) error {
 			retry.Reset() // and not before: some streams die of their snapshot, again and again
 		}
 		v.data.Compact()
-		if b.Upper.Time == core.EndOfTime {
+		if upper == core.EndOfTime {
 			return nil
 		}
 	}
@@ -131,39 +128,48 @@ func (v *view) request() Request {
 	return r
 }
 
-// append continues the log. A stream that resumed may repeat progress that the
-// log has already.
-func (v *view) append(b core.Batch) error {
-	upper, _ := v.data.Frontier()
-	if b.Upper.Time <= upper.Time && len(b.Updates) == 0 {
-		return nil
+// append continues the log with the next batch. A stream that resumed may repeat
+// progress that the log has already.
+func (v *view) append(ctx context.Context, s Stream) (core.Time, error) {
+	b, err := s.Next(ctx)
+	if err != nil {
+		return 0, err
 	}
-	return v.data.Append(b.Lower.Time, b.Upper.Time, b.Updates)
+	upper, _ := v.data.Frontier()
+	if b.Upper.Time <= upper.Time && b.Updates.Len() == 0 {
+		return upper.Time, nil
+	}
+	return b.Upper.Time, v.data.Append(b.Lower.Time, b.Upper.Time, b.Updates.Slice())
 }
 
-// restart takes a snapshot over. If it belongs to the history that the log
-// holds, readers see the difference as an ordinary change; otherwise the log
-// begins anew.
-func (v *view) restart(s Stream, b core.Batch) error {
+// restart takes a snapshot over, and returns its time. If it belongs to the
+// history that the log holds, readers see the difference as an ordinary change;
+// otherwise the log begins anew.
+func (v *view) restart(ctx context.Context, s Stream) (core.Time, error) {
 	described, err := v.describe(s.Columns())
 	if err != nil {
-		return err
+		return 0, err
+	}
+	snapshot := v.data.Snapshot()
+	at, err := s.Snapshot(ctx, snapshot.Add)
+	if err != nil {
+		return 0, err
 	}
 	upper, _ := v.data.Frontier()
 	held := v.data.View()
 	same := !upper.IsZero() && s.Identity() == v.data.Identity() &&
 		slices.Equal(described.Columns, held.Columns) && slices.Equal(described.Key, held.Key)
 	switch {
-	case same && upper.Time == core.EndOfTime && b.Upper.Time == core.EndOfTime:
-		return nil // a constant, and the log has it already
-	case same && b.Upper.Time > upper.Time:
+	case same && upper.Time == core.EndOfTime && at == core.EndOfTime:
+		return at, nil // a constant, and the log has it already
+	case same && at > upper.Time:
 		v.metrics.resnapshots.Inc()
-		v.log.Info("upstream history lost: continuing with the difference to a new snapshot", "rows", len(b.Updates), "from", upper.Time, "to", b.Upper.Time)
-		return v.data.Rebase(b.Upper.Time, b.Updates)
+		v.log.Info("upstream history lost: continuing with the difference to a new snapshot", "from", upper.Time, "to", at)
+		return at, v.data.Rebase(at, snapshot)
 	case !upper.IsZero():
-		v.log.Warn("upstream is another one, or the view was changed: starting a new history", "from", upper.Time, "to", b.Upper.Time)
+		v.log.Warn("upstream is another one, or the view was changed: starting a new history", "from", upper.Time, "to", at)
 	}
-	return v.data.Reset(described, s.Identity(), b.Upper.Time, b.Updates)
+	return at, v.data.Reset(described, s.Identity(), at, snapshot)
 }
 
 // describe makes the view of columns and the configured key.

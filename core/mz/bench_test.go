@@ -34,7 +34,7 @@ func BenchmarkStream(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			n += len(batch.Updates)
+			n += batch.Updates.Len()
 		}
 	})
 	b.Run("pgx", func(b *testing.B) {

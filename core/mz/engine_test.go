@@ -127,7 +127,7 @@ func (m *embedded) until(s *mz.Stream, upper *core.Time, state map[core.Row]core
 			}
 			clear(state)
 		}
-		for _, u := range b.Updates {
+		for u := range b.Updates.All() {
 			if state[u.Row] += u.Diff; state[u.Row] == 0 {
 				delete(state, u.Row)
 			} else if state[u.Row] < 0 {
@@ -308,7 +308,7 @@ func TestEngineCuts(t *testing.T) {
 			if b.Lower.Time != upper {
 				t.Fatalf("seed %d, round %d: batch %s does not follow %d", seed, round, show(b), upper)
 			}
-			for _, u := range b.Updates {
+			for u := range b.Updates.All() {
 				if state[u.Row] += u.Diff; state[u.Row] == 0 {
 					delete(state, u.Row)
 				}

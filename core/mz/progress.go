@@ -35,6 +35,20 @@ func snapshotAnywhere() progress { return progress{leads: true} }
 // snapshotAt expects a snapshot at a given time.
 func snapshotAt(asOf core.Time) progress { return progress{asOf: asOf, known: true} }
 
+// opening reports whether an update belongs to the snapshot whatever mark will
+// close it, so that it need not be kept until then; it is taken note of.
+func (p *progress) opening(t core.Time) bool {
+	t = min(t, core.EndOfTime-1) // as update does
+	if !p.begun && !p.known {
+		p.asOf, p.known = t, true
+	}
+	if p.begun || t > p.asOf {
+		return false
+	}
+	p.last = max(p.last, t)
+	return true
+}
+
 // update takes an update.
 func (p *progress) update(u core.Update) error {
 	if u.Time == core.EndOfTime { // constant; see core.EndOfTime
@@ -99,7 +113,7 @@ func (p *progress) close(upper core.Time) core.Batch {
 	b := core.Batch{
 		Lower:   core.Token{Time: p.lower},
 		Upper:   core.Token{Time: upper},
-		Updates: core.Consolidate(batch),
+		Updates: core.UpdatesOf(core.Consolidate(batch)),
 	}
 	p.pending, p.lower, p.begun = rest, upper, true
 	return b

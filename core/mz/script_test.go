@@ -220,7 +220,7 @@ func row(t core.Time, diff core.Diff, values ...string) *pgproto3.DataRow {
 // show writes a batch in one line: [lower,upper) and its updates.
 func show(b core.Batch) string {
 	s := fmt.Sprintf("[%d,%d)", b.Lower.Time, b.Upper.Time)
-	for _, u := range b.Updates {
+	for u := range b.Updates.All() {
 		s += fmt.Sprintf(" %s%+d@%d", u.Row, u.Diff, u.Time)
 	}
 	return s

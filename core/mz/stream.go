@@ -25,10 +25,11 @@ type Stream struct {
 	identity string
 	resumed  bool
 	progress progress
-	buf      []byte      // reused by every row
-	first    *core.Batch // closed while the stream was opened; not yet handed out
-	dropped  string      // the notice that the view was dropped; until 2024 that was all
-	err      error       // why the stream is over
+	buf      []byte                             // reused by every row
+	first    *core.Batch                        // closed while the stream was opened; not yet handed out
+	add      func(row []byte, copies core.Diff) // takes the rows of the snapshot; nil: they are collected
+	dropped  string                             // the notice that the view was dropped; until 2024 that was all
+	err      error                              // why the stream is over
 }
 
 // leading is the number of columns before those of the view: the time, whether
@@ -76,6 +77,20 @@ func (s *Stream) Identity() string { return s.identity }
 // Request.Upper, so that the caller can go on with the difference.
 func (s *Stream) Resumed() bool { return s.resumed }
 
+// Snapshot may take the place of the first Next of a stream that did not resume,
+// for who does not want a large view in one piece. It passes rows to add as they
+// come, each with so many copies more; the sum is the whole view, as an ordinary
+// collection only if the view is one. It returns the Upper that Next would. The
+// bytes of a row are good during the call.
+func (s *Stream) Snapshot(ctx context.Context, add func(row []byte, copies core.Diff)) (core.Time, error) {
+	s.add = add
+	b, err := s.Next(ctx)
+	for u := range b.Updates.All() {
+		add([]byte(u.Row), u.Diff)
+	}
+	return b.Upper.Time, err
+}
+
 // Next waits for the next batch: consolidated, adjacent to the one before, its
 // tokens without a generation. An empty one is progress. All updates of a
 // snapshot carry the time before its Upper. A batch whose Upper is the end of
@@ -97,7 +112,7 @@ func (s *Stream) Next(ctx context.Context) (core.Batch, error) {
 		b, err = s.read()
 		return err
 	})
-	if err == nil && b.IsBase() {
+	if err == nil && b.IsBase() && s.add == nil {
 		err = sound(b)
 	}
 	switch {
@@ -117,7 +132,7 @@ func (s *Stream) Next(ctx context.Context) (core.Batch, error) {
 // sound reports a base that is not a collection. Some views of SQL that is not
 // quite defined have such rows; a sum over them would mean nothing.
 func sound(base core.Batch) error {
-	for _, u := range base.Updates {
+	for u := range base.Updates.All() {
 		if u.Diff < 0 {
 			return &Error{reason: Evaluation, message: fmt.Sprintf("the upstream counts %d copies of the row %.200s; correct the view", u.Diff, u.Row)}
 		}
@@ -202,6 +217,10 @@ func (s *Stream) row(values [][]byte) (b core.Batch, closed bool, err error) {
 			err = fmt.Errorf("column %s: %w", s.columns[bad.column].Name, err)
 		}
 		return b, false, &Error{reason: Protocol, message: err.Error()}
+	}
+	if s.add != nil && s.progress.opening(t) {
+		s.add(s.buf, core.Diff(diff))
+		return b, false, nil
 	}
 	return b, false, s.progress.update(core.Update{Time: t, Diff: core.Diff(diff), Row: core.Row(s.buf)})
 }

@@ -476,7 +476,7 @@ func follow(t *testing.T, s *mz.Stream, upper *core.Time, state map[core.Row]cor
 		if b.Lower.Time != *upper || b.Upper.Time <= b.Lower.Time {
 			t.Fatalf("batch %s does not follow %d", show(b), *upper)
 		}
-		for _, u := range b.Updates {
+		for u := range b.Updates.All() {
 			if u.Time < b.Lower.Time || u.Time >= b.Upper.Time {
 				t.Fatalf("update at %d in %s", u.Time, show(b))
 			}

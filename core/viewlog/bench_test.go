@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
 	"strconv"
 	"testing"
 	"time"
@@ -40,7 +42,7 @@ func BenchmarkAppend(b *testing.B) {
 			ctx, cancel := context.WithCancel(context.Background())
 			done := make(chan error)
 			go func() { done <- l.Run(ctx) }()
-			if err := l.Reset(&core.View{Name: "v"}, "", 1, nil); err != nil {
+			if err := l.Reset(&core.View{Name: "v"}, "", 1, snapshot(l, nil)); err != nil {
 				b.Fatal(err)
 			}
 			batches := make([][]core.Update, 64)
@@ -124,7 +126,7 @@ func fill(b *testing.B, dir string, batches, size int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	if err := l.Reset(&core.View{Name: "v"}, "", 1, nil); err != nil {
+	if err := l.Reset(&core.View{Name: "v"}, "", 1, snapshot(l, nil)); err != nil {
 		b.Fatal(err)
 	}
 	for t := core.Time(1); t <= core.Time(batches); t++ {
@@ -144,7 +146,7 @@ func fill(b *testing.B, dir string, batches, size int) {
 func BenchmarkNetRead(b *testing.B) {
 	const batches = 100_000
 	l := viewlog.New("v", viewlog.Options{})
-	if err := l.Reset(&core.View{Name: "v"}, "", 1, nil); err != nil {
+	if err := l.Reset(&core.View{Name: "v"}, "", 1, snapshot(l, nil)); err != nil {
 		b.Fatal(err)
 	}
 	for t := core.Time(1); t <= batches; t++ {
@@ -160,36 +162,105 @@ func BenchmarkNetRead(b *testing.B) {
 	for b.Loop() {
 		from := core.Token{Time: core.Time(1 + r.IntN(1000)), Generation: upper.Generation}
 		batch, err := l.Read(from, upper.Time)
-		if err != nil || len(batch.Updates) > 200 {
-			b.Fatal(len(batch.Updates), err)
+		if err != nil || batch.Updates.Len() > 200 {
+			b.Fatal(batch.Updates.Len(), err)
 		}
 	}
 }
 
-// BenchmarkMemory tells what a row costs that a log holds, beside the bytes of
-// the row itself.
-func BenchmarkMemory(b *testing.B) {
-	const rows = 1_000_000
+// BenchmarkLargeView tells what a view costs that a log holds, per row and in
+// all, and the largest amount of memory in use, as multiples of that, while a
+// reader begins with it at a new time, and while the upstream sends all of it
+// once more.
+func BenchmarkLargeView(b *testing.B) {
+	const rows, changes = 10_000_000, 10_000
+	defer debug.SetGCPercent(debug.SetGCPercent(2)) // so that what is in use is what is needed
 	for b.Loop() {
-		var before, after runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&before)
+		empty := inUse()
 		l := viewlog.New("v", viewlog.Options{})
 		bytes := 0
-		contents := make([]core.Update, rows)
-		for i := range contents {
-			row := fmt.Sprintf(`["user %d",%d]`, i, i%1000)
-			bytes += len(row)
-			contents[i] = core.Update{Diff: 1, Row: core.Row(row)}
+		row := func(buf []byte, i int) []byte { return fmt.Appendf(buf[:0], `["user %d",%d]`, i, i%1000) }
+		send := func() *viewlog.Snapshot {
+			s := l.Snapshot()
+			var buf []byte
+			for i := range rows {
+				buf = row(buf, i)
+				bytes += len(buf)
+				s.Add(buf, 1)
+			}
+			return s
 		}
-		if err := l.Reset(&core.View{Name: "v"}, "", 1, contents); err != nil {
+		if err := l.Reset(&core.View{Name: "v"}, "", 1, send()); err != nil {
 			b.Fatal(err)
 		}
-		contents = nil
-		runtime.GC()
-		runtime.ReadMemStats(&after)
-		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/rows, "B/row")
+		held := inUse() - empty
+		b.ReportMetric(float64(held)/rows, "B/row")
 		b.ReportMetric(float64(bytes)/rows, "B/row-itself")
+
+		r := rand.New(rand.NewPCG(1, 1))
+		for i := range core.Time(changes) {
+			if err := l.Append(1+i, 2+i, []core.Update{{Time: 1 + i, Diff: 1, Row: core.Row(row(nil, r.IntN(rows)))}}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		first, err := l.Read(core.Token{}, 1)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(peak(empty, held, func() {
+			begun := time.Now()
+			second, err := l.Read(core.Token{}, 1+changes)
+			if err != nil {
+				b.Fatal(err)
+			}
+			n := 0
+			for u := range second.Updates.All() {
+				n += int(u.Diff)
+			}
+			if n != rows+changes {
+				b.Fatalf("%d rows, want %d", n, rows+changes)
+			}
+			b.ReportMetric(time.Since(begun).Seconds(), "reader-s")
+		}), "reader-peak")
+		runtime.KeepAlive(first)
+		first = core.Batch{}
+		b.ReportMetric(peak(empty, held, func() {
+			begun := time.Now()
+			if err := l.Rebase(2+changes, send()); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(time.Since(begun).Seconds(), "resnapshot-s")
+		}), "resnapshot-peak")
 		runtime.KeepAlive(l)
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// inUse returns the bytes of the heap that are in use.
+func inUse() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// peak runs f and returns the largest heap meanwhile, less what is not counted,
+// in units.
+func peak(uncounted, unit int64, f func()) float64 {
+	largest := inUse()
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	for tick := time.Tick(5 * time.Millisecond); ; {
+		select {
+		case <-tick:
+			metrics.Read(sample)
+			largest = max(largest, int64(sample[0].Value.Uint64()))
+		case <-done:
+			return float64(largest-uncounted) / float64(unit)
+		}
 	}
 }

@@ -173,7 +173,7 @@ func TestFormat(t *testing.T) {
 	go func() { done <- l.Run(ctx) }()
 	big := strings.Repeat("x", 400_000)
 	row := func(n int) core.Row { return core.Row("[" + strconv.Itoa(n) + `,"` + big + `"]`) }
-	must(t, l.Reset(&core.View{Name: "a view"}, "upstream", 1000, []core.Update{{Diff: 3, Row: row(1)}, {Diff: 1, Row: row(2)}, {Diff: 1, Row: row(3)}, {Diff: 1, Row: row(4)}}))
+	must(t, l.Reset(&core.View{Name: "a view"}, "upstream", 1000, snapshot(l, []core.Update{{Diff: 3, Row: row(1)}, {Diff: 1, Row: row(2)}, {Diff: 1, Row: row(3)}, {Diff: 1, Row: row(4)}})))
 	untilDurable(l)
 	must(t, l.Append(1000, 1300, []core.Update{{Time: 1000, Diff: -1, Row: row(1)}, {Time: 1200, Diff: -1, Row: row(2)}, {Time: 1200, Diff: 200, Row: `["é"]`}}))
 	untilDurable(l)
@@ -181,7 +181,7 @@ func TestFormat(t *testing.T) {
 	must(t, l.Append(1300, 1400, []core.Update{{Time: 1399, Diff: -200, Row: `["é"]`}}))
 	untilDurable(l)
 	must(t, l.Append(1400, 1500, nil))
-	must(t, l.Rebase(2000, []core.Update{{Diff: 1, Row: `["new"]`}}))
+	must(t, l.Rebase(2000, snapshot(l, []core.Update{{Diff: 1, Row: `["new"]`}})))
 	untilDurable(l)
 
 	compare := func(times ...core.Time) {
@@ -204,7 +204,7 @@ func TestFormat(t *testing.T) {
 		t.Errorf("the test needs a second segment: %v", err)
 	}
 
-	must(t, l.Rebase(core.EndOfTime, []core.Update{{Diff: 1, Row: `["last"]`}}))
+	must(t, l.Rebase(core.EndOfTime, snapshot(l, []core.Update{{Diff: 1, Row: `["last"]`}})))
 	untilDurable(l)
 	compare(2000, 2001, 5000, core.EndOfTime)
 	cancel()

@@ -82,12 +82,15 @@ func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
+// pieceSize is about what an update takes in a frame, at most.
+func pieceSize(u core.Update) int { return len(u.Row) + 24 }
+
 // appendPiece appends the next piece of a batch as a frame, and returns what is
 // left of the batch: a record without updates once all of it is there.
 func appendPiece(buf []byte, r record) ([]byte, record) {
 	n := 0
 	for size := 0; n < len(r.updates) && size < pieceBytes; n++ {
-		size += len(r.updates[n].Row) + 24
+		size += pieceSize(r.updates[n])
 	}
 	rest := r
 	rest.updates = r.updates[n:]

@@ -307,10 +307,7 @@ func (i *Inspection) Net(ctx context.Context, from, to core.Token) (core.Batch, 
 		}
 	}
 	sum = core.Consolidate(sum)
-	for n := range sum {
-		sum[n].Time = to.Time - 1
-	}
-	return core.Batch{View: i.View, Lower: from, Upper: to, Updates: sum}, nil
+	return core.Batch{View: i.View, Lower: from, Upper: to, Updates: core.NetUpdates(to.Time-1, sum)}, nil
 }
 
 type interval struct{ lower, upper core.Time }

@@ -57,7 +57,7 @@ func (s *scanner) segment(file io.ReaderAt, seg SegmentInfo, view string, last b
 			return fmt.Errorf("read %s: %w", seg.Path, err)
 		}
 		synced = max(synced, rec.synced)
-		held = append(held, stored(rec, !open))
+		held = append(held, storedBatch(rec, !open))
 		if whole, open = rec, rec.flags&flagMore != 0; open && end >= seg.synced {
 			continue
 		}
@@ -114,8 +114,8 @@ func (s *scanner) tail(file io.ReaderAt, seg SegmentInfo, last bool, end, offset
 	return nil
 }
 
-// stored returns what a record says.
-func stored(r record, first bool) StoredBatch {
+// storedBatch returns what a record says.
+func storedBatch(r record, first bool) StoredBatch {
 	b := StoredBatch{
 		Lower: r.lower, Upper: r.upper, Solid: r.flags&flagSolid != 0,
 		First: first, More: r.flags&flagMore != 0, Updates: r.updates,

@@ -85,7 +85,7 @@ func netOf(dir, view string, from, to core.Token) (core.Batch, map[core.Row]core
 	defer i.Close()
 	b, err := i.Net(context.Background(), from, to)
 	rows := map[core.Row]core.Diff{}
-	for _, u := range b.Updates {
+	for u := range b.Updates.All() {
 		rows[u.Row] = u.Diff
 	}
 	return b, rows, err
@@ -103,7 +103,7 @@ func TestInspect(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- l.Run(ctx) }()
 		if round == 0 {
-			must(t, l.Reset(view, "upstream", 10, []core.Update{{Diff: 2, Row: `["x"]`}}))
+			must(t, l.Reset(view, "upstream", 10, snapshot(l, []core.Update{{Diff: 2, Row: `["x"]`}})))
 			for k, moved := l.Durable(); k.IsZero(); k, moved = l.Durable() {
 				<-moved
 			}
@@ -266,7 +266,7 @@ func TestInspectPieces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fs := durabletest.New()
 		o := open(t, fs)
-		must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, nil))
+		must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, snapshot(o, nil)))
 		synctest.Wait()
 		var updates []core.Update
 		for n := range 25 {
@@ -320,7 +320,7 @@ func TestInspectProgress(t *testing.T) {
 	for n := range 50 {
 		contents = append(contents, core.Update{Diff: 1, Row: core.Row(fmt.Sprintf(`["%02d%s"]`, n, strings.Repeat("x", 100_000)))})
 	}
-	must(t, l.Reset(&core.View{Name: "v"}, "upstream", 1, contents))
+	must(t, l.Reset(&core.View{Name: "v"}, "upstream", 1, snapshot(l, contents)))
 	stopped, stop := context.WithCancel(t.Context())
 	stop()
 	must(t, l.Run(stopped))
@@ -357,7 +357,7 @@ func TestInspectWhileWriting(t *testing.T) {
 	running := make(chan error)
 	go func() { running <- l.Run(ctx) }()
 	row := func(n core.Time) core.Row { return core.Row(fmt.Sprintf(`["%d%s"]`, n, strings.Repeat("x", 64<<10))) }
-	must(t, l.Reset(&core.View{Name: "v"}, "upstream", 1, []core.Update{{Diff: 1, Row: row(1)}}))
+	must(t, l.Reset(&core.View{Name: "v"}, "upstream", 1, snapshot(l, []core.Update{{Diff: 1, Row: row(1)}})))
 	untilDurable(l)
 
 	written, begun := make(chan struct{}), make(chan struct{}, 2)
@@ -471,7 +471,7 @@ func FuzzInspect(f *testing.F) {
 	}
 	stopped, stop := context.WithCancel(context.Background())
 	stop()
-	if err := errors.Join(l.Reset(&core.View{Name: "v"}, "upstream", 1, nil), l.Run(stopped)); err != nil {
+	if err := errors.Join(l.Reset(&core.View{Name: "v"}, "upstream", 1, snapshot(l, nil)), l.Run(stopped)); err != nil {
 		f.Fatal(err)
 	}
 	manifest, err := os.ReadFile(filepath.Join(dir, "manifest"))

@@ -3,10 +3,10 @@ package viewlog
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mzdio/mzd/core"
-	"github.com/mzdio/mzd/core/durable"
 )
 
 // Journal is a log on disk without the one in memory. It is for a writer that
@@ -28,10 +28,7 @@ var ErrInDoubt = errors.New("it is not known what a restart would find")
 // makes if there is none, and returns the sum of its batches. Its errors are
 // those of [Open].
 func OpenJournal(dir, name string, o Options) (*Journal, []core.Update, error) {
-	if o.FS == nil {
-		o.FS = durable.OS
-	}
-	disk, c, fresh, err := openStore(o.FS, dir, name)
+	disk, c, fresh, err := openStore(dir, name, o.complete())
 	j := &Journal{disk}
 	if err == nil && fresh {
 		c.upper = 1
@@ -40,11 +37,13 @@ func OpenJournal(dir, name string, o Options) (*Journal, []core.Update, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the journal %s: %w", name, err)
 	}
-	runs := [][]core.Update{c.base}
+	runs := [][]core.Update{slices.Collect(c.base.all())}
 	for _, sp := range c.spans {
 		runs = append(runs, sp.run)
 	}
-	return j, net(c.upper-1, runs...), nil
+	contents := net(c.upper-1, runs...)
+	disk.rewritten = size(contents) // about what it would take, written anew
+	return j, contents, nil
 }
 
 // Upper is where the journal ends: the next batch begins there.
@@ -89,7 +88,7 @@ func (j *Journal) rewrite(upper core.Time, contents []core.Update) error {
 	if m.Generations == nil {
 		m.Generations = []generation{{ID: core.NewGeneration()}}
 	}
-	return j.disk.rewrite(m, []record{{flags: flagSolid, upper: upper, updates: contents}})
+	return j.disk.rewrite(m, slices.Values([]record{{flags: flagSolid, upper: upper, updates: contents}}), upper)
 }
 
 // Close notes how far the journal goes, and closes its file.

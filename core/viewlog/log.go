@@ -7,11 +7,18 @@
 // asks often gets small batches, whoever asks rarely gets one larger batch, and
 // nobody waits for anybody.
 //
-// A log consists of a base (the sum of everything below Since) and of spans
-// after it. A span is either exact, the changes of one timestamp, or solid: the
-// net change of a longer interval, of which only the ends can be read.
-// Compaction is merging adjacent spans, nothing else; what is merged into the
-// base is gone as history and stays as contents.
+// A log consists of the contents of the view at one time and of the spans of its
+// history, on both sides of that time: a later state is the contents and what
+// came after, an earlier one is the contents without what came before. A span is
+// either exact, the changes of one timestamp, or solid: the net change of a
+// longer interval, of which only the ends can be read. Compaction is merging
+// adjacent spans, nothing else; the first ones merge with everything that was
+// before history began, which is to forget them.
+//
+// The contents are kept in chunks that are shared by all states in which they
+// are the same. So a reader that begins with the whole view costs what changed
+// since the last one did, and a new snapshot of the upstream costs a mark for
+// each row and what it changes, never a second view.
 //
 // A log that was opened in a directory is durable. Its writer never waits for
 // the disk: [Log.Run] writes behind it, and everything that came in while the
@@ -67,6 +74,29 @@ const (
 	defaultRewriteBytes = 4 << 20
 )
 
+// complete fills the defaults in.
+func (o Options) complete() Options {
+	if o.Retain <= 0 {
+		o.Retain = DefaultRetain
+	}
+	if o.RetainBytes <= 0 {
+		o.RetainBytes = DefaultRetainBytes
+	}
+	if o.RewriteBytes <= 0 {
+		o.RewriteBytes = defaultRewriteBytes
+	}
+	if o.Synced == nil {
+		o.Synced = func(time.Duration) {}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.FS == nil {
+		o.FS = durable.OS
+	}
+	return o
+}
+
 // Log is the log of one view. One goroutine writes (Reset, Append, Rebase,
 // Compact), one runs (Run), and any number of goroutines read at the same time.
 type Log struct {
@@ -80,16 +110,16 @@ type Log struct {
 	// reader takes slices under the lock and adds them up outside.
 	mu          sync.Mutex
 	view        *core.View
-	identity    string        // of the upstream
-	generations []generation  // the last is current; none until the first Reset
-	base        []core.Update // the contents below since
+	identity    string       // of the upstream
+	generations []generation // the last is current; none until the first Reset
+	contents    contents     // the view at the time at
+	at          core.Time    // since <= at <= upper, and readable
 	since       core.Time
-	spans       spans
+	spans       spans // from since on
 	upper       core.Time
 	changed     chan struct{} // closed and replaced when the frontier moves
 	holds       map[*Hold]core.Time
 	stats       Stats
-	latest      core.Batch // the last base that was read at upper: readers share it
 
 	pending  []record // appended and not taken by Run yet
 	coarse   []record // intervals, without updates, that are on disk in one piece, and in memory in many
@@ -104,7 +134,7 @@ type Stats struct {
 	Upper       core.Time // everything below is known
 	Since       core.Time // from here on history is kept
 	Rows        int64     // rows in the view at Upper, copies counted
-	Bytes       int64     // memory held for rows, base and history, about
+	Bytes       int64     // memory held for rows, contents and history, about
 	History     int64     // of it for history
 	Updates     int64     // updates appended since the log was made
 	Spans       int       // pieces of history
@@ -119,15 +149,7 @@ type Stats struct {
 // survives the process, so that its durable frontier is as good as its other
 // one.
 func New(name string, o Options) *Log {
-	if o.Retain <= 0 {
-		o.Retain = DefaultRetain
-	}
-	if o.RetainBytes <= 0 {
-		o.RetainBytes = DefaultRetainBytes
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o = o.complete()
 	return &Log{
 		retain:      o.Retain,
 		retainBytes: o.RetainBytes,
@@ -152,28 +174,31 @@ func (l *Log) generation() core.Generation {
 // ErrGap means that a batch does not begin where the log ends (I1).
 var ErrGap = errors.New("batch does not continue the log")
 
-// Reset begins a new history: contents is the whole view at upper, its times
-// are ignored, and identity is that of the upstream. Every position of the old history is void from now on, and all
-// readers get a base. It is called for the first snapshot, and when positions
-// have lost their meaning: another upstream, changed columns, times that went
-// backwards.
-//
-// Reset takes over contents.
-func (l *Log) Reset(view *core.View, identity string, upper core.Time, contents []core.Update) error {
+// Reset begins a new history: the snapshot, of [Log.Snapshot], is the whole view
+// at upper, and identity is that of the upstream. Every position of the old
+// history is void from now on, and all readers get a base. It is called for the
+// first snapshot, and when positions have lost their meaning: another upstream,
+// changed columns, times that went backwards. The error is an [*ImpossibleError],
+// or wraps [ErrGap]; then the log is as it was.
+func (l *Log) Reset(view *core.View, identity string, upper core.Time, snapshot *Snapshot) error {
 	if upper == 0 {
 		return fmt.Errorf("reset log of %s to time 0: %w", view.Name, ErrGap)
 	}
-	base := solid(upper, contents)
+	whole, err := snapshot.contents()
+	if err != nil {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.view, l.identity, l.generations = view, identity, []generation{{ID: core.NewGeneration()}}
 	l.pending, l.coarse, l.rewrite, l.durable = nil, nil, true, 0
-	l.base, l.since = base, endOfSolid(0, upper)
+	l.contents, l.since = whole, endOfSolid(0, upper)
+	l.at = l.since
 	l.spans = spans{}
 	clear(l.holds)
-	l.stats.Rows, l.stats.Bytes = 0, 0
-	l.count(base)
-	l.stats.History = 0
+	rows, copies := whole.count()
+	l.stats.Updates += rows
+	l.stats.Rows, l.stats.History = copies, 0
 	l.advance(upper)
 	return nil
 }
@@ -200,23 +225,21 @@ func (l *Log) Append(lower, upper core.Time, updates []core.Update) error {
 }
 
 // Rebase continues the log where the upstream's history of [frontier, upper) is
-// lost but its contents at upper are known: the difference to what the log
-// holds is appended as one solid span. Readers see an ordinary change. upper
-// must lie above the frontier. Rebase takes over contents.
-func (l *Log) Rebase(upper core.Time, contents []core.Update) error {
-	l.mu.Lock()
-	lower, held := l.upper, l.spans.pieces(0, len(l.spans.list))
-	base := l.base
-	err := l.continues(lower, upper)
-	l.mu.Unlock()
+// lost but the whole view at upper is known, the snapshot of [Log.Snapshot]: the
+// difference to what the log holds is appended as one solid span. Readers see an
+// ordinary change. upper must lie above the frontier. The error is an
+// [*ImpossibleError], or wraps [ErrGap]; then the log is as it was.
+func (l *Log) Rebase(upper core.Time, snapshot *Snapshot) error {
+	difference, err := snapshot.difference(upper)
 	if err != nil {
 		return err
 	}
-	// Nobody else writes, so that the log stands still while this adds up.
-	difference := subtract(upper, solid(upper, contents), append(flatten(held), base))
-
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	lower := l.upper
+	if err := l.continues(lower, upper); err != nil {
+		return err
+	}
 	l.count(difference)
 	arrived := time.Now()
 	if len(difference) > 0 || upper > lower+1 {
@@ -238,7 +261,7 @@ func (l *Log) continues(lower, upper core.Time) error {
 // advance moves the frontier and wakes the readers, once each, and whoever
 // writes to disk.
 func (l *Log) advance(upper core.Time) {
-	l.upper, l.latest = upper, core.Batch{}
+	l.upper = upper
 	close(l.changed)
 	l.changed = make(chan struct{})
 	if l.disk == nil {
@@ -258,13 +281,12 @@ func (l *Log) harden(upper core.Time) {
 	l.hardened = make(chan struct{})
 }
 
+// count counts updates that are appended.
 func (l *Log) count(updates []core.Update) {
 	for _, u := range updates {
 		l.stats.Rows += int64(u.Diff)
 	}
-	bytes := size(updates)
-	l.stats.Bytes += bytes
-	l.stats.History += bytes
+	l.stats.History += size(updates)
 	l.stats.Updates += int64(len(updates))
 }
 
@@ -309,6 +331,7 @@ func (l *Log) Stats() Stats {
 	defer l.mu.Unlock()
 	s := l.stats
 	s.Upper, s.Since, s.Spans = l.upper, l.since, len(l.spans.list)
+	s.Bytes = l.contents.bytes + s.History
 	s.Durable, s.Trouble = l.durable, l.trouble
 	return s
 }
@@ -359,47 +382,62 @@ func (l *Log) read(from, to core.Token) (core.Batch, error) {
 		return core.Batch{}, err
 	}
 	b := core.Batch{View: l.view, Upper: to}
-	current := l.generation()
-	var first int
-	var base []core.Update
-	switch continues := l.knows(from) && from.Time <= at; {
-	case continues:
+	if l.knows(from) && from.Time <= at {
 		b.Lower = from
-		first = l.spans.at(from.Time)
-	case l.latest.Upper == b.Upper:
-		// Many new readers come at once, after a restart for one; they cost
-		// one copy.
-		b = l.latest
+		changes := l.changes(from.Time, at)
 		l.mu.Unlock()
+		b.Updates = core.NetUpdates(at-1, changes())
 		return b, nil
-	default:
-		base = l.base
 	}
-	pieces, compactions := l.spans.pieces(first, l.spans.at(at)), l.stats.Compactions
+	whole := l.whole(at)
 	l.mu.Unlock()
-
-	merged := false
-	for i := range pieces {
-		if p := &pieces[i]; len(p.runs) > 1 {
-			p.runs, merged = [][]core.Update{net(0, p.runs...)}, true
-		}
-	}
-	if merged {
-		l.mu.Lock()
-		if l.generation() == current && l.stats.Compactions == compactions {
-			l.spans.keep(pieces)
-		}
-		l.mu.Unlock()
-	}
-	b.Updates = net(at-1, append(flatten(pieces), base)...)
-	if b.IsBase() {
-		l.mu.Lock()
-		if b.Upper == (core.Token{Time: l.upper, Generation: l.generation()}) {
-			l.latest = b
-		}
-		l.mu.Unlock()
-	}
+	b.Updates = core.NetUpdates(at-1, whole().chunks...)
 	return b, nil
+}
+
+// changes prepares to add up what happened between two readable times. It is
+// called with the lock held; what it returns does the work, and is called
+// without the lock.
+func (l *Log) changes(from, to core.Time) func() []core.Update {
+	pieces := l.spans.pieces(l.spans.at(from), l.spans.at(to))
+	generation, compactions := l.generation(), l.stats.Compactions
+	return func() []core.Update {
+		merged := false
+		for i := range pieces {
+			if p := &pieces[i]; len(p.runs) > 1 {
+				p.runs, merged = [][]core.Update{net(0, p.runs...)}, true
+			}
+		}
+		if merged {
+			l.mu.Lock()
+			if l.generation() == generation && l.stats.Compactions == compactions {
+				l.spans.keep(pieces)
+			}
+			l.mu.Unlock()
+		}
+		return net(to-1, flatten(pieces)...)
+	}
+}
+
+// whole prepares to tell what the view was at a readable time. It is called like
+// changes. The log's own contents move along to later times, because whoever
+// comes next will rather ask for those.
+func (l *Log) whole(at core.Time) func() contents {
+	generation, c, began := l.generation(), l.contents, l.at
+	if at < began {
+		changes := l.changes(at, began)
+		return func() contents { return c.minus(changes()) }
+	}
+	changes := l.changes(began, at)
+	return func() contents {
+		c := c.plus(changes())
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.generation() == generation && l.at == began {
+			l.contents, l.at = c, at
+		}
+		return c
+	}
 }
 
 // knows reports whether the log can continue from the token.
@@ -473,36 +511,45 @@ func (h *Hold) Release() {
 // it after appending; most calls return at once.
 func (l *Log) Compact() bool {
 	l.mu.Lock()
-	old, oldBase := l.spans.old(time.Now().Add(-l.retain), l.stats.History-l.retainBytes), l.base
+	old, chunks := l.spans.old(time.Now().Add(-l.retain), l.stats.History-l.retainBytes), len(l.contents.chunks)
 	var end core.Time
 	if n := len(old); n > 0 {
 		end = old[n-1].upper
 	}
 	held := l.heldTimes(end)
 	l.mu.Unlock()
-	if !worthMerging(oldBase, old, held) {
+	if !worthMerging(chunks, old, held) {
 		return false
 	}
+	l.leave(end)
 
-	// Readers go on meanwhile; they hold the old slices.
-	base, since, rest := merge(oldBase, old, held)
-	before, after, grown := sizeOf(old), sizeOf(rest), int64(0)
-	if since > 0 {
-		grown = size(base) - size(oldBase)
-	}
+	// Readers go on meanwhile; they have the runs of the old spans.
+	since, rest := merge(old, held)
+	before, after := sizeOf(old), sizeOf(rest)
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(rest) == len(old) || !slices.Equal(held, l.heldTimes(end)) {
+	if len(rest) == len(old) || l.at < end || !slices.Equal(held, l.heldTimes(end)) {
 		return false // all of it is held, or somebody moved a hold in between: the next call sees it
 	}
-	l.base, l.since = base, max(l.since, since)
+	l.since = max(l.since, since)
 	l.coarse = slices.DeleteFunc(l.coarse, func(r record) bool { return r.upper <= l.since })
 	l.spans.replaceFirst(len(old), rest)
-	l.stats.Bytes += grown + after - before
 	l.stats.History += after - before
 	l.stats.Compactions++
 	return true
+}
+
+// leave moves the log's own contents past a time, because what is before is
+// going to be merged.
+func (l *Log) leave(end core.Time) {
+	move := func() contents { return contents{} }
+	l.mu.Lock()
+	if l.at < end {
+		move = l.whole(end)
+	}
+	l.mu.Unlock()
+	move()
 }
 
 // heldTimes returns the times below end that somebody holds, in order.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -87,6 +88,7 @@ type model struct {
 	upper   core.Time
 	tokens  []core.Token // of all histories
 	holds   []*held
+	size    int // of the view, about: small, so that updates meet, or of many chunks
 
 	history   int                     // the number of this one
 	histories [][]core.Update         // what was told of each, in the end
@@ -115,6 +117,7 @@ func newModel(t *testing.T, seed uint64, disk bool) *model {
 		durable:   map[int]core.Time{},
 		historyOf: map[core.Generation]int{},
 	}
+	m.size = []int{8, 8, 500}[seed%3]
 	if disk {
 		m.fs = durabletest.New()
 	}
@@ -164,7 +167,7 @@ func text(updates []core.Update) string {
 }
 
 func (m *model) open() {
-	o := viewlog.Options{Retain: retain}
+	o := viewlog.Options{Retain: retain, RewriteBytes: 500} // so that files are written anew all the time
 	if m.fs == nil {
 		m.log = viewlog.New("v", o)
 		return
@@ -252,14 +255,13 @@ func (m *model) compact() { m.tell("compact: %v", m.log.Compact()) }
 
 func pass(d time.Duration) { <-time.After(d) }
 
-// rows are few, so that updates meet.
-func (m *model) row() core.Row { return core.Row(fmt.Sprintf(`["r%d"]`, m.r.IntN(12))) }
+func (m *model) row() core.Row { return core.Row(fmt.Sprintf(`["r%d"]`, m.r.IntN(m.size*3/2))) }
 
 func (m *model) append() {
 	lower := m.upper
 	upper := lower + 1 + core.Time(m.r.IntN(5))
 	var batch []core.Update
-	for range m.r.IntN(6) {
+	for range m.r.IntN(6) + m.r.IntN(m.size/8) {
 		batch = append(batch, core.Update{
 			Time: lower + core.Time(m.r.Uint64N(uint64(upper-lower))), Diff: core.Diff(m.r.IntN(5) - 2), Row: m.row(),
 		})
@@ -275,7 +277,7 @@ func (m *model) append() {
 
 func (m *model) randomContents() []core.Update {
 	var contents []core.Update
-	for range m.r.IntN(10) {
+	for range m.r.IntN(m.size + 2) {
 		contents = append(contents, core.Update{Diff: 1, Row: m.row()})
 	}
 	return contents
@@ -285,7 +287,7 @@ func (m *model) rebase() {
 	upper := m.upper + 1 + core.Time(m.r.IntN(10))
 	contents := m.randomContents()
 	m.tell("rebase to %d: %s", upper, text(contents))
-	if err := m.log.Rebase(upper, slices.Clone(contents)); err != nil {
+	if err := m.log.Rebase(upper, snapshot(m.log, contents)); err != nil {
 		m.fail("%v", err)
 	}
 	sum := contentsAt(m.updates, m.upper)
@@ -308,7 +310,7 @@ func (m *model) reset() {
 	m.history = len(m.histories)
 	m.histories = append(m.histories, nil)
 	view := &core.View{Name: "v", Columns: []core.Column{{Name: fmt.Sprint("c", m.history), Type: "text"}}}
-	if err := m.log.Reset(view, "upstream", upper, slices.Clone(contents)); err != nil {
+	if err := m.log.Reset(view, "upstream", upper, snapshot(m.log, contents)); err != nil {
 		m.fail("%v", err)
 	}
 	m.updates, m.holds = nil, nil
@@ -388,10 +390,12 @@ func (m *model) check(from core.Token, at core.Time) {
 		}
 	}
 	got := make(map[core.Row]core.Diff)
-	for i, u := range b.Updates {
-		if got[u.Row] = u.Diff; u.Time != at-1 || u.Diff == 0 || i > 0 && b.Updates[i-1].Row >= u.Row {
+	last := core.Row("")
+	for u := range b.Updates.All() {
+		if got[u.Row] = u.Diff; u.Time != at-1 || u.Diff == 0 || last >= u.Row {
 			m.fail("read from %s at %d: not a net batch: %v", from, at, b.Updates)
 		}
+		last = u.Row
 	}
 	if !maps.Equal(got, want) {
 		m.fail("read from %s at %d (base %v): got %v, want %v", from, at, b.IsBase(), got, want)
@@ -420,7 +424,7 @@ func (m *model) readBetween() {
 		}
 	}
 	got := make(map[core.Row]core.Diff)
-	for _, u := range b.Updates {
+	for u := range b.Updates.All() {
 		got[u.Row] = u.Diff
 	}
 	if !maps.Equal(got, want) {
@@ -474,7 +478,7 @@ func begun(t *testing.T, upper core.Time, rows ...core.Row) *viewlog.Log {
 	for _, r := range rows {
 		contents = append(contents, core.Update{Diff: 1, Row: r})
 	}
-	if err := l.Reset(&core.View{Name: "v"}, "upstream", upper, contents); err != nil {
+	if err := l.Reset(&core.View{Name: "v"}, "upstream", upper, snapshot(l, contents)); err != nil {
 		t.Fatal(err)
 	}
 	return l
@@ -523,7 +527,7 @@ func TestFollow(t *testing.T) {
 			}
 		}()
 		synctest.Wait() // the reader waits for the first snapshot
-		must(t, l.Reset(&core.View{Name: "v"}, "upstream", 10, []core.Update{{Diff: 2, Row: `["a"]`}}))
+		must(t, l.Reset(&core.View{Name: "v"}, "upstream", 10, snapshot(l, []core.Update{{Diff: 2, Row: `["a"]`}})))
 		expect(t, <-batches, "base 10: [a]+2")
 
 		must(t, l.Append(10, 11, []core.Update{{Time: 10, Diff: 1, Row: `["b"]`}}))
@@ -537,10 +541,10 @@ func TestFollow(t *testing.T) {
 		must(t, l.Append(20, 30, nil))
 		expect(t, <-batches, "delta 20-30:")
 
-		must(t, l.Rebase(40, []core.Update{{Diff: 1, Row: `["z"]`}, {Diff: 5, Row: `["c"]`}}))
+		must(t, l.Rebase(40, snapshot(l, []core.Update{{Diff: 1, Row: `["z"]`}, {Diff: 5, Row: `["c"]`}})))
 		expect(t, <-batches, "delta 30-40: [a]-2 [b]-1 [z]+1")
 
-		must(t, l.Reset(&core.View{Name: "v"}, "upstream", 7, nil))
+		must(t, l.Reset(&core.View{Name: "v"}, "upstream", 7, snapshot(l, nil)))
 		expect(t, <-batches, "base 7:")
 		cancel()
 		if b, ok := <-batches; ok {
@@ -562,7 +566,7 @@ func expect(t *testing.T, b core.Batch, want string) {
 	if b.IsBase() {
 		got = fmt.Sprintf("base %d:", b.Upper.Time)
 	}
-	for _, u := range b.Updates {
+	for u := range b.Updates.All() {
 		got += fmt.Sprintf(" [%s]%+d", u.Row[2:len(u.Row)-2], u.Diff)
 	}
 	if got != want {
@@ -597,7 +601,7 @@ func TestCut(t *testing.T) {
 			}
 		}()
 		must(t, a.Append(10, 20, []core.Update{{Time: 15, Diff: 1, Row: `["x"]`}}))
-		must(t, b.Reset(&core.View{Name: "w"}, "upstream", 12, nil))
+		must(t, b.Reset(&core.View{Name: "w"}, "upstream", 12, snapshot(b, nil)))
 		cut := <-cuts
 		expect(t, cut[0], "base 12: [a]+1")
 		expect(t, cut[1], "base 12:")
@@ -607,7 +611,7 @@ func TestCut(t *testing.T) {
 		cut = <-cuts
 		expect(t, cut[0], "delta 12-14:")
 		expect(t, cut[1], "delta 12-14:")
-		must(t, b.Rebase(30, []core.Update{{Diff: 1, Row: `["y"]`}}))
+		must(t, b.Rebase(30, snapshot(b, []core.Update{{Diff: 1, Row: `["y"]`}})))
 		must(t, a.Append(20, 25, nil))
 		synctest.Wait()
 		select {
@@ -621,7 +625,7 @@ func TestCut(t *testing.T) {
 		expect(t, cut[1], "delta 14-30: [y]+1")
 
 		// A sealed view delays nobody.
-		must(t, b.Rebase(core.EndOfTime, []core.Update{{Diff: 1, Row: `["end"]`}}))
+		must(t, b.Rebase(core.EndOfTime, snapshot(b, []core.Update{{Diff: 1, Row: `["end"]`}})))
 		cut = <-cuts
 		expect(t, cut[0], "delta 30-31:")
 		expect(t, cut[1], "delta 30-31: [end]+1 [y]-1")
@@ -655,7 +659,7 @@ func TestCutNoticesNewHistories(t *testing.T) {
 		}()
 		expectCut(t, <-cuts, "base 10: [s]+1 [t]+1", "base 10: [a]+1", "base 10: [o]+1")
 
-		must(t, ahead.Reset(&core.View{Name: "v"}, "another", 5, []core.Update{{Diff: 1, Row: `["b"]`}}))
+		must(t, ahead.Reset(&core.View{Name: "v"}, "another", 5, snapshot(ahead, []core.Update{{Diff: 1, Row: `["b"]`}})))
 		synctest.Wait()
 		select {
 		case cut := <-cuts:
@@ -684,8 +688,8 @@ func TestCompactionForgets(t *testing.T) {
 		if s := l.Stats(); s.Spans > 2*int(retain/time.Second) || s.Since > token.Time {
 			t.Errorf("held log: %d spans since %d, want few spans since %d", s.Spans, s.Since, token.Time)
 		}
-		if b, err := l.Read(token, 5001); err != nil || b.IsBase() || len(b.Updates) != 100 {
-			t.Errorf("held position: base %v, %d updates, %v; want a delta of 100", b.IsBase(), len(b.Updates), err)
+		if b, err := l.Read(token, 5001); err != nil || b.IsBase() || b.Updates.Len() != 100 {
+			t.Errorf("held position: base %v, %d updates, %v; want a delta of 100", b.IsBase(), b.Updates.Len(), err)
 		}
 		hold.Release()
 		pass(2 * retain)
@@ -706,7 +710,7 @@ func TestCompactionForgets(t *testing.T) {
 func TestRetainBytes(t *testing.T) {
 	const bound = 100_000
 	l := viewlog.New("v", viewlog.Options{RetainBytes: bound})
-	must(t, l.Reset(&core.View{Name: "v"}, "upstream", 1, nil))
+	must(t, l.Reset(&core.View{Name: "v"}, "upstream", 1, snapshot(l, nil)))
 	for i := core.Time(1); i <= 5000; i++ {
 		must(t, l.Append(i, i+1, core.Consolidate([]core.Update{
 			{Time: i, Diff: 1, Row: core.Row(fmt.Sprintf("[%d]", i))}, {Time: i, Diff: -1, Row: core.Row(fmt.Sprintf("[%d]", i-100))},
@@ -722,22 +726,53 @@ func TestRetainBytes(t *testing.T) {
 	}
 }
 
-// TestBasesAreShared lets many new readers come at once.
+// TestBasesAreShared reads a large view while it changes: a base at a new time
+// must cost what has changed, whether the time is later or earlier, and a
+// snapshot that brings nothing new a mark for each row.
 func TestBasesAreShared(t *testing.T) {
-	l := begun(t, 10, `["a"]`, `["b"]`)
-	must(t, l.Append(10, 11, []core.Update{{Time: 10, Diff: 1, Row: `["c"]`}}))
-	read := func() core.Batch {
-		b, err := l.Read(core.Token{}, 11)
-		must(t, err)
-		return b
+	const rows = 100_000
+	l := viewlog.New("v", viewlog.Options{})
+	var updates []core.Update
+	for i := range rows {
+		updates = append(updates, core.Update{Diff: 1, Row: core.Row(fmt.Sprintf(`["row %06d"]`, i))})
 	}
-	first, second := read(), read()
-	if &first.Updates[0] != &second.Updates[0] {
-		t.Error("two readers of one base got a copy each")
+	must(t, l.Reset(&core.View{Name: "v"}, "upstream", 10, snapshot(l, updates)))
+	whole := l.Stats().Bytes
+	cost := func(f func()) float64 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		f()
+		runtime.ReadMemStats(&after)
+		return float64(after.TotalAlloc-before.TotalAlloc) / float64(whole)
 	}
-	must(t, l.Append(11, 12, []core.Update{{Time: 11, Diff: 1, Row: `["d"]`}}))
-	if third, err := l.Read(core.Token{}, 12); err != nil || len(third.Updates) != 4 || len(read().Updates) != 3 {
-		t.Errorf("after another change: %v, %v", third, err)
+	var kept []core.Batch
+	read := func(at core.Time, want int) {
+		t.Helper()
+		c := cost(func() {
+			b, err := l.Read(core.Token{}, at)
+			must(t, err)
+			if b.Updates.Len() != want {
+				t.Errorf("at %d: %d rows, want %d", at, b.Updates.Len(), want)
+			}
+			kept = append(kept, b)
+		})
+		if c > 0.1 {
+			t.Errorf("reading the view at %d allocated %.2f of what it holds", at, c)
+		}
+	}
+	for n := range core.Time(50) {
+		row := core.Row(fmt.Sprintf(`["new %d"]`, n*7919%1000))
+		must(t, l.Append(10+n, 11+n, []core.Update{{Time: 10 + n, Diff: 1, Row: row}}))
+	}
+	read(60, rows+50)
+	read(60, rows+50)
+	read(35, rows+25)
+	read(10, rows)
+	if c := cost(func() { must(t, l.Rebase(70, snapshot(l, kept[0].Updates.Slice()))) }); c > 1 {
+		t.Errorf("a snapshot that changes nothing allocated %.2f of what the view holds", c)
+	}
+	if b, err := l.Read(core.Token{Time: 60, Generation: kept[0].Upper.Generation}, 70); err != nil || b.IsBase() || b.Updates.Len() != 0 {
+		t.Errorf("a snapshot that changes nothing changed %v, %v", b, err)
 	}
 }
 
@@ -788,7 +823,7 @@ func TestConcurrentReaders(t *testing.T) {
 						done <- fmt.Errorf("reader %d at %s got a delta from %s", n, position, b.Lower)
 						return
 					}
-					for _, u := range b.Updates {
+					for u := range b.Updates.All() {
 						if state[u.Row] += u.Diff; state[u.Row] == 0 {
 							delete(state, u.Row)
 						}
@@ -822,4 +857,13 @@ func TestConcurrentReaders(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// snapshot makes a snapshot of rows, of which only the diffs count.
+func snapshot(l interface{ Snapshot() *viewlog.Snapshot }, rows []core.Update) *viewlog.Snapshot {
+	s := l.Snapshot()
+	for _, u := range rows {
+		s.Add([]byte(u.Row), u.Diff)
+	}
+	return s
 }

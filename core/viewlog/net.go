@@ -1,38 +1,53 @@
 package viewlog
 
 import (
+	"iter"
+
 	"github.com/mzdio/mzd/core"
 )
 
 // net adds runs up that are each ordered by row and stamps the sum with one
 // time. Rows are shared with the runs, which are not changed.
 func net(at core.Time, runs ...[]core.Update) []core.Update {
-	m := merger{runs: make([][]core.Update, 0, len(runs))}
 	largest := 0
 	for _, r := range runs {
-		if len(r) > 0 {
-			m.runs = append(m.runs, r)
-			largest = max(largest, len(r))
-		}
+		largest = max(largest, len(r))
 	}
-	if len(m.runs) == 0 {
+	if largest == 0 {
 		return nil
 	}
-	m.init()
 	out := make([]core.Update, 0, largest)
-	for len(m.runs) > 0 {
-		u := core.Update{Time: at, Row: m.runs[0][0].Row}
-		for len(m.runs) > 0 && m.runs[0][0].Row == u.Row {
-			u.Diff += m.next()
-		}
-		if u.Diff != 0 {
-			out = append(out, u)
-		}
+	for u := range merged(runs) {
+		u.Time = at
+		out = append(out, u)
 	}
 	if len(out) == 0 {
 		return nil
 	}
 	return out
+}
+
+// merged yields the sum of runs that are each ordered by row, ordered by row.
+// The times of the sum mean nothing.
+func merged(runs [][]core.Update) iter.Seq[core.Update] {
+	return func(yield func(core.Update) bool) {
+		m := merger{runs: make([][]core.Update, 0, len(runs))}
+		for _, r := range runs {
+			if len(r) > 0 {
+				m.runs = append(m.runs, r)
+			}
+		}
+		m.init()
+		for len(m.runs) > 0 {
+			u := core.Update{Row: m.runs[0][0].Row}
+			for len(m.runs) > 0 && m.runs[0][0].Row == u.Row {
+				u.Diff += m.next()
+			}
+			if u.Diff != 0 && !yield(u) {
+				return
+			}
+		}
+	}
 }
 
 // merger is a binary heap of runs, ordered by their first row. It is not
@@ -71,24 +86,6 @@ func (m *merger) next() core.Diff {
 	}
 	m.down(0)
 	return d
-}
-
-// solid makes a run of the contents of a view at upper, whatever the times
-// of the updates are.
-func solid(upper core.Time, contents []core.Update) []core.Update {
-	for i := range contents {
-		contents[i].Time = upper - 1
-	}
-	return core.Consolidate(contents)
-}
-
-// subtract returns contents minus the sum of held, as a run that ends at upper.
-func subtract(upper core.Time, contents []core.Update, held [][]core.Update) []core.Update {
-	minus := net(upper-1, held...)
-	for i := range minus {
-		minus[i].Diff = -minus[i].Diff
-	}
-	return net(upper-1, contents, minus)
 }
 
 // size is about what a run costs in memory: 32 bytes an update and the rows.

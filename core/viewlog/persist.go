@@ -10,7 +10,6 @@ import (
 
 	"github.com/mzdio/mzd/core"
 	"github.com/mzdio/mzd/core/backoff"
-	"github.com/mzdio/mzd/core/durable"
 )
 
 // Open opens the log of the view called name in a directory of its own, which
@@ -22,27 +21,19 @@ import (
 // [ErrNewer] says that the directory belongs to a later version. Open starts
 // nothing: without [Log.Run] nothing becomes durable.
 func Open(dir, name string, o Options) (*Log, error) {
-	if o.FS == nil {
-		o.FS = durable.OS
-	}
 	l := New(name, o)
-	disk, c, fresh, err := openStore(o.FS, dir, name)
+	disk, c, fresh, err := openStore(dir, name, o.complete())
 	if err != nil {
 		return nil, fmt.Errorf("open the log of view %s: %w", name, err)
 	}
 	l.disk = disk
-	disk.grace, disk.observe = o.RewriteBytes, o.Synced
-	if disk.grace <= 0 {
-		disk.grace = defaultRewriteBytes
-	}
 	if fresh {
 		return l, nil
 	}
 	m := disk.manifest
 	l.view, l.identity = &core.View{Name: name, Columns: m.Columns, Key: m.Key}, m.Identity
-	l.base, l.since, l.spans.list, l.upper, l.durable = c.base, c.since, c.spans, c.upper, c.upper
-	l.count(c.base)
-	l.stats.History = 0
+	l.contents, l.at, l.since, l.spans.list, l.upper, l.durable = c.base, c.since, c.since, c.spans, c.upper, c.upper
+	_, l.stats.Rows = c.base.count()
 	for _, sp := range c.spans {
 		l.count(sp.run)
 	}
@@ -93,8 +84,8 @@ func (l *Log) flush() error {
 		l.mu.Unlock()
 		return nil
 	}
-	generation, rewrite, records := l.generation(), l.rewrite, l.pending
-	var everything []record
+	generation, rewrite, records, upper := l.generation(), l.rewrite, l.pending, l.upper
+	var everything func() iter.Seq[record]
 	if rewrite || l.disk.grown() {
 		everything = l.everything()
 	}
@@ -104,7 +95,7 @@ func (l *Log) flush() error {
 
 	err := errNothing
 	if everything != nil {
-		err = l.disk.rewrite(m, everything)
+		err = l.disk.rewrite(m, everything(), upper)
 	}
 	rewritten := err == nil
 	if err != nil && !rewrite {
@@ -171,9 +162,29 @@ func (l *Log) later(r record) {
 	l.pending = append(l.pending, r)
 }
 
-// everything returns the log as records.
-func (l *Log) everything() []record {
-	records := []record{{flags: flagSolid, upper: l.since, updates: l.base}}
+// everything prepares to tell the log as records. It is called like changes.
+func (l *Log) everything() func() iter.Seq[record] {
+	base, since := l.whole(l.since), l.since
+	history := l.history()
+	return func() iter.Seq[record] {
+		return func(yield func(record) bool) {
+			for r := range base().records(since) {
+				if !yield(r) {
+					return
+				}
+			}
+			for _, r := range history {
+				if !yield(r) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// history returns what came after the first batch as records.
+func (l *Log) history() []record {
+	var records []record
 	end := l.since
 	upTo := func(t core.Time, flags byte) {
 		if end < t {

@@ -1,7 +1,6 @@
 package viewlog
 
 import (
-	"slices"
 	"sort"
 	"time"
 
@@ -131,10 +130,15 @@ func (s *spans) old(t time.Time, excess int64) []span {
 	return s.list[:n:n]
 }
 
-// replaceFirst puts rest, at most n spans, in the place of the first n.
+// replaceFirst puts rest, at most n spans, in the place of the first n. Only
+// the writer may hold a slice of the list without the lock, so that it is done
+// in place, at the cost of n.
 func (s *spans) replaceFirst(n int, rest []span) {
 	boundary := s.offset + n
-	s.list = append(slices.Clone(rest), s.list[n:]...) // a new array: readers hold the old one
+	gone := n - len(rest)
+	copy(s.list[gone:n], rest)
+	clear(s.list[:gone])
+	s.list = s.list[gone:]
 	s.offset = boundary - len(rest)
 	for g := range s.merged {
 		if g.first() < boundary {
@@ -147,16 +151,25 @@ func (s *spans) replaceFirst(n int, rest []span) {
 // with what is merged already, so that the number of spans is bounded too.
 const minCompaction = 1024
 
-// worthMerging reports whether merging old spans into the base, or into each
-// other between held times, pays for copying the largest of what is merged.
-func worthMerging(base []core.Update, old []span, held []core.Time) bool {
+// worthMerging reports whether it pays to merge old spans: to forget those up
+// to the first held time, which costs the places of as many chunks as the
+// contents have, or to merge others between held times, which costs to copy the
+// largest of them.
+func worthMerging(chunks int, old []span, held []core.Time) bool {
+	changes, n := 0, 0
+	for ; n < len(old) && (len(held) == 0 || old[n].upper <= held[0]); n++ {
+		changes += len(old[n].run)
+	}
+	if n > minCompaction || changes >= fanout && changes*8 >= chunks {
+		return true
+	}
 	// What is merged into one, so far: how much in all, the largest part, and
 	// the number of parts.
-	total, largest, parts := len(base), len(base), 1
+	total, largest, parts := 0, 0, 0
 	worth := func() bool {
 		return parts > 1 && ((total-largest)*8 >= largest || parts > minCompaction)
 	}
-	for _, sp := range old {
+	for _, sp := range old[n:] {
 		if len(held) > 0 && held[0] < sp.upper { // what is merged with sp begins here
 			if worth() {
 				return true
@@ -173,18 +186,13 @@ func worthMerging(base []core.Update, old []span, held []core.Time) bool {
 	return worth()
 }
 
-// merge folds spans into the base up to the first held time and merges the rest
-// between held times, each into one solid span. since is the new end of the
-// base, 0 if it did not move.
-func merge(base []core.Update, old []span, held []core.Time) (merged []core.Update, since core.Time, rest []span) {
-	runs := [][]core.Update{base}
+// merge drops the spans up to the first held time and merges the rest between
+// held times, each into one solid span. since is where history begins then, 0 if
+// that did not move.
+func merge(old []span, held []core.Time) (since core.Time, rest []span) {
 	i := 0
 	for ; i < len(old) && (len(held) == 0 || old[i].upper <= held[0]); i++ {
-		runs = append(runs, old[i].run)
 		since = old[i].upper
-	}
-	if merged = base; i > 0 {
-		merged = net(since-1, runs...)
 	}
 	for i < len(old) {
 		for len(held) > 0 && held[0] <= old[i].lower {
@@ -202,7 +210,7 @@ func merge(base []core.Update, old []span, held []core.Time) (merged []core.Upda
 		rest = append(rest, sp)
 		i = j
 	}
-	return merged, since, rest
+	return since, rest
 }
 
 // endOfSolid returns where a solid span ends. One that reaches to the end of

@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,15 +31,17 @@ type store struct {
 	// unsure is set when saving a manifest failed: the one on disk may be that
 	// one or s.manifest. Nothing counts as durable until one is saved again.
 	unsure    bool
-	number    int                      // the largest that a segment has had: none is used twice
-	file      durable.File             // the last segment; nil: the next write begins another
-	size      int64                    // of what is written of it
-	synced    int64                    // of what is durable
-	upper     core.Time                // of what is durable
-	rewritten int64                    // how much was written when all was written anew
-	grace     int64                    // how much more than twice that is written before it is done again
-	observe   func(took time.Duration) // told about syncs of segments; nil: nobody
+	number    int          // the largest that a segment has had: none is used twice
+	file      durable.File // the last segment; nil: the next write begins another
+	size      int64        // of what is written of it
+	synced    int64        // of what is durable
+	torn      int64        // what opening has cut off of it
+	upper     core.Time    // of what is durable
+	rewritten int64        // how much was written when all was written anew
+	grace     int64        // how much more than twice that is written before it is done again
 	buf       []byte
+
+	observe func(took time.Duration) // told about syncs of segments
 }
 
 // manifest says what a log consists of. It is replaced as a whole.
@@ -144,21 +147,22 @@ func (s *store) current() manifest {
 	return m
 }
 
-// contents is what a log holds, on its way from and to disk.
-type contents struct {
-	base  []core.Update
+// stored is what a log holds, as it comes from disk.
+type stored struct {
+	base  contents
 	since core.Time // 0: nothing
 	spans []span
 	upper core.Time
 }
 
-// openStore reads what is there. fresh is true if there was nothing.
-func openStore(fsys durable.FS, dir, view string) (s *store, c contents, fresh bool, err error) {
-	s = &store{fs: fsys, dir: dir, view: view}
-	if err := fsys.MkdirAll(dir); err != nil {
+// openStore reads what is there. fresh is true if there was nothing. The options
+// are complete.
+func openStore(dir, view string, o Options) (s *store, c stored, fresh bool, err error) {
+	s = &store{fs: o.FS, dir: dir, view: view, grace: o.RewriteBytes, observe: o.Synced}
+	if err := s.fs.MkdirAll(dir); err != nil {
 		return nil, c, false, err
 	}
-	data, err := fsys.ReadFile(s.path(manifestName))
+	data, err := s.fs.ReadFile(s.path(manifestName))
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := s.neverUsed(); err != nil {
 			return nil, c, false, err
@@ -191,11 +195,16 @@ func openStore(fsys durable.FS, dir, view string) (s *store, c contents, fresh b
 	if err := s.removeStrangers(); err != nil {
 		return nil, c, false, err
 	}
-	return s, c, false, s.reopen()
+	err = s.reopen()
+	if err == nil && s.torn > 0 {
+		o.Logger.Info("cut off the end of a log that was not written to the end: nothing of it was durable",
+			"view", view, "file", s.path(s.last().file()), "offset", s.size, "bytes", s.torn)
+	}
+	return s, c, false, err
 }
 
 // load reads a segment into c. Of the last segment it finds out where it ends.
-func (s *store) load(c *contents, seg segment, last bool) error {
+func (s *store) load(c *stored, seg segment, last bool) error {
 	path := s.path(seg.file())
 	data, err := s.fs.ReadFile(path)
 	if err != nil {
@@ -223,14 +232,14 @@ func (s *store) load(c *contents, seg segment, last bool) error {
 		}
 	}
 	if last {
-		s.size, s.synced = end, end
+		s.size, s.synced, s.torn = end, end, int64(len(data))-end
 	}
 	return nil
 }
 
 // scan reads the frames of a segment. end is where the last batch that is
 // complete ends; err says what is wrong behind it, if anything is there.
-func scan(data []byte, view string, number int, add func(record) error) (end int64, err error) {
+func scan(data []byte, view string, number int, add func(r record, pieces [][]core.Update) error) (end int64, err error) {
 	payload, rest, err := nextFrame(data)
 	if err != nil {
 		return 0, err
@@ -246,7 +255,8 @@ func scan(data []byte, view string, number int, add func(record) error) (end int
 		return 0, fmt.Errorf("it is segment %d of view %q, not %d of %q", h.number, h.view, number, view)
 	}
 	end = int64(len(data) - len(rest))
-	var whole record // of the pieces so far
+	var first record
+	var pieces [][]core.Update // of a batch, so far
 	for open := false; len(rest) > 0 || open; {
 		if len(rest) == 0 {
 			return end, fmt.Errorf("%w: a batch is cut off", errFrame)
@@ -258,18 +268,17 @@ func scan(data []byte, view string, number int, add func(record) error) (end int
 		if err != nil {
 			return end, err
 		}
-		if open && (r.lower != whole.lower || r.upper != whole.upper) {
+		if open && (r.lower != first.lower || r.upper != first.upper) {
 			return end, fmt.Errorf("%w: a piece of another batch", errFrame)
 		}
-		r.updates = append(whole.updates, r.updates...)
+		first, pieces = r, append(pieces, r.updates)
 		if open = r.flags&flagMore != 0; open {
-			whole = r
 			continue
 		}
-		whole = record{}
-		if err := add(r); err != nil {
+		if err := add(r, pieces); err != nil {
 			return end, err
 		}
+		pieces = nil
 		end = int64(len(data) - len(rest))
 	}
 	return end, nil
@@ -320,17 +329,21 @@ func (s *store) neverUsed() error {
 }
 
 // add puts a batch behind the others.
-func (c *contents) add(r record) error {
+func (c *stored) add(r record, pieces [][]core.Update) error {
 	if r.lower != c.upper {
 		return fmt.Errorf("%w: a batch from %d where the log ends at %d", errFrame, r.lower, c.upper)
 	}
 	c.upper = r.upper
-	switch {
-	case r.lower == 0:
-		c.base, c.since = r.updates, endOfSolid(0, r.upper)
-	case r.flags&flagSolid != 0:
+	if r.lower == 0 {
+		c.base, c.since = contentsInOrder(pieces), endOfSolid(0, r.upper)
+		return nil
+	}
+	if len(pieces) > 1 {
+		r.updates = slices.Concat(pieces...)
+	}
+	if r.flags&flagSolid != 0 {
 		c.spans = append(c.spans, span{lower: r.lower, upper: endOfSolid(r.lower, r.upper), arrived: timeOf(r.arrived), run: r.updates})
-	default:
+	} else {
 		c.spans = appendExact(c.spans, timeOf(r.arrived), r.updates)
 	}
 	return nil
@@ -393,7 +406,7 @@ func (s *store) write(records []record) error {
 			return err
 		}
 	}
-	written, err := s.writeTo(s.file, s.synced, records)
+	written, err := s.writeTo(s.file, s.synced, slices.Values(records))
 	if err != nil {
 		// What was written of it must not stay in front of what comes next.
 		if e := errors.Join(s.file.Truncate(s.size), seekTo(s.file, s.size)); e != nil {
@@ -414,32 +427,33 @@ func (s *store) write(records []record) error {
 }
 
 // writeTo writes records as frames, about a piece at a time.
-func (s *store) writeTo(w io.Writer, synced int64, records []record) (written int64, err error) {
+func (s *store) writeTo(w io.Writer, synced int64, records iter.Seq[record]) (written int64, err error) {
 	buf := s.buf[:0]
-	for i, r := range records {
+	flush := func() bool {
+		n, e := w.Write(buf)
+		written, err, buf = written+int64(n), e, buf[:0]
+		return err == nil
+	}
+	for r := range records {
 		r.synced = synced
 		for more := true; more; more = len(r.updates) > 0 {
-			if buf, r = appendPiece(buf, r); len(buf) < pieceBytes && (len(r.updates) > 0 || i < len(records)-1) {
-				continue
-			}
-			n, err := w.Write(buf)
-			if written += int64(n); err != nil {
+			if buf, r = appendPiece(buf, r); len(buf) >= pieceBytes && !flush() {
 				return written, err
 			}
-			buf = buf[:0]
 		}
 	}
+	if len(buf) > 0 {
+		flush()
+	}
 	s.buf = buf
-	return written, nil
+	return written, err
 }
 
 // sync makes durable what is written of a segment.
 func (s *store) sync(f durable.File) error {
 	begun := time.Now()
 	err := f.Sync()
-	if s.observe != nil {
-		s.observe(time.Since(begun))
-	}
+	s.observe(time.Since(begun))
 	return err
 }
 
@@ -501,10 +515,10 @@ func (s *store) create() (number int, f durable.File, size int64, err error) {
 	return number, f, int64(len(h)), nil
 }
 
-// rewrite puts the records into a new segment that takes the place of all
-// others, under the manifest m. It is how a history begins, and how a log is
-// compacted on disk. After an error the log is what it was.
-func (s *store) rewrite(m manifest, records []record) error {
+// rewrite puts the records, which end at upper, into a new segment that takes
+// the place of all others, under the manifest m. It is how a history begins, and
+// how a log is compacted on disk. After an error the log is what it was.
+func (s *store) rewrite(m manifest, records iter.Seq[record], upper core.Time) error {
 	number, f, size, err := s.create()
 	if err != nil {
 		return err
@@ -527,7 +541,7 @@ func (s *store) rewrite(m manifest, records []record) error {
 		s.file.Close()
 	}
 	s.file, s.size, s.synced, s.rewritten = f, size, size, size
-	s.upper = records[len(records)-1].upper
+	s.upper = upper
 	s.removeStrangers() // what stays now is removed at the next opening
 	return nil
 }

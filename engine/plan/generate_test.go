@@ -2,6 +2,7 @@ package plan_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -403,6 +404,45 @@ func (g *generator) selectQuery(n *node, want []kind, depth int) []testColumn {
 	return cols
 }
 
+// partialQuery makes a query whose evaluation fails for some rows.
+func (g *generator) partialQuery() *node {
+	// Of a view PostgreSQL might evaluate what no row needs, if it turned out to be a constant.
+	t := pick(g.rnd, slices.DeleteFunc(slices.Clone(g.tables), func(t *testTable) bool { return t.query != nil }))
+	if hasSubquery && g.chance(10) { // fails if there are several rows
+		c := pick(g.rnd, t.columns)
+		return &node{kind: "query", parts: []any{"SELECT (SELECT " + c.name + " FROM " + t.name + " AS x", optional(" WHERE " + c.name + " IS NOT NULL"), ") AS c1"}}
+	}
+	g.plain++
+	defer func() { g.plain-- }()
+	alias := g.name("r")
+	s := named(alias, t.columns)
+	k := g.among(slices.Sorted(maps.Keys(partials)), s)
+	for len(partials[k]) == 0 {
+		k = pick(g.rnd, classes["any"])
+	}
+	e := g.write(g.production(partials[k], s), s, 0, map[string]*node{})
+	if !g.reads(e, s) {
+		return g.partialQuery()
+	}
+	from := text(" FROM " + t.name + " AS " + alias)
+	where := optional(" WHERE ", g.expr("bool", s, 1))
+	rest := &node{list: true, parts: []any{text(e, " AS c1"), text(g.expr(g.among(classes["any"], s), s, 1), " AS c2")}}
+	switch {
+	case k == "bool" && g.chance(2):
+		return &node{kind: "query", parts: []any{"SELECT ", rest.parts[1], from, " WHERE ", e}}
+	case slices.Contains(classes["mm"], k) && g.chance(3):
+		return &node{kind: "query", parts: []any{"SELECT max(", e, ") AS c1", from, where}}
+	}
+	return &node{kind: "query", parts: []any{"SELECT ", rest, from, where}}
+}
+
+// reads tells whether an expression reads anything, and is not a constant.
+func (g *generator) reads(e *node, s scope) bool {
+	return slices.ContainsFunc(e.all(), func(n *node) bool {
+		return slices.ContainsFunc(s, func(r readable) bool { return r.node == n })
+	})
+}
+
 // group makes GROUP BY and HAVING and returns what can be read above them: keys and aggregates.
 func (g *generator) group(tail *node, inner scope, want []kind, depth int) scope {
 	var out scope
@@ -414,7 +454,7 @@ func (g *generator) group(tail *node, inner scope, want []kind, depth int) scope
 			g.plain++
 			e := g.write(g.production(lines, inner), inner, 0, map[string]*node{})
 			g.plain--
-			if slices.ContainsFunc(e.all(), func(n *node) bool { return slices.ContainsFunc(inner, func(r readable) bool { return r.node == n }) }) {
+			if g.reads(e, inner) {
 				key = &node{kind: k.kind, parts: []any{e}} // constants are not keys worth having, and numbers would be positions
 			}
 		}

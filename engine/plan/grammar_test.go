@@ -42,9 +42,10 @@ var kinds = map[kind]kindInfo{
 	"interval":    {sql: "interval", values: []string{"0", "1 day", "-1 day 02:03:04", "1 year 2 mons", "3 days 04:05:06.789", "00:00:01"}},
 	"uuid":        {sql: "uuid", values: []string{"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "00000000-0000-0000-0000-000000000000", "FFFFFFFF-ffff-ffff-ffff-ffffffffffff"}},
 	// what the goldens read
-	"document": {sql: "jsonb", values: []string{`{"k": null}`, `{"k": "x", "v": 1, "o": {"p": "1"}}`, `{"k": "x", "v": 4, "o": {"p": "0"}}`, `{"k": "y", "v": 3, "o": {"p": "1"}}`}},
-	"event":    {sql: "text", values: []string{`{"user":"u1","id":1,"bot":true}`, `{"user":"u2","id":2,"bot":false}`, `{"user":"u3","id":99,"bot":false}`, `{"user":"u1","id":7,"bot":false}`}},
-	"bytea":    {sql: "bytea", values: []string{`\x`, `\x00ff`, `\x616263`, `\x61`}},
+	"document": {sql: "jsonb", values: []string{`{"k": null}`, `{"k": "x", "v": 1, "o": {"p": "1"}, "l": []}`, `{"k": "x", "v": 4, "o": {"p": "0"}, "l": [[2], [2], 3]}`,
+		`{"k": "y", "v": 3, "o": {"p": "1"}, "l": ["x", null, {"y": 1}]}`}},
+	"event": {sql: "text", values: []string{`{"user":"u1","id":1,"bot":true}`, `{"user":"u2","id":2,"bot":false}`, `{"user":"u3","id":99,"bot":false}`, `{"user":"u1","id":7,"bot":false}`}},
+	"bytea": {sql: "bytea", values: []string{`\x`, `\x00ff`, `\x616263`, `\x61`}},
 }
 
 var documents = []string{
@@ -285,6 +286,52 @@ text      string_agg({a=text}, '-' ORDER BY {b=int4} DESC, {a}){filter}
 jsonb     jsonb_agg({a=text}[~ ORDER BY {a}]){filter}
 `
 
+// partialGrammar is expressions that fail for some values. They stand where PostgreSQL evaluates them for the same rows as the
+// engine: nowhere but at the top of a select list, in a WHERE that has nothing else, or as the argument of an aggregate.
+const partialGrammar = `
+int2      ({int2} + {int2})
+int2      ({int2} * {int2})
+int2      {int4}::int2
+int4      ({int4} + {int4})
+int4      ({int4} - {int4})
+int4      ({int4} * {int4})
+int4      ({int4} / {int4s})
+int4      ({int4} % {int4s})
+int4      (- {int4})
+int4      abs({int4})
+int4      {int8}::int4
+int4      {float8}::int4
+int4      {numeric}::int4
+int4      {text}::int4
+int4      jsonb_array_length({jsonb})
+int8      ({int8} + {int4})
+int8      ({int8} * {int8})
+int8      ({int8} / {int8s})
+int8      {float8}::int8
+int8      {numeric}::int8
+int8      {text}::int8
+float4    {float8}::float4
+float8    ({float8} * {float8})
+float8    ({float8} / {float8s})
+float8    {text}::float8
+float8    sqrt({float8})
+numeric   round({numeric} / {numerics}, 6)
+numeric   ({numeric} % {numerics})
+numeric   {text}::numeric
+numeric   CASE WHEN jsonb_typeof({a=jsonb}) <> 'null' THEN {a}::numeric END
+bool      {text}::bool
+bool      CASE WHEN jsonb_typeof({a=jsonb}) <> 'null' THEN {a}::bool END
+bool      ({int4} / {int4s} > 0)
+bool      ({text} LIKE {text})
+text      split_part({text}, ',', {int4s})
+text      substring({text}, 1, {int4s})
+jsonb     {text}::jsonb
+date      {text}::date
+timestamp {text}::timestamp
+uuid      {text}::uuid
+interval  {text}::interval
+`
+
 // line is a line of a grammar: the ways to write it, one for each kind that T may be.
 type line []production
 
@@ -353,6 +400,7 @@ func fill(parts []any, k kind) []any {
 var (
 	productions map[kind][]line
 	aggregators map[kind][]line
+	partials    map[kind][]line
 )
 
 // byKind lists the lines that make each kind.

@@ -82,5 +82,6 @@ func init() {
 		kinds[k] = info
 	}
 	productions = probe(byKind(parseGrammar(grammar)))
+	partials = probe(byKind(parseGrammar(partialGrammar)))
 	aggregators = probe(byKind(parseGrammar(aggregateGrammar)))
 }

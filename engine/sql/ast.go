@@ -29,10 +29,13 @@ type Name struct {
 // Base is the last part of a name.
 func (n Name) Base() string { return n.Parts[len(n.Parts)-1] }
 
-// TypeName is the name of a type in a cast, in lower case, without modifiers.
+// TypeName is the name of a type in a cast, in lower case.
 type TypeName struct {
 	At
-	Name string
+	Name  string
+	Mods  []int64 // in parentheses, as in varchar(10)
+	Field string  // of an interval, the last field that it keeps: year, month, day, hour, minute or second
+	Array bool    // name[]
 }
 
 // The expressions.
@@ -78,12 +81,13 @@ type (
 		X    Expr
 		Type TypeName
 	}
-	// Call is a function or an aggregate.
+	// Call is a function or an aggregate. EXTRACT(f FROM x) is a call of extract('f', x).
 	Call struct {
 		At
 		Name     string
 		Args     []Expr
 		Distinct bool
+		OrderBy  []Order
 		Filter   Expr
 	}
 	// Case is CASE [x] WHEN ... THEN ... ELSE ... END.
@@ -99,6 +103,23 @@ type (
 		X    Expr
 		List []Expr
 		Not  bool
+	}
+	// InQuery is x [NOT] IN (query).
+	InQuery struct {
+		At
+		X     Expr
+		Query *Query
+		Not   bool
+	}
+	// Subquery is a query in parentheses that stands for its value.
+	Subquery struct {
+		At
+		Query *Query
+	}
+	// Exists is EXISTS (query).
+	Exists struct {
+		At
+		Query *Query
 	}
 	// Between is x [NOT] BETWEEN a AND b.
 	Between struct {
@@ -204,7 +225,7 @@ type Order struct {
 	Nulls string
 }
 
-// TableExpr is an entry of FROM: a [Table], a [Derived] or a [Join].
+// TableExpr is an entry of FROM: a [Table], a [TableFunc], a [Derived] or a [Join].
 type TableExpr interface {
 	String() string
 	tableExpr()
@@ -217,18 +238,28 @@ type Table struct {
 	Columns []string
 }
 
-// Derived is a query in FROM.
+// TableFunc is a function in FROM. It may refer to what stands before it there.
+type TableFunc struct {
+	At
+	Name    string
+	Args    []Expr
+	Alias   string
+	Columns []string
+}
+
+// Derived is a query in FROM. A lateral one may refer to what stands before it there.
 type Derived struct {
 	At
+	Lateral bool
 	Query   *Query
 	Alias   string
 	Columns []string
 }
 
-// Join is l [LEFT | RIGHT | CROSS] JOIN r [ON ... | USING (...)].
+// Join is l [LEFT | RIGHT | FULL | CROSS] JOIN r [ON ... | USING (...)].
 type Join struct {
 	At
-	Kind  string // inner, left, right or cross
+	Kind  string // inner, left, right, full or cross
 	L, R  TableExpr
 	On    Expr
 	Using []string
@@ -301,19 +332,23 @@ type (
 		IfExists     bool
 		Cascade      bool
 	}
-	// Subscribe is TAIL or SUBSCRIBE of a name or a query.
+	// Subscribe is TAIL or SUBSCRIBE of a name or a query. Key is that of ENVELOPE UPSERT.
 	Subscribe struct {
 		Tail     bool
 		Name     *Name
 		Query    *Query
+		Key      []Name
 		Progress bool
 		Snapshot bool
 		AsOf     *AsOf
 		UpTo     Expr
 	}
-	// Copy is COPY (...) TO STDOUT.
-	Copy struct{ Of Statement }
-	// Show is SHOW in all its forms. What is views, sources, tables, objects, columns, create or the name of a parameter.
+	// Copy is COPY (...) TO STDOUT. Format is text, csv or binary.
+	Copy struct {
+		Of     Statement
+		Format string
+	}
+	// Show is SHOW in all its forms. What is the plural of a kind of object, columns, create and a kind, or the name of a parameter.
 	Show struct {
 		What         string
 		Materialized bool
@@ -407,6 +442,7 @@ func (*SetOp) setExpr()  {}
 func (*Values) setExpr() {}
 func (*Query) setExpr()  {}
 
-func (*Table) tableExpr()   {}
-func (*Derived) tableExpr() {}
-func (*Join) tableExpr()    {}
+func (*Table) tableExpr()     {}
+func (*TableFunc) tableExpr() {}
+func (*Derived) tableExpr()   {}
+func (*Join) tableExpr()      {}

@@ -26,7 +26,7 @@ func appendJSON(buf []byte, b core.Batch, progress bool) []byte {
 	for i, c := range b.View.Columns {
 		names[i] = quote(c.Name)
 	}
-	for _, u := range b.Updates {
+	for u := range b.Updates.All() {
 		line(u.Time)
 		buf = append(buf, `,"diff":`...)
 		buf = strconv.AppendInt(buf, int64(u.Diff), 10)
@@ -49,7 +49,7 @@ func appendJSON(buf []byte, b core.Batch, progress bool) []byte {
 // rows returns the number of rows of a base, copies counted.
 func rows(b core.Batch) int64 {
 	var n int64
-	for _, u := range b.Updates {
+	for u := range b.Updates.All() {
 		n += int64(u.Diff)
 	}
 	return n

@@ -42,18 +42,18 @@ func token(t core.Time) core.Token { return core.Token{Time: t, Generation: "k3f
 
 // batches are a base, a delta, progress and a delta of a clock that is none.
 var batches = []core.Batch{
-	{View: top10, Upper: token(1721310000000), Updates: []core.Update{
+	{View: top10, Upper: token(1721310000000), Updates: core.UpdatesOf([]core.Update{
 		{Time: 1721309999999, Diff: 1, Row: `["Ada",12,{"a":[1,null]}]`},
 		{Time: 1721309999999, Diff: 2, Row: `["a \"quoted\" name",9007199254740993,null]`},
 		{Time: 1721309999999, Diff: 1, Row: `["evil \u001b[31m\nname\u202e",-1,"x"]`},
 		{Time: 1721309999999, Diff: 1, Row: `["👩‍👩‍👧‍👦 سارة",7,true]`},
 		{Time: 1721309999999, Diff: 1, Row: core.Row(`[null,0,"` + strings.Repeat("long ", 12) + `"]`)},
-	}},
-	{View: top10, Lower: token(1721310000000), Upper: token(1721310001000), Updates: []core.Update{
+	})},
+	{View: top10, Lower: token(1721310000000), Upper: token(1721310001000), Updates: core.UpdatesOf([]core.Update{
 		{Time: 1721310000999, Diff: -1, Row: `["Ada",12,{"a":[1,null]}]`},
 		{Time: 1721310000999, Diff: 1, Row: `["Ada",13,{"a":[1,null]}]`},
 		{Time: 1721310000999, Diff: -2, Row: `["a \"quoted\" name",9007199254740993,null]`},
-	}},
+	})},
 	{View: top10, Lower: token(1721310001000), Upper: token(1721310002000)},
 	{View: &core.View{Name: "empty"}, Upper: token(5)},
 }
@@ -116,9 +116,11 @@ func TestConcurrentBatchesStayTogether(t *testing.T) {
 		view := &core.View{Name: fmt.Sprint("view", w), Columns: []core.Column{{Name: "n", Type: "int8"}}}
 		wg.Go(func() {
 			b := core.Batch{View: view, Lower: token(1), Upper: token(3)}
+			var list []core.Update
 			for n := range rows {
-				b.Updates = append(b.Updates, core.Update{Time: 2, Diff: 1, Row: core.Row(fmt.Sprintf("[%d]", n))})
+				list = append(list, core.Update{Time: 2, Diff: 1, Row: core.Row(fmt.Sprintf("[%d]", n))})
 			}
+			b.Updates = core.UpdatesOf(list)
 			if err := sink.Write(t.Context(), []core.Batch{b}); err != nil {
 				t.Error(err)
 			}

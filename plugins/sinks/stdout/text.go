@@ -30,10 +30,10 @@ func (t text) append(buf []byte, b core.Batch, progress bool) []byte {
 	if b.IsBase() {
 		buf = t.heading(buf, b)
 	}
-	table := make([][]string, 0, len(b.Updates))
+	table := make([][]string, 0, b.Updates.Len())
 	signWidth := 1
 	widths := make([]int, len(b.View.Columns))
-	for _, u := range b.Updates {
+	for u := range b.Updates.All() {
 		signWidth = max(signWidth, len(sign(u.Diff)))
 		cells := make([]string, len(widths))
 		for i, v := range values(u.Row, len(widths)) {
@@ -44,7 +44,7 @@ func (t text) append(buf []byte, b core.Batch, progress bool) []byte {
 		}
 		table = append(table, cells)
 	}
-	for i, u := range b.Updates {
+	for i, u := range b.Updates.From(0) {
 		colour := green
 		if u.Diff < 0 {
 			colour = red

@@ -21,7 +21,7 @@ func BenchmarkFanout(b *testing.B) {
 		b.Run(fmt.Sprint(clients), func(b *testing.B) {
 			log := viewlog.New("v", viewlog.Options{})
 			view := &core.View{Name: "v", Columns: []core.Column{{Name: "n", Type: "int8"}}}
-			if err := log.Reset(view, "upstream", 1000, []core.Update{{Time: 999, Diff: 1, Row: `[0]`}}); err != nil {
+			if err := log.Reset(view, "upstream", 1000, snapshot(log, []core.Update{{Time: 999, Diff: 1, Row: `[0]`}})); err != nil {
 				b.Fatal(err)
 			}
 			sink, err := websocket.New(b.Context(), websocket.Settings{Listen: "127.0.0.1:0"})

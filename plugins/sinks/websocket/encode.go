@@ -60,7 +60,7 @@ func (e encoding) size(cut []core.Batch) int {
 	total := 0.0
 	for _, b := range cut {
 		total += envelope
-		for _, u := range b.Updates {
+		for u := range b.Updates.All() {
 			row := float64(len(u.Row) + 1 + perValue*len(b.View.Columns))
 			total += row * max(float64(u.Diff), -float64(u.Diff))
 		}
@@ -81,7 +81,7 @@ func kindOf(cut []core.Batch) string {
 		if b.IsBase() {
 			return kindBase
 		}
-		if len(b.Updates) > 0 {
+		if b.Updates.Len() > 0 {
 			kind = kindDelta
 		}
 	}
@@ -180,9 +180,9 @@ func (enc *cutEncoder) appendRows(buf []byte, view int, deleted bool) []byte {
 	if enc.view != view || enc.deleted != deleted {
 		return buf
 	}
-	updates, first := enc.cut[view].Updates, true
-	for ; enc.update < len(updates); enc.update++ {
-		u := updates[enc.update]
+	first := true
+	for at, u := range enc.cut[view].Updates.From(enc.update) {
+		enc.update = at
 		n := u.Diff
 		if deleted {
 			n = -n
@@ -242,13 +242,13 @@ func marshal(v any) []byte {
 // values as strings. Progress has no message.
 func messageV1(b core.Batch) iter.Seq[message] {
 	return func(yield func(message) bool) {
-		if !b.IsBase() && len(b.Updates) == 0 {
+		if !b.IsBase() && b.Updates.Len() == 0 {
 			return
 		}
 		m := message{kind: kindOf([]core.Batch{b}), unfinished: true}
 		list := func(sign core.Diff) bool {
 			first := true
-			for _, u := range b.Updates {
+			for u := range b.Updates.All() {
 				for n := sign * u.Diff; n > 0; n-- {
 					if !first {
 						m.data = append(m.data, ',')

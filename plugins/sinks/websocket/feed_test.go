@@ -58,7 +58,7 @@ func (f *feed) reset(at core.Time, rows ...core.Row) {
 		updates = append(updates, core.Update{Time: at - 1, Diff: 1, Row: row})
 	}
 	f.remember()
-	if err := f.Reset(f.view, "upstream", at, core.Consolidate(updates)); err != nil {
+	if err := f.Reset(f.view, "upstream", at, snapshot(f, core.Consolidate(updates))); err != nil {
 		f.t.Fatal(err)
 	}
 }
@@ -108,3 +108,12 @@ func (f *feed) token() core.Token {
 }
 
 func row(format string, args ...any) core.Row { return core.Row(fmt.Sprintf(format, args...)) }
+
+// snapshot makes a snapshot of rows, of which only the diffs count.
+func snapshot(l interface{ Snapshot() *viewlog.Snapshot }, rows []core.Update) *viewlog.Snapshot {
+	s := l.Snapshot()
+	for _, u := range rows {
+		s.Add([]byte(u.Row), u.Diff)
+	}
+	return s
+}

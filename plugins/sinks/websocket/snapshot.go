@@ -287,7 +287,7 @@ func appendCSV(buf []byte, field string) []byte {
 // rows yields the rows of a base with their copies while out works.
 func rows(out *bufio.Writer, b core.Batch) func(yield func(core.Row, core.Diff) bool) {
 	return func(yield func(core.Row, core.Diff) bool) {
-		for _, u := range b.Updates {
+		for u := range b.Updates.All() {
 			if !alive(out) || !yield(u.Row, u.Diff) {
 				return
 			}

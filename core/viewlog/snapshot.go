@@ -1,0 +1,136 @@
+package viewlog
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/mzdio/mzd/core"
+)
+
+// Snapshot takes the rows of a whole view as they come in, in any order, and
+// holds them against what the log holds: a row that is there already costs a
+// mark, only others are kept. It is for [Log.Reset] and [Log.Rebase], and belongs
+// to the log's writer, who writes nothing else until then.
+type Snapshot struct {
+	held contents
+	seen [][]core.Diff // by chunk and row of held: how many copies have come; nil: none of the chunk
+	last place         // of the last row that was held: many upstreams send rows in some order
+
+	others [][]core.Update // rows that are not held: runs, each ordered by row
+	run    []core.Update   // to become one of them
+}
+
+// snapshotRun is the size of a run of rows that are not held.
+const snapshotRun = 1 << 16
+
+// Snapshot begins an empty snapshot.
+func (l *Log) Snapshot() *Snapshot {
+	held := func() contents { return contents{} }
+	l.mu.Lock()
+	if len(l.generations) > 0 {
+		held = l.whole(l.upper)
+	}
+	l.mu.Unlock()
+	s := &Snapshot{held: held()}
+	s.seen = make([][]core.Diff, len(s.held.chunks))
+	return s
+}
+
+// Add says that there are so many more copies of a row; they may be negative as
+// long as they come to nothing less than none in the end. The bytes of the row
+// are the caller's again afterwards.
+func (s *Snapshot) Add(row []byte, copies core.Diff) {
+	at, held := s.held.next(s.last)
+	if !held || string(s.held.row(at)) != string(row) {
+		at, held = s.held.find(row)
+	}
+	if !held {
+		s.add(core.Update{Diff: copies, Row: core.Row(row)})
+		return
+	}
+	s.last = at
+	if s.seen[at.chunk] == nil {
+		s.seen[at.chunk] = make([]core.Diff, len(s.held.chunks[at.chunk]))
+	}
+	s.seen[at.chunk][at.index] += copies
+}
+
+// add keeps a row that is not held.
+func (s *Snapshot) add(u core.Update) {
+	if s.run = append(s.run, u); len(s.run) == snapshotRun {
+		s.endRun()
+	}
+}
+
+func (s *Snapshot) endRun() {
+	if len(s.run) == 0 {
+		return
+	}
+	slices.SortFunc(s.run, func(a, b core.Update) int { return strings.Compare(string(a.Row), string(b.Row)) })
+	s.others = append(s.others, s.run)
+	s.run = make([]core.Update, 0, snapshotRun)
+}
+
+// ImpossibleError says that a snapshot is no collection: of some row there are
+// fewer copies than none. Some upstreams have such views, of SQL that is not
+// quite defined; what follows from them means nothing.
+type ImpossibleError struct {
+	Row    core.Row
+	Copies core.Diff
+}
+
+// Error says which row, and what to do.
+func (e *ImpossibleError) Error() string {
+	return fmt.Sprintf("the upstream counts %d copies of the row %.200s; correct the view", e.Copies, e.Row)
+}
+
+// Reason is the word for it in metrics and status.
+func (e *ImpossibleError) Reason() string { return "evaluation" }
+
+// Retryable tells that trying again does not help.
+func (e *ImpossibleError) Retryable() bool { return false }
+
+// contents returns the snapshot as the contents of a log.
+func (s *Snapshot) contents() (contents, error) {
+	if len(s.held.chunks) > 0 {
+		difference, err := s.difference(0)
+		return s.held.plus(difference), err
+	}
+	s.endRun()
+	whole := contentsOf(s.others...)
+	for u := range whole.all() {
+		if u.Diff < 0 {
+			return contents{}, &ImpossibleError{u.Row, u.Diff}
+		}
+	}
+	return whole, nil
+}
+
+// difference returns what the snapshot changes in what was held, as a run that
+// ends at upper.
+func (s *Snapshot) difference(upper core.Time) ([]core.Update, error) {
+	var held []core.Update
+	for i, chunk := range s.held.chunks {
+		for k, u := range chunk {
+			var copies core.Diff
+			if s.seen[i] != nil {
+				copies = s.seen[i][k]
+			}
+			if copies < 0 {
+				return nil, &ImpossibleError{u.Row, copies}
+			}
+			if u.Diff = copies - u.Diff; u.Diff != 0 {
+				held = append(held, u)
+			}
+		}
+	}
+	s.endRun()
+	others := net(0, s.others...)
+	for _, u := range others {
+		if u.Diff < 0 {
+			return nil, &ImpossibleError{u.Row, u.Diff}
+		}
+	}
+	return net(upper-1, held, others), nil
+}
