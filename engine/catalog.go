@@ -337,15 +337,22 @@ func (e *Engine) detach(v *view) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	v.dropped = true
-	if i := slices.Index(e.graph, v); i >= 0 {
-		e.graph = slices.Delete(e.graph, i, i+1)
-		for _, in := range v.inputs {
-			if in.src != nil {
-				in.src.unregister(in.proj)
-			}
+	e.unlink(v)
+	e.notify()
+}
+
+// unlink takes a view out of the graph, if it is in it. The caller holds graphMu and mu.
+func (e *Engine) unlink(v *view) {
+	i := slices.Index(e.graph, v)
+	if i < 0 {
+		return
+	}
+	e.graph = slices.Delete(e.graph, i, i+1)
+	for _, in := range v.inputs {
+		if in.src != nil {
+			in.src.unregister(in.proj)
 		}
 	}
-	e.notify()
 }
 
 // breakDependents marks the views that can never be read because a source they need cannot. The caller holds graphMu and mu.

@@ -38,6 +38,7 @@ type Options struct {
 	TickEvents   int           // the most lines of a tick; default 1000
 	History      time.Duration // how far back AS OF reaches; default 10 minutes
 	HistoryBytes int           // and how many bytes of changes a view keeps for it at most; default 64 MiB
+	MaxBytes     int64         // what all views may hold in memory, about; default 2 GiB
 	// Shuffle changes the order of the rows of one time in streams, which no reader may rely on. It is for tests.
 	Shuffle func(n int, swap func(i, j int))
 }
@@ -78,6 +79,7 @@ type Engine struct {
 	opening    bool          // no time closes before the sources have been read again
 	changed    chan struct{} // closed, and replaced, when something has been published
 	holds      map[*hold]struct{}
+	filling    int64     // bytes that views hold which are not in the graph yet
 	starting   []*source // for Run to read
 	hydrating  []*view   // for Run to fill
 	writers    writers
@@ -106,6 +108,9 @@ func Open(opt Options) (*Engine, error) {
 	}
 	if opt.HistoryBytes <= 0 {
 		opt.HistoryBytes = 64 << 20
+	}
+	if opt.MaxBytes <= 0 {
+		opt.MaxBytes = 2 << 30
 	}
 	if opt.BaseDir == "" {
 		dir, err := os.Getwd()

@@ -9,7 +9,7 @@ import (
 
 // dataflow is the goroutine that ticks.
 func (e *Engine) dataflow(ctx context.Context) error {
-	c := &flow.Context{}
+	c := &flow.Context{Budget: e.opt.MaxBytes}
 	e.advance(c)
 	idle := time.NewTicker(idleTick)
 	defer idle.Stop()
@@ -185,6 +185,7 @@ func (e *Engine) conclude(at uint64, outcomes []outcome, batch []*chunk) {
 		e.settled(at)
 		e.close(at + 1)
 	}
+	e.enforce()
 }
 
 // settle publishes what a chunk says about its source. The caller holds mu.
