@@ -49,7 +49,7 @@ type crash struct {
 	clients []*crashClient
 
 	kills    int            // of the daemon
-	rewrites map[string]int // of them, how many fell inside of a rewrite of a log, by where
+	rewrites map[string]int // logs that were being rewritten then, by how far they were
 
 	mu       sync.Mutex // guards what follows
 	up       chan struct{}
@@ -111,7 +111,7 @@ func (c *crash) run(victim string, points int) {
 	}
 	c.d.stop()
 	c.e.stop()
-	c.t.Logf("%d kills of mzd, inside of a rewrite of a log: %v", c.kills, c.rewrites)
+	c.t.Logf("%d kills of mzd; logs that were being rewritten then: %v", c.kills, c.rewrites)
 	if len(c.rewrites) == 0 {
 		c.t.Errorf("seed %d: no kill fell inside of a rewrite", *seed)
 	}
