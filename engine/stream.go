@@ -279,6 +279,9 @@ func (t *stream) follow(ctx context.Context) ([]flow.Row, error) {
 		if t.view.dropped {
 			return false, relationDropped(t.droppedName())
 		}
+		if t.view.broken != nil {
+			return false, t.view.broken
+		}
 		if upper = t.e.upper; t.limited {
 			upper = min(upper, t.upTo)
 		}
