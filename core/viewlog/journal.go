@@ -41,7 +41,9 @@ func OpenJournal(dir, name string, o Options) (*Journal, []core.Update, error) {
 	for _, sp := range c.spans {
 		runs = append(runs, sp.run)
 	}
-	return j, net(c.upper-1, runs...), nil
+	contents := net(c.upper-1, runs...)
+	disk.rewritten = size(contents) // about what it would take, written anew
+	return j, contents, nil
 }
 
 // Upper is where the journal ends: the next batch begins there.
