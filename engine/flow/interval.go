@@ -94,7 +94,10 @@ func (r registry) intervals() {
 	})
 	r.fn1("-", Interval, Interval, func(a Datum) (Datum, error) {
 		v, err := a.interval().negate()
-		return newInterval(v), err
+		if err != nil {
+			return Null, err
+		}
+		return newInterval(v), nil
 	})
 	times := func(a, b Datum) (Datum, error) {
 		return a.interval().scale(func(f float64) float64 { return f * b.Float() })
@@ -112,9 +115,8 @@ func (r registry) intervals() {
 
 // intervalUnit is a unit that an interval is written in. Of months, days and micros only one is set.
 type intervalUnit struct {
-	name         string
-	months, days float64
-	micros       float64
+	name                 string
+	months, days, micros int64
 }
 
 // intervalUnits are the units by all their names.
@@ -150,9 +152,18 @@ func makeIntervalUnits() map[string]*intervalUnit {
 
 // spans sums the parts of an interval while its text is read. Each unit may come once.
 type spans struct {
-	months, days, micros float64
+	months, days, micros int64
+	large                bool // a part is out of range
 	seen                 map[string]bool
 	unit                 *intervalUnit // of a number without one
+}
+
+// quantity is a number as it is written.
+type quantity struct {
+	n        int64 // with the sign
+	fraction float64
+	sign     int64
+	large    bool // n is out of range
 }
 
 func (p *spans) once(name string) bool {
@@ -163,23 +174,34 @@ func (p *spans) once(name string) bool {
 	return true
 }
 
-// put adds a number of a unit. The fraction of a year goes to the months, that of a month or week to the days, and that of a day to
+// sum adds n units to a part.
+func (p *spans) sum(part *int64, n, unit int64) {
+	v, ok := int64Op('*', n, unit)
+	if ok {
+		v, ok = int64Op('+', *part, v)
+	}
+	*part, p.large = v, p.large || !ok
+}
+
+// put adds a quantity of a unit. The fraction of a year goes to the months, that of a month or week to the days, and that of a day to
 // the time.
-func (p *spans) put(n, fraction float64, u *intervalUnit) bool {
+func (p *spans) put(q quantity, u *intervalUnit) bool {
 	if !p.once(u.name) {
 		return false
 	}
-	p.months += n * u.months
-	p.days += n * u.days
-	p.micros += n * u.micros
-	switch days := fraction * (u.days + 30*u.months); {
+	p.large = p.large || q.large
+	p.sum(&p.months, q.n, u.months)
+	p.sum(&p.days, q.n, u.days)
+	p.sum(&p.micros, q.n, u.micros)
+	switch {
 	case u.months >= 12:
-		p.months += math.RoundToEven(fraction * u.months)
+		p.sum(&p.months, int64(math.RoundToEven(q.fraction*float64(u.months))), 1)
 	case u.micros > 0:
-		p.micros += math.Round(fraction * u.micros)
+		p.sum(&p.micros, int64(math.Round(q.fraction*float64(u.micros))), 1)
 	default:
-		p.days += math.Trunc(days)
-		p.micros += math.Round((days - math.Trunc(days)) * microsPerDay)
+		days := q.fraction * float64(u.days+30*u.months)
+		p.sum(&p.days, int64(days), 1)
+		p.sum(&p.micros, int64(math.Round((days-math.Trunc(days))*microsPerDay)), 1)
 	}
 	return true
 }
@@ -196,11 +218,11 @@ func parseInterval(text string, unit *intervalUnit) (Datum, error) {
 	if len(text) > 1000 || !read(s) {
 		return Null, &EvalError{Code: "22007", Message: "invalid input syntax for type interval: " + excerpt(text)}
 	}
-	d, err := checkedInterval(p.months, p.days, p.micros)
-	if err != nil {
-		return Null, &EvalError{Code: "22008", Message: "interval field value out of range: " + excerpt(text)}
+	v := interval{int32(p.months), int32(p.days), p.micros}
+	if p.large || int64(v.months) != p.months || int64(v.days) != p.days {
+		return Null, &EvalError{Code: "22015", Message: "interval field value out of range: " + excerpt(text)}
 	}
-	return d, nil
+	return newInterval(v), nil
 }
 
 // postgres reads forms like 1 year 2 mons -3 days 04:05:06 ago.
@@ -210,12 +232,13 @@ func (p *spans) postgres(s *scanner) bool {
 		return false
 	}
 	for s.rest != "" {
-		if s.word0("ago") {
-			if s.rest != "" {
-				return false
+		if s.eatWord("ago") {
+			for _, part := range []*int64{&p.months, &p.days, &p.micros} {
+				n := *part
+				*part = 0
+				p.sum(part, n, -1)
 			}
-			p.months, p.days, p.micros = -p.months, -p.days, -p.micros
-			return true
+			return s.rest == ""
 		}
 		if !p.part(s) {
 			return false
@@ -225,8 +248,8 @@ func (p *spans) postgres(s *scanner) bool {
 	return true
 }
 
-// word0 reads the word if it is next, and the space behind it.
-func (s *scanner) word0(w string) bool {
+// eatWord reads the word if it is next, and the space behind it.
+func (s *scanner) eatWord(w string) bool {
 	from := *s
 	if s.word() != w {
 		*s = from
@@ -236,14 +259,15 @@ func (s *scanner) word0(w string) bool {
 	return true
 }
 
-// quantity reads a number with a sign, apart from its fraction.
-func (s *scanner) quantity() (n, fraction float64, sign float64, ok bool) {
-	sign = 1
+// quantity reads a number with a sign and a fraction.
+func (s *scanner) quantity() (q quantity, ok bool) {
+	q.sign = 1
 	if s.eat("-") {
-		sign = -1
+		q.sign = -1
 	} else {
 		s.eat("+")
 	}
+	s.space()
 	i := 0
 	for i < len(s.rest) && isDigit(s.rest[i]) {
 		i++
@@ -257,24 +281,26 @@ func (s *scanner) quantity() (n, fraction float64, sign float64, ok bool) {
 	part := s.rest[i:j]
 	s.rest = s.rest[j:]
 	if whole == "" && len(part) < 2 {
-		return 0, 0, 0, false
+		return q, false
 	}
-	n, _ = strconv.ParseFloat("0"+whole, 64)
-	fraction, _ = strconv.ParseFloat("0"+part, 64)
-	return sign * n, sign * fraction, sign, true
+	sign := strings.Repeat("-", b2i(q.sign < 0)) // with it, because the least number has no positive one
+	n, err := strconv.ParseInt(sign+"0"+whole, 10, 64)
+	f, _ := strconv.ParseFloat(sign+"0"+part, 64)
+	q.n, q.fraction, q.large = n, f, err != nil
+	return q, true
 }
 
 func (p *spans) part(s *scanner) bool {
-	n, fraction, sign, ok := s.quantity()
+	q, ok := s.quantity()
 	switch {
 	case !ok:
 		return false
 	case s.eat(":"):
-		return fraction == 0 && p.clock(s, n, sign)
-	case fraction == 0 && len(s.rest) > 1 && s.rest[0] == '-' && isDigit(s.rest[1]): // years-months
+		return q.fraction == 0 && p.clock(s, q)
+	case q.fraction == 0 && len(s.rest) > 1 && s.rest[0] == '-' && isDigit(s.rest[1]): // years-months
 		s.rest = s.rest[1:]
 		months, ok := s.digits(1, 2)
-		return ok && months < 12 && p.put(n, 0, intervalUnits["year"]) && p.put(sign*float64(months), 0, intervalUnits["month"])
+		return ok && months < 12 && p.put(q, intervalUnits["year"]) && p.put(quantity{n: q.sign * months}, intervalUnits["month"])
 	}
 	s.space()
 	u := p.unit
@@ -290,35 +316,37 @@ func (p *spans) part(s *scanner) bool {
 			return false
 		}
 	}
-	return p.put(n, fraction, u)
+	return p.put(q, u)
 }
 
 // clock reads what is left of [h]h:mm[:ss[.f]], or of mm:ss.f.
-func (p *spans) clock(s *scanner, hours, sign float64) bool {
+func (p *spans) clock(s *scanner, first quantity) bool {
 	for _, u := range []string{"hour", "minute", "second"} {
 		if !p.once(u) {
 			return false
 		}
 	}
-	minutes, ok := s.digits(1, 2)
-	if !ok || minutes > 59 {
+	second, ok := s.digits(1, 2)
+	if !ok || second > 59 {
 		return false
 	}
-	micros := hours*microsPerHour + sign*float64(minutes)*microsPerMinute
-	switch {
-	case s.eat(":"):
+	p.large = p.large || first.large
+	units := []int64{microsPerHour, microsPerMinute}
+	if strings.HasPrefix(s.rest, ".") {
+		units = []int64{microsPerMinute, microsPerSecond}
+	}
+	p.sum(&p.micros, first.n, units[0])
+	p.sum(&p.micros, first.sign*second, units[1])
+	if s.eat(":") {
 		seconds, ok := s.digits(1, 2)
 		if !ok || seconds > 60 {
 			return false
 		}
-		micros += sign * float64(seconds) * microsPerSecond
-	case strings.HasPrefix(s.rest, "."):
-		micros /= 60
+		p.sum(&p.micros, first.sign*seconds, microsPerSecond)
 	}
 	if s.eat(".") {
-		micros += sign * float64(s.fraction(microsPerSecond))
+		p.sum(&p.micros, first.sign*s.fraction(microsPerSecond), 1)
 	}
-	p.micros += micros
 	return true
 }
 
@@ -326,25 +354,25 @@ func (p *spans) clock(s *scanner, hours, sign float64) bool {
 func (p *spans) iso(s *scanner) bool {
 	s.eat("P")
 	units := map[byte]string{'Y': "year", 'M': "month", 'W': "week", 'D': "day"}
-	any, clock := false, false
+	found, clock := false, false
 	for s.rest != "" {
 		if !clock && s.eat("T") {
-			clock, any = true, false
+			clock, found = true, false
 			units = map[byte]string{'H': "hour", 'M': "minute", 'S': "second"}
 			continue
 		}
-		n, fraction, _, ok := s.quantity()
+		q, ok := s.quantity()
 		if !ok || s.rest == "" {
 			return false
 		}
 		u := intervalUnits[units[s.rest[0]]]
 		s.rest = s.rest[1:]
-		if u == nil || !p.put(n, fraction, u) {
+		if u == nil || !p.put(q, u) {
 			return false
 		}
-		any = true
+		found = true
 	}
-	return any
+	return found
 }
 
 // append writes PostgreSQL's own style: 1 year 2 mons -3 days +04:05:06.789.
