@@ -209,7 +209,9 @@ func TestAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, engine.Options{})
 		w.exec("CREATE TABLE n (x int); CREATE TABLE c (total int)")
-		r := w.stream("SUBSCRIBE TO (SELECT x, 'n' FROM n UNION ALL SELECT total, 'c' FROM c)")
+		r := w.stream("SUBSCRIBE TO (SELECT x, 'n' FROM n UNION ALL SELECT total, 'c' FROM c) WITH (PROGRESS)")
+		w.next(r) // AS OF
+		w.next(r) // nothing is there
 		const sessions, each = 6, 20
 		var wg sync.WaitGroup
 		for i := range sessions {
@@ -234,18 +236,18 @@ func TestAlone(t *testing.T) {
 			for len(chunk) > 0 {
 				at, n := chunk[0][0], 0 // the changes of one time
 				for n < len(chunk) && chunk[n][0] == at {
-					if chunk[n][3].Str() == "n" {
-						rows += chunk[n][1].Int()
+					if chunk[n][4].Str() == "n" {
+						rows += chunk[n][2].Int()
 					}
 					n++
 				}
 				for _, c := range chunk[:n] {
-					if c[3].Str() != "c" {
+					if c[4].Str() != "c" {
 						continue
 					}
 					counts++
-					if c[2].Int() != rows {
-						t.Errorf("at %s there are %d rows, and %s were counted", at, rows, c[2])
+					if c[3].Int() != rows {
+						t.Errorf("at %s there are %d rows, and %s were counted", at, rows, c[3])
 					}
 				}
 				chunk = chunk[n:]
