@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/mzdio/mzd/engine/flow"
@@ -47,12 +46,10 @@ func located(err error, query string) error {
 	case !errors.As(err, &e):
 		return asError(err)
 	}
-	before := query[:min(max(e.Pos, 0), len(query))]
-	line := strings.Count(before, "\n") + 1
-	column := utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:]) + 1
+	line, column := sql.Position(query, e.Pos)
 	return &Error{
 		Code: e.Code, Message: fmt.Sprintf("%d:%d: %s", line, column, e.Message), Hint: e.Hint,
-		Position: utf8.RuneCountInString(before) + 1,
+		Position: utf8.RuneCountInString(query[:min(max(e.Pos, 0), len(query))]) + 1,
 	}
 }
 

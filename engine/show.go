@@ -184,7 +184,7 @@ func (s *Session) explain(n *sql.Explain) (*Result, error) {
 		df = p.Maintained()
 	}
 	var rows []flow.Row
-	for _, line := range df.Explain() {
+	for _, line := range df.Explain(false) {
 		rows = append(rows, flow.Row{flow.NewText(line)})
 	}
 	return table([]Field{{"Physical Plan", flow.Text}}, rows, "EXPLAIN"), nil

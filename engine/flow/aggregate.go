@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/big"
 	"math/bits"
+	"unsafe"
 
 	"github.com/cockroachdb/apd/v3"
 	"github.com/tidwall/btree"
@@ -65,6 +66,8 @@ type accumulator interface {
 	add(d Datum, diff int64)
 	// result is the aggregate of what is there, NULL of nothing.
 	result() (Datum, error)
+	// size is an estimate of the bytes that it holds. It is asked for after every change, so it must not cost more than a change.
+	size() int
 }
 
 func newAccumulator(a Aggregate) accumulator {
@@ -98,6 +101,7 @@ type countAcc struct{ n int64 }
 
 func (a *countAcc) add(_ Datum, diff int64) { a.n += diff }
 func (a *countAcc) result() (Datum, error)  { return NewInt(Int8, a.n), nil }
+func (a *countAcc) size() int               { return int(unsafe.Sizeof(*a)) }
 
 type boolAcc struct {
 	n   [2]int64 // falses, trues
@@ -105,6 +109,7 @@ type boolAcc struct {
 }
 
 func (a *boolAcc) add(d Datum, diff int64) { a.n[d.n] += diff }
+func (a *boolAcc) size() int               { return int(unsafe.Sizeof(*a)) }
 
 func (a *boolAcc) result() (Datum, error) {
 	switch {
@@ -118,8 +123,9 @@ func (a *boolAcc) result() (Datum, error) {
 
 // extremeAcc is an ordered multiset, so that the next smallest is known when the smallest goes.
 type extremeAcc struct {
-	tree *btree.BTreeG[valueCount]
-	max  bool
+	tree  *btree.BTreeG[valueCount]
+	max   bool
+	texts int // bytes of the texts in the tree
 }
 
 type valueCount struct {
@@ -129,14 +135,22 @@ type valueCount struct {
 
 func newExtremeAcc(greatest bool) *extremeAcc {
 	less := func(a, b valueCount) bool { return Compare(a.d, b.d) < 0 }
-	return &extremeAcc{btree.NewBTreeGOptions(less, btree.Options{NoLocks: true, Degree: 8}), greatest}
+	return &extremeAcc{tree: btree.NewBTreeGOptions(less, btree.Options{NoLocks: true, Degree: 8}), max: greatest}
+}
+
+func (a *extremeAcc) size() int {
+	return treeBase + treeSlack*a.tree.Len()*int(unsafe.Sizeof(valueCount{})) + a.texts
 }
 
 func (a *extremeAcc) add(d Datum, diff int64) {
-	v, _ := a.tree.Get(valueCount{d: d})
+	v, ok := a.tree.Get(valueCount{d: d})
 	if v.n += diff; v.n == 0 {
 		a.tree.Delete(valueCount{d: d})
+		a.texts -= len(d.s)
 		return
+	}
+	if !ok {
+		a.texts += len(d.s)
 	}
 	v.d = d
 	a.tree.Set(v)
@@ -158,15 +172,21 @@ type distinctAcc struct {
 	seen map[string]int64
 	of   accumulator
 	buf  []byte
+	keys int // bytes of the keys of seen
 }
 
 func (a *distinctAcc) add(d Datum, diff int64) {
 	a.buf = d.appendKey(a.buf[:0])
 	before := a.seen[string(a.buf)]
 	after := before + diff
-	if after == 0 {
+	switch {
+	case after == 0:
 		delete(a.seen, string(a.buf))
-	} else {
+		a.keys -= len(a.buf)
+	case before == 0:
+		a.seen[string(a.buf)] = after
+		a.keys += len(a.buf)
+	default:
 		a.seen[string(a.buf)] = after
 	}
 	if before <= 0 && after > 0 {
@@ -177,6 +197,7 @@ func (a *distinctAcc) add(d Datum, diff int64) {
 }
 
 func (a *distinctAcc) result() (Datum, error) { return a.of.result() }
+func (a *distinctAcc) size() int              { return mapSlot*(1+len(a.seen)) + a.keys + a.of.size() }
 
 // intSum sums integers in 128 bits, which no number of rows overflows.
 type intSum struct {
@@ -186,6 +207,8 @@ type intSum struct {
 	avg bool
 	out Type
 }
+
+func (a *intSum) size() int { return int(unsafe.Sizeof(*a)) }
 
 func (a *intSum) add(d Datum, diff int64) {
 	a.n += diff
@@ -233,6 +256,8 @@ type numericSum struct {
 	special [3]int64 // -Infinity, Infinity, NaN
 	avg     bool
 }
+
+func (a *numericSum) size() int { return int(unsafe.Sizeof(*a)) + a.sum.Coeff.BitLen()/8 }
 
 func (a *numericSum) add(d Datum, diff int64) {
 	a.n += diff
@@ -287,6 +312,8 @@ type floatSum struct {
 	avg     bool
 	out     Type
 }
+
+func (a *floatSum) size() int { return int(unsafe.Sizeof(*a)) + a.sum.BitLen()/8 }
 
 func (a *floatSum) add(d Datum, diff int64) {
 	a.n += diff

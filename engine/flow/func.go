@@ -44,23 +44,27 @@ func cheapest(name string, args []Type) *Func {
 	var best *Func
 	bestCost := 0
 	for _, f := range builtins[name] {
-		if len(f.Params) != len(args) {
-			continue
-		}
-		cost := 0
-		for i, p := range f.Params {
-			c := ImplicitCost(args[i], p)
-			if c < 0 {
-				cost = -1
-				break
-			}
-			cost += c
-		}
-		if cost >= 0 && (best == nil || cost < bestCost) {
+		if cost := callCost(f.Params, args); cost >= 0 && (best == nil || cost < bestCost) {
 			best, bestCost = f, cost
 		}
 	}
 	return best
+}
+
+// callCost is the sum of the implicit casts that arguments need, or -1 if they do not fit.
+func callCost(params, args []Type) int {
+	if len(params) != len(args) {
+		return -1
+	}
+	cost := 0
+	for i, p := range params {
+		c := ImplicitCost(args[i], p)
+		if c < 0 {
+			return -1
+		}
+		cost += c
+	}
+	return cost
 }
 
 // ImplicitCost ranks the casts that SQL makes unasked: 0 for the same type, -1 where there is none.

@@ -13,6 +13,8 @@ type Operator interface {
 	Step(*Step) Delta
 	// Inputs are the operators below.
 	Inputs() []Operator
+	// State is what the operator holds, without its inputs. It costs nothing to ask.
+	State() State
 	// String describes the operator in a line of EXPLAIN.
 	String() string
 }
@@ -41,20 +43,34 @@ func (d *Dataflow) Step(c *Context, inputs []Delta) Delta {
 	return d.Root.Step(&Step{Inputs: inputs, Context: c})
 }
 
-// Explain writes the tree of operators, one a line, inputs indented below.
-func (d *Dataflow) Explain() []string {
+// State is what all operators hold.
+func (d *Dataflow) State() State {
+	var sum State
+	walk(d.Root, 0, func(o Operator, _ int) { sum.Add(o.State()) })
+	return sum
+}
+
+// Explain writes the tree of operators, one a line, inputs indented below. With state each operator that holds something says how
+// much.
+func (d *Dataflow) Explain(state bool) []string {
 	var lines []string
-	var walk func(o Operator, depth int)
-	walk = func(o Operator, depth int) {
+	walk(d.Root, 0, func(o Operator, depth int) {
+		first := len(lines)
 		for i, line := range strings.Split(o.String(), "\n") {
 			lines = append(lines, strings.Repeat("  ", depth+i)+line)
 		}
-		for _, in := range o.Inputs() {
-			walk(in, depth+1)
+		if s := o.State(); state && s != (State{}) {
+			lines[first] += fmt.Sprintf(" -- %d rows, %d bytes", s.Rows, s.Bytes)
 		}
-	}
-	walk(d.Root, 0)
+	})
 	return lines
+}
+
+func walk(o Operator, depth int, f func(Operator, int)) {
+	f(o, depth)
+	for _, in := range o.Inputs() {
+		walk(in, depth+1, f)
+	}
 }
 
 // Map filters rows and computes new ones from them. It keeps nothing.
@@ -121,6 +137,9 @@ type Input struct {
 // Step implements [Operator].
 func (o *Input) Step(s *Step) Delta { return s.Inputs[o.Slot] }
 
+// State implements [Operator].
+func (o *Input) State() State { return State{} }
+
 // Inputs implements [Operator].
 func (o *Input) Inputs() []Operator { return nil }
 
@@ -143,6 +162,9 @@ func (o *Project) Step(s *Step) Delta {
 	}
 	return o.out
 }
+
+// State implements [Operator].
+func (o *Project) State() State { return State{} }
 
 // Inputs implements [Operator].
 func (o *Project) Inputs() []Operator { return []Operator{o.In} }
@@ -169,6 +191,9 @@ func (o *Values) Step(s *Step) Delta {
 	return out
 }
 
+// State implements [Operator].
+func (o *Values) State() State { return State{} }
+
 // Inputs implements [Operator].
 func (o *Values) Inputs() []Operator { return nil }
 
@@ -188,6 +213,9 @@ func (o *Union) Step(s *Step) Delta {
 	}
 	return o.out
 }
+
+// State implements [Operator].
+func (o *Union) State() State { return State{} }
 
 // Inputs implements [Operator].
 func (o *Union) Inputs() []Operator { return o.In }

@@ -2,7 +2,9 @@ package flow
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"unsafe"
 )
 
 // Reduce groups rows by their first Keys columns and computes aggregates of each group. Its output has the keys and then the
@@ -14,17 +16,18 @@ type Reduce struct {
 
 	groups  map[string]*group
 	touched []*group
+	state   State
 	buf     []byte
 	out     Delta
 }
 
 type group struct {
-	key     string
-	keys    Row
-	rows    int64
+	row     Row           // the keys; and what was said about the group last, if anything was
+	rows    int64         // of the input
 	accs    []accumulator // nil for count(*), which is rows
-	out     Row           // what was said about the group last; nil: nothing
-	err     string        // or that computing it failed so
+	failure *string       // why nothing can be said
+	bytes   int64         // of what accs hold
+	said    bool
 	touched bool
 }
 
@@ -51,6 +54,9 @@ func (o *Reduce) Step(s *Step) Delta {
 	for _, g := range o.touched {
 		g.touched = false
 		o.answer(g)
+		if g.rows == 0 && o.Keys > 0 {
+			o.forget(g)
+		}
 	}
 	clear(o.touched)
 	o.touched = o.touched[:0]
@@ -77,15 +83,17 @@ func (o *Reduce) touch(keys Row) *group {
 	o.buf = keys.AppendKey(o.buf[:0])
 	g := o.groups[string(o.buf)]
 	if g == nil {
-		g = &group{key: string(o.buf), keys: append(Row(nil), keys...)}
-		for _, a := range o.Aggregates {
-			if a.Func == Count && a.Arg < 0 && a.Filter < 0 {
-				g.accs = append(g.accs, nil)
-			} else {
-				g.accs = append(g.accs, newAccumulator(a))
+		g = &group{row: slices.Clone(keys)}
+		if slices.ContainsFunc(o.Aggregates, func(a Aggregate) bool { return !a.countsRows() }) {
+			g.accs = make([]accumulator, len(o.Aggregates))
+			for i, a := range o.Aggregates {
+				if !a.countsRows() {
+					g.accs[i] = newAccumulator(a)
+				}
 			}
 		}
-		o.groups[g.key] = g
+		o.groups[string(o.buf)] = g
+		o.state.Add(State{1, o.groupBytes(g, len(o.buf))})
 	}
 	if !g.touched {
 		g.touched = true
@@ -94,44 +102,86 @@ func (o *Reduce) touch(keys Row) *group {
 	return g
 }
 
+// forget drops a group that has no rows any more.
+func (o *Reduce) forget(g *group) {
+	o.buf = g.row[:o.Keys].AppendKey(o.buf[:0])
+	delete(o.groups, string(o.buf))
+	o.state.Add(State{-1, -o.groupBytes(g, len(o.buf)) - g.bytes})
+}
+
+// groupBytes is what a group takes up beside its accumulators.
+func (o *Reduce) groupBytes(g *group, key int) int64 {
+	row := int(unsafe.Sizeof(Datum{})) * len(o.Aggregates)
+	return int64(unsafe.Sizeof(*g)) + mapSlot + int64(key+g.row[:o.Keys].Size()+row)
+}
+
 // answer says what changed about a group.
 func (o *Reduce) answer(g *group) {
+	o.measure(g)
 	var row Row
-	var failure string
+	var failure *string
 	if g.rows != 0 || o.Keys == 0 {
-		row = make(Row, o.Keys+len(o.Aggregates))
-		copy(row, g.keys)
-		for i, acc := range g.accs {
-			var err error
-			if acc == nil {
-				row[o.Keys+i] = NewInt(Int8, g.rows)
-			} else if row[o.Keys+i], err = acc.result(); err != nil {
-				row, failure = nil, err.Error()
-				break
-			}
+		var err error
+		if row, err = o.result(g); err != nil {
+			message := err.Error()
+			failure = &message
 		}
-	} else {
-		delete(o.groups, g.key)
 	}
-	if row != nil && g.out != nil && CompareRows(row, g.out) == 0 {
+	if row != nil && g.said && CompareRows(row, g.row) == 0 {
 		return
 	}
-	if g.out != nil {
-		o.out.add(g.out, -1)
+	if g.said {
+		o.out.add(g.row, -1)
 	}
-	if row != nil {
+	if g.failure != nil {
+		o.out.fail(*g.failure, -1)
+	}
+	if g.said, g.failure = row != nil, failure; row != nil {
+		g.row = row
 		o.out.add(row, 1)
 	}
-	if failure != g.err {
-		if g.err != "" {
-			o.out.fail(g.err, -1)
+	if failure != nil {
+		o.out.fail(*failure, 1)
+	}
+}
+
+// result is the row of a group.
+func (o *Reduce) result(g *group) (Row, error) {
+	row := make(Row, o.Keys+len(o.Aggregates))
+	copy(row, g.row[:o.Keys])
+	for i := range o.Aggregates {
+		if g.accs == nil || g.accs[i] == nil {
+			row[o.Keys+i] = NewInt(Int8, g.rows)
+			continue
 		}
-		if failure != "" {
-			o.out.fail(failure, 1)
+		var err error
+		if row[o.Keys+i], err = g.accs[i].result(); err != nil {
+			return nil, err
 		}
 	}
-	g.out, g.err = row, failure
+	return row, nil
 }
+
+// measure notes what the accumulators of a group hold.
+func (o *Reduce) measure(g *group) {
+	if g.accs == nil {
+		return
+	}
+	n := int(unsafe.Sizeof(accumulator(nil))) * len(g.accs)
+	for _, acc := range g.accs {
+		if acc != nil {
+			n += acc.size()
+		}
+	}
+	o.state.Bytes += int64(n) - g.bytes
+	g.bytes = int64(n)
+}
+
+// countsRows tells whether the aggregate is the number of rows of its group, which needs no accumulator.
+func (a *Aggregate) countsRows() bool { return a.Func == Count && a.Arg < 0 && a.Filter < 0 }
+
+// State implements [Operator].
+func (o *Reduce) State() State { return o.state }
 
 // Inputs implements [Operator].
 func (o *Reduce) Inputs() []Operator { return []Operator{o.In} }

@@ -1,5 +1,7 @@
 package flow
 
+import "unsafe"
+
 // SetKind is what a [Set] computes.
 type SetKind uint8
 
@@ -19,6 +21,7 @@ type Set struct {
 
 	rows    map[string]*setRow
 	touched []*setRow
+	state   State
 	buf     []byte
 	out     Delta
 }
@@ -46,6 +49,7 @@ func (o *Set) Step(s *Step) Delta {
 			if r == nil {
 				r = &setRow{key: string(o.buf), row: u.Row}
 				o.rows[r.key] = r
+				o.state.Add(State{1, setRowBytes(r)})
 			}
 			r.n[side] += u.Diff
 			if !r.touched {
@@ -63,11 +67,16 @@ func (o *Set) Step(s *Step) Delta {
 		}
 		if r.n == [2]int64{} {
 			delete(o.rows, r.key)
+			o.state.Add(State{-1, -setRowBytes(r)})
 		}
 	}
 	clear(o.touched)
 	o.touched = o.touched[:0]
 	return o.out
+}
+
+func setRowBytes(r *setRow) int64 {
+	return int64(unsafe.Sizeof(*r)) + mapSlot + int64(len(r.key)) + int64(r.row.Size())
 }
 
 func (k SetKind) count(l, r int64) int64 {
@@ -83,6 +92,9 @@ func (k SetKind) count(l, r int64) int64 {
 	}
 	return int64(b2i(l > 0))
 }
+
+// State implements [Operator].
+func (o *Set) State() State { return o.state }
 
 // Inputs implements [Operator].
 func (o *Set) Inputs() []Operator { return o.In }

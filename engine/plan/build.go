@@ -49,6 +49,11 @@ func (b *builder) build(r rel, filters, exprs []flow.Expr) flow.Operator {
 		return project(o, filters, exprs)
 	case *reduced:
 		return b.reduce(r, filters, exprs)
+	case *single:
+		o := &flow.Scalar{In: b.build(r.in, nil, identity(r.in)), Width: len(r.columns())}
+		return project(o, filters, exprs)
+	case *expanded:
+		return b.expand(r, filters, exprs)
 	}
 	return b.join(r.(*joined), filters, exprs)
 }
@@ -102,7 +107,11 @@ func width(o flow.Operator) int {
 	case *flow.Reduce:
 		return o.Keys + len(o.Aggregates)
 	case *flow.Join:
-		return width(o.Left) - o.Keys + o.RightWidth
+		return o.Widths[0] + o.Widths[1]
+	case *flow.Scalar:
+		return o.Width
+	case *flow.Expand:
+		return o.Width + 1
 	}
 	return width(o.Inputs()[0])
 }
@@ -164,39 +173,104 @@ func (b *builder) reduce(r *reduced, filters, exprs []flow.Expr) flow.Operator {
 	return project(o, renumber(filters, where), renumber(exprs, where))
 }
 
-// join builds a join of what is needed of either side. A filter that reads one side only moves to that side, unless it is the side
-// that an outer join pads.
+// expand builds a table function over what is needed of its input.
+func (b *builder) expand(r *expanded, filters, exprs []flow.Expr) flow.Operator {
+	in := r.in.columns()
+	var below, above []flow.Expr
+	for _, f := range filters {
+		if cols := needed([]flow.Expr{f}); len(cols) > 0 && cols[len(cols)-1] < len(in) {
+			below = append(below, f)
+		} else {
+			above = append(above, f)
+		}
+	}
+	where := map[int]int{}
+	var input []flow.Expr
+	for _, c := range needed(r.args, r.on, above, exprs) {
+		if c < len(in) {
+			where[c] = len(input)
+			input = append(input, &flow.Col{Index: c, T: in[c].Type, Name: in[c].Name})
+		}
+	}
+	where[len(in)] = len(input)
+	o := &flow.Expand{
+		In: b.build(r.in, below, input), Func: r.fn, Args: renumber(r.args, where), On: renumber(r.on, where), Outer: r.outer,
+		Width: len(input),
+	}
+	return project(o, renumber(above, where), renumber(exprs, where))
+}
+
+// join builds a join of what is needed of either side. An equality between the sides becomes a key; a condition that reads one side only
+// moves to that side, unless the outer join needs the rows that do not meet it.
 func (b *builder) join(r *joined, filters, exprs []flow.Expr) flow.Operator {
 	split := len(r.left.columns())
-	var leftFilters, rightFilters, rest []flow.Expr
-	for _, f := range filters {
+	var keys, side [2][]flow.Expr
+	var on, above []flow.Expr
+	inner := r.outer == [2]bool{}
+	sides := func(f flow.Expr) (left, right bool) {
 		cols := needed([]flow.Expr{f})
-		switch {
-		case len(cols) > 0 && cols[len(cols)-1] < split:
-			leftFilters = append(leftFilters, f)
-		case len(cols) > 0 && cols[0] >= split && !r.outer:
-			rightFilters = append(rightFilters, flow.Substitute(f, func(c *flow.Col) flow.Expr {
-				return &flow.Col{Index: c.Index - split, T: c.T, Name: c.Name}
-			}))
-		default:
-			rest = append(rest, f)
+		return len(cols) > 0 && cols[len(cols)-1] < split, len(cols) > 0 && cols[0] >= split
+	}
+	key := func(f flow.Expr) bool {
+		c, ok := f.(*flow.Call)
+		if !ok || c.F.Name != "=" {
+			return false
+		}
+		l, x := c.X[0], c.X[1]
+		if _, right := sides(l); right {
+			l, x = x, l
+		}
+		left, _ := sides(l)
+		_, right := sides(x)
+		if left && right {
+			keys[0], keys[1] = append(keys[0], l), append(keys[1], x)
+		}
+		return left && right
+	}
+	for _, f := range r.on {
+		switch left, right := sides(f); {
+		case left && !r.outer[0]:
+			side[0] = append(side[0], f)
+		case right && !r.outer[1]:
+			side[1] = append(side[1], f)
+		case !key(f):
+			on = append(on, f)
 		}
 	}
-	left, right := slices.Clone(r.leftKey), slices.Clone(r.rightKey)
-	lc, rc := r.left.columns(), r.right.columns()
+	for _, f := range filters {
+		switch left, right := sides(f); {
+		case left && !r.outer[1]:
+			side[0] = append(side[0], f)
+		case right && !r.outer[0]:
+			side[1] = append(side[1], f)
+		case !inner:
+			above = append(above, f)
+		case !key(f):
+			on = append(on, f)
+		}
+	}
+	shift := func(list []flow.Expr) []flow.Expr {
+		return substitute(list, func(c *flow.Col) flow.Expr { return &flow.Col{Index: c.Index - split, T: c.T, Name: c.Name} })
+	}
+	cols := r.columns()
+	inputs := [2][]flow.Expr{slices.Clone(keys[0]), slices.Clone(keys[1])}
 	where := map[int]int{}
-	cols := needed(rest, exprs)
-	for i, c := range cols {
+	for i, c := range needed(on, above, exprs) {
 		where[c] = i
-		if c < split {
-			left = append(left, &flow.Col{Index: c, T: lc[c].Type, Name: lc[c].Name})
-		} else {
-			right = append(right, &flow.Col{Index: c - split, T: rc[c-split].Type, Name: rc[c-split].Name})
-		}
+		s := b2i(c >= split)
+		inputs[s] = append(inputs[s], &flow.Col{Index: c, T: cols[c].Type, Name: cols[c].Name})
 	}
+	n := len(keys[0])
 	o := &flow.Join{
-		Left: b.build(r.left, leftFilters, left), Right: b.build(r.right, rightFilters, right),
-		Keys: len(r.leftKey), Outer: r.outer, RightWidth: len(right) - len(r.rightKey),
+		Left: b.build(r.left, side[0], inputs[0]), Right: b.build(r.right, shift(side[1]), shift(inputs[1])),
+		Keys: n, Widths: [2]int{len(inputs[0]) - n, len(inputs[1]) - n}, On: renumber(on, where), Outer: r.outer,
 	}
-	return project(o, renumber(rest, where), renumber(exprs, where))
+	return project(o, renumber(above, where), renumber(exprs, where))
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }

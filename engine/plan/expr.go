@@ -18,7 +18,7 @@ var elsewhere = map[string]string{
 	"now": "the views here have no clock; put the time into the event", "current_timestamp": "the views here have no clock; put the time into the event",
 	"mz_now": "temporal filters", "mz_logical_timestamp": "temporal filters", "string_agg": "", "array_agg": "", "jsonb_agg": "", "list_agg": "",
 	"jsonb_build_object": "", "jsonb_build_array": "", "date_trunc": "", "extract": "", "date_part": "", "stddev": "", "variance": "",
-	"row_number": "", "rank": "", "lag": "", "lead": "", "generate_series": "", "unnest": "", "jsonb_array_elements": "", "regexp_match": "",
+	"row_number": "", "rank": "", "lag": "", "lead": "", "unnest": "", "regexp_match": "",
 	"greatest": "", "least": "", "concat": "", "to_char": "", "jsonb_agg_object": "",
 }
 
@@ -62,6 +62,8 @@ func children(e sql.Expr) []sql.Expr {
 		return out
 	case *sql.In:
 		return append([]sql.Expr{e.X}, e.List...)
+	case *sql.InQuery:
+		return []sql.Expr{e.X}
 	case *sql.Between:
 		return []sql.Expr{e.X, e.Low, e.High}
 	case *sql.Is:
@@ -90,6 +92,7 @@ func (b *planner) coerceBool(x flow.Expr, pos int) flow.Expr {
 // expr plans an expression. Above a GROUP BY, what equals a key is that key.
 func (b *planner) expr(e sql.Expr, s *scope) flow.Expr {
 	if g := s.group; g != nil && !hasAggregate(e) {
+		n := g.inner.subqueries.count()
 		x := b.expr(e, g.inner)
 		for i, k := range g.keys {
 			if k.String() == b.known(x).String() {
@@ -103,6 +106,7 @@ func (b *planner) expr(e sql.Expr, s *scope) flow.Expr {
 		case *sql.Column, *resolved:
 			b.fail(e.Pos(), "42803", "column %q must appear in the GROUP BY clause or be used in an aggregate function", x.(*flow.Col).Name)
 		}
+		g.inner.subqueries.forget(n)
 	}
 	return b.node(e, s)
 }
@@ -110,11 +114,9 @@ func (b *planner) expr(e sql.Expr, s *scope) flow.Expr {
 func (b *planner) node(e sql.Expr, s *scope) flow.Expr {
 	switch e := e.(type) {
 	case *resolved:
-		c := s.cols[e.index]
-		return &flow.Col{Index: e.index, T: c.typ, Name: c.name}
+		return s.cols[e.index].ref()
 	case *sql.Column:
-		i := b.find(s, e)
-		return &flow.Col{Index: i, T: s.cols[i].typ, Name: s.cols[i].name}
+		return s.cols[b.lookup(s, e)].ref()
 	case *sql.Literal:
 		return b.literal(e)
 	case *sql.Param:
@@ -141,6 +143,12 @@ func (b *planner) node(e sql.Expr, s *scope) flow.Expr {
 		}
 		b.unify(x, e.Pos(), "IN")
 		return negate(flow.Fold(&flow.In{X: x}), e.Not)
+	case *sql.InQuery:
+		return b.in(e, s)
+	case *sql.Subquery:
+		return b.value(e, s)
+	case *sql.Exists:
+		return b.exists(e, s)
 	case *sql.Between:
 		x, low, high := b.expr(e.X, s), b.expr(e.Low, s), b.expr(e.High, s)
 		return negate(flow.Fold(&flow.Logic{L: b.operator(">=", x, low, e.Pos()), R: b.operator("<=", x, high, e.Pos())}), e.Not)
@@ -375,6 +383,11 @@ func (b *planner) call(e *sql.Call, s *scope) flow.Expr {
 		same := b.operator("=", args[0], args[1], e.Pos())
 		first := b.known(args[0])
 		return flow.Fold(&flow.Case{X: []flow.Expr{same, &flow.Const{T: first.Type()}, first}, T: first.Type()})
+	}
+	if flow.IsTableFunc(e.Name) {
+		err := sql.Unsupported(e.Pos(), "table function "+e.Name+"() outside of FROM is")
+		err.Hint += " (here: FROM t, " + e.Name + "(...) AS x)"
+		panic(err)
 	}
 	if hint, ok := elsewhere[e.Name]; ok {
 		err := sql.Unsupported(e.Pos(), e.Name+"() is")

@@ -42,9 +42,10 @@ var kinds = map[kind]kindInfo{
 	"interval":    {sql: "interval", values: []string{"0", "1 day", "-1 day 02:03:04", "1 year 2 mons", "3 days 04:05:06.789", "00:00:01"}},
 	"uuid":        {sql: "uuid", values: []string{"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "00000000-0000-0000-0000-000000000000", "FFFFFFFF-ffff-ffff-ffff-ffffffffffff"}},
 	// what the goldens read
-	"document": {sql: "jsonb", values: []string{`{"k": null}`, `{"k": "x", "v": 1, "o": {"p": "1"}}`, `{"k": "x", "v": 4, "o": {"p": "0"}}`, `{"k": "y", "v": 3, "o": {"p": "1"}}`}},
-	"event":    {sql: "text", values: []string{`{"user":"u1","id":1,"bot":true}`, `{"user":"u2","id":2,"bot":false}`, `{"user":"u3","id":99,"bot":false}`, `{"user":"u1","id":7,"bot":false}`}},
-	"bytea":    {sql: "bytea", values: []string{`\x`, `\x00ff`, `\x616263`, `\x61`}},
+	"document": {sql: "jsonb", values: []string{`{"k": null}`, `{"k": "x", "v": 1, "o": {"p": "1"}, "l": []}`, `{"k": "x", "v": 4, "o": {"p": "0"}, "l": [[2], [2], 3]}`,
+		`{"k": "y", "v": 3, "o": {"p": "1"}, "l": ["x", null, {"y": 1}]}`}},
+	"event": {sql: "text", values: []string{`{"user":"u1","id":1,"bot":true}`, `{"user":"u2","id":2,"bot":false}`, `{"user":"u3","id":99,"bot":false}`, `{"user":"u1","id":7,"bot":false}`}},
+	"bytea": {sql: "bytea", values: []string{`\x`, `\x00ff`, `\x616263`, `\x61`}},
 }
 
 var documents = []string{

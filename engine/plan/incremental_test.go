@@ -46,7 +46,7 @@ func TestExplain(t *testing.T) {
 	queries, explained := blocks(t)
 	var out strings.Builder
 	for i, q := range queries {
-		got := strings.Join(mustPlan(t, q).Maintained().Explain(), "\n")
+		got := strings.Join(mustPlan(t, q).Maintained().Explain(false), "\n")
 		if got != explained[i] && !*update {
 			t.Errorf("%s\ngot\n%s\nwant\n%s", q, got, explained[i])
 		}
@@ -150,5 +150,26 @@ func TestIncremental(t *testing.T) {
 				}
 			}
 		}
+		gone, err := rows.updates(undone(history))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, q := range queries {
+			step(flows[i], gone)
+			fresh := plans[i].Maintained()
+			step(fresh, nil)
+			if got, want := strings.Join(flows[i].Explain(true), "\n"), strings.Join(fresh.Explain(true), "\n"); got != want {
+				t.Errorf("seed %d, %s\nempty again\n%s\nempty\n%s", seed, q, got, want)
+			}
+		}
 	}
+}
+
+// undone takes back what a history has left.
+func undone(history [][]change) []change {
+	left := remaining(history)
+	for i := range left {
+		left[i].insert = false
+	}
+	return left
 }

@@ -359,6 +359,10 @@ func (c *testCase) run(pg *postgres) []string {
 				continue
 			}
 			rows, errs := s.contents(held[i])
+			if e := answers[i].err; e != nil && e.Code == "0A000" { // a FULL JOIN by what PostgreSQL finds to be a constant
+				out[i] = refused + e.Message
+				continue
+			}
 			if c.engine && len(errs) > 0 && answers[i].err != nil {
 				continue // a reader is told one of several errors, as PostgreSQL's is
 			}
@@ -474,10 +478,13 @@ func compare(rows bag, errs []string, a answer) string {
 }
 
 // sameError compares evaluation errors. PostgreSQL meets the first one, the engine all; a jsonb is a json where PostgreSQL reads it,
-// and what is wrong with it is in the details.
+// and what is wrong with it is in the details; and a text of digits is a time out of range to PostgreSQL, and none at all here.
 func sameError(got, postgres string) bool {
+	both := func(a, b string) bool { return strings.HasPrefix(got, a) && strings.HasPrefix(postgres, b) }
 	const badJSON = "invalid input syntax for type json"
-	return got == postgres || strings.HasPrefix(got, badJSON) && strings.HasPrefix(postgres, badJSON)
+	return got == postgres || both(badJSON, badJSON) ||
+		both("invalid input syntax for type date", "date/time field value out of range") ||
+		both("invalid input syntax for type timestamp", "date/time field value out of range")
 }
 
 // rowParser turns the rows of changes into rows of the engine, each text once.

@@ -87,7 +87,7 @@ type Plan struct {
 func Query(env Env, q *sql.Query) (p *Plan, err error) {
 	b := &planner{env: env}
 	defer recoverError(&err)
-	r := b.query(q, nil)
+	r := b.query(q, around{})
 	p = &Plan{
 		Columns: r.visible(), Order: r.order, Limit: r.limit, Offset: r.offset, Uses: b.uses, Introspection: b.introspection, rel: r.rel,
 	}
@@ -189,6 +189,7 @@ func (b *planner) count(e sql.Expr, what string) int64 {
 	if n := c.D.Int(); n >= 0 && n <= math.MaxInt64 {
 		return n
 	}
-	b.fail(e.Pos(), "2201W", "%s must not be negative", what)
+	code := map[string]string{"LIMIT": "2201W", "OFFSET": "2201X"}[what]
+	b.fail(e.Pos(), code, "%s must not be negative", what)
 	return 0
 }

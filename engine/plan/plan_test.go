@@ -150,6 +150,49 @@ func TestExpressions(t *testing.T) {
 	}
 }
 
+const refusedFile = "testdata/refused.txt"
+
+// refusals reads testdata/refused.txt: a query a line, and the error.
+func refusals(t *testing.T) (queries, errors []string) {
+	t.Helper()
+	text, err := os.ReadFile(refusedFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.SplitSeq(strings.TrimSpace(string(text)), "\n") {
+		q, e, _ := strings.Cut(line, "  =>  ")
+		queries, errors = append(queries, q), append(errors, e)
+	}
+	return queries, errors
+}
+
+// TestRefused holds the errors of queries against testdata: line, column, SQLSTATE, message and hint.
+func TestRefused(t *testing.T) {
+	queries, want := refusals(t)
+	var out strings.Builder
+	for i, q := range queries {
+		_, err := planText(env(), q)
+		var e *sql.Error
+		if !errors.As(err, &e) {
+			t.Fatalf("%s: %v", q, err)
+		}
+		line, column := sql.Position(q, e.Pos)
+		got := fmt.Sprintf("%d:%d %s %s", line, column, e.Code, e.Message)
+		if e.Hint != "" {
+			got += " | " + e.Hint
+		}
+		if got != want[i] && !*update {
+			t.Errorf("%s\ngot  %s\nwant %s", q, got, want[i])
+		}
+		fmt.Fprintf(&out, "%s  =>  %s\n", q, got)
+	}
+	if *update {
+		if err := os.WriteFile(refusedFile, []byte(out.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // FuzzQuery looks for queries that make the planner or the operators panic.
 func FuzzQuery(f *testing.F) {
 	blocks, err := os.ReadFile(filepath.Join("testdata", "queries.txt"))
@@ -190,7 +233,7 @@ func FuzzQuery(f *testing.F) {
 				}
 				continue
 			}
-			p.Maintained().Explain()
+			p.Maintained().Explain(false)
 			if len(text) > 300 || strings.Count(strings.ToLower(text), "values") > 2 { // a product of many constants is large
 				continue
 			}

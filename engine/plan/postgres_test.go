@@ -1,6 +1,7 @@
 package plan_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -68,6 +69,36 @@ func typeName(oid uint32) string {
 		return "text"
 	}
 	return fmt.Sprintf("type %d", oid)
+}
+
+// sameReason are SQLSTATEs of the engine, and PostgreSQL's for the same thing.
+var sameReason = map[[2]string]bool{
+	{"42704", "42P01"}: true, // an unknown relation, as Materialize has it
+	{"42703", "42P01"}: true, // a column of a table that is not in FROM
+	{"42703", "42P10"}: true, // a column in LIMIT
+}
+
+// TestRefusedPostgres holds the errors of testdata against PostgreSQL: what is not a limit of the engine, PostgreSQL refuses too, for the
+// same reason.
+func TestRefusedPostgres(t *testing.T) {
+	pg := connect(t, pgtest.Start(t))
+	c := &testCase{tables: goldenTables()}
+	if err := pg.exec(c.create()); err != nil {
+		t.Fatal(err)
+	}
+	queries, want := refusals(t)
+	for i, q := range queries {
+		code := strings.Fields(want[i])[1]
+		err := pg.exec(q)
+		var e *pgconn.PgError
+		switch {
+		case code == "0A000":
+		case !errors.As(err, &e):
+			t.Errorf("%s: got %s, PostgreSQL says %v", q, want[i], err)
+		case e.Code != code && !sameReason[[2]string{code, e.Code}]:
+			t.Errorf("%s: got %s, PostgreSQL says %s %s", q, want[i], e.Code, e.Message)
+		}
+	}
 }
 
 // TestQueriesPostgres holds every golden query, after every tick of random insertions and deletions, against PostgreSQL's answer to it.

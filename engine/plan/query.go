@@ -3,6 +3,7 @@ package plan
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/mzdio/mzd/engine/flow"
 	"github.com/mzdio/mzd/engine/sql"
@@ -21,38 +22,39 @@ func (b *planner) fail(pos int, code, format string, args ...any) {
 	panic(sql.Errorf(pos, code, format, args...))
 }
 
-// ctes are the common table expressions in sight.
-type ctes struct {
-	def   sql.CTE
-	outer *ctes
-}
-
 // result is a planned query before it is known what it is for.
 type result struct {
 	rel           rel
-	width         int // columns that are visible; those behind are for order
+	width         int // columns that are visible; those behind are for order and correlated
 	order         []flow.SortKey
 	limit, offset int64
+	correlated    []correlation // of a lateral query
+	group         []int         // the columns of their own sides
 }
 
 func (r result) visible() []Column { return r.rel.columns()[:r.width] }
 
-// asRel is the result as a relation in another query.
+// asRel is the result as a relation in another query: the columns that are visible, and then those that are correlated.
 func (r result) asRel() rel {
 	in := r.rel
 	if r.limit != flow.NoLimit || r.offset > 0 {
-		in = &topK{in: in, order: r.order, limit: r.limit, offset: r.offset}
+		in = &topK{in: in, group: r.group, order: r.order, limit: r.limit, offset: r.offset}
 	}
-	if len(in.columns()) == r.width {
+	all := in.columns()
+	if len(all) == r.width {
 		return in
 	}
-	cols := r.visible()
-	return &mapped{in: in, exprs: columnRefs(cols), cols: cols}
+	cols, exprs := r.visible(), columnRefs(r.visible())
+	for _, i := range r.group {
+		cols = append(cols[:len(cols):len(cols)], all[i])
+		exprs = append(exprs, &flow.Col{Index: i, T: all[i].Type, Name: all[i].Name})
+	}
+	return &mapped{in: in, exprs: exprs, cols: cols}
 }
 
 // query plans a query whose literals without a type become text at the end.
-func (b *planner) query(q *sql.Query, with *ctes) result {
-	r := b.untyped(q, with)
+func (b *planner) query(q *sql.Query, a around) result {
+	r := b.untyped(q, a)
 	cols := r.rel.columns()
 	if !slices.ContainsFunc(cols, func(c Column) bool { return c.Type == flow.Unknown }) {
 		return r
@@ -69,24 +71,36 @@ func (b *planner) query(q *sql.Query, with *ctes) result {
 	return r
 }
 
-func (b *planner) untyped(q *sql.Query, with *ctes) result {
-	for _, c := range q.With {
-		with = &ctes{c, with}
+func (b *planner) untyped(q *sql.Query, a around) result {
+	plain := a
+	plain.lateral = false
+	for i, c := range q.With {
+		if slices.ContainsFunc(q.With[:i], func(x sql.CTE) bool { return x.Name == c.Name }) {
+			b.fail(c.Query.Pos(), "42712", "WITH query name %s specified more than once", sql.Ident(c.Name))
+		}
+		plain.ctes = &ctes{def: c, around: plain}
 	}
+	a.ctes = plain.ctes
 	var r result
 	switch body := q.Body.(type) {
 	case *sql.Select:
-		r = b.selectQuery(body, q.OrderBy, with)
+		r = b.selectQuery(body, q.OrderBy, a)
 	case *sql.Query:
-		inner := b.untyped(body, with).asRel()
+		inner := b.untyped(body, plain).asRel()
 		r = result{rel: inner, width: len(inner.columns())}
 		r.order = b.orderByOutput(r, q.OrderBy)
 	case *sql.SetOp:
-		r = b.setOp(body, with)
+		r = b.setOp(body, plain)
 		r.order = b.orderByOutput(r, q.OrderBy)
 	case *sql.Values:
-		r = b.values(body)
+		r = b.values(body, plain)
 		r.order = b.orderByOutput(r, q.OrderBy)
+	}
+	for range q.With { // what nobody reads must be right too
+		if !plain.ctes.used {
+			b.cte(plain.ctes, q.Pos())
+		}
+		plain = plain.ctes.around
 	}
 	r.limit = flow.NoLimit
 	if q.Limit != nil {
@@ -105,46 +119,59 @@ func (b *planner) grow(pos int) {
 	}
 }
 
-func (b *planner) values(v *sql.Values) result {
-	c := &constant{}
+func (b *planner) values(v *sql.Values, a around) result {
 	width := len(v.Rows[0])
-	for _, row := range v.Rows {
+	rows := make([][]flow.Expr, len(v.Rows))
+	scopes := make([]*scope, len(v.Rows))
+	subqueries := false
+	for i, row := range v.Rows {
 		if len(row) != width {
 			b.fail(v.Pos(), "42601", "VALUES lists must all be the same length")
 		}
-		exprs := make([]flow.Expr, width)
-		for i, e := range row {
-			exprs[i] = b.expr(e, &scope{})
+		sc := b.nothing(a).scope
+		for _, e := range row {
+			rows[i] = append(rows[i], b.expr(e, sc))
 		}
-		c.rows = append(c.rows, exprs)
+		scopes[i] = sc
+		subqueries = subqueries || sc.subqueries.count() > 0
 	}
+	var cols []Column
 	for i := range width {
-		column := make([]flow.Expr, len(c.rows))
-		for j := range c.rows {
-			column[j] = c.rows[j][i]
+		column := make([]flow.Expr, len(rows))
+		for j := range rows {
+			column[j] = rows[j][i]
 		}
 		t := b.unify(column, v.Pos(), "VALUES")
-		for j := range c.rows {
-			c.rows[j][i] = column[j]
+		for j := range rows {
+			rows[j][i] = column[j]
 		}
-		c.cols = append(c.cols, Column{"column" + strconv.Itoa(i+1), t})
+		cols = append(cols, Column{"column" + strconv.Itoa(i+1), t})
 	}
-	return result{rel: c, width: width}
+	if !subqueries {
+		return result{rel: &constant{cols: cols, rows: rows}, width: width}
+	}
+	sum := &union{}
+	for i, row := range rows {
+		b.grow(v.Pos())
+		subs := scopes[i].subqueries
+		sum.in = append(sum.in, &mapped{in: subs.attach(unit), exprs: subs.place(row), cols: cols})
+	}
+	return result{rel: sum, width: width}
 }
 
-func (b *planner) setOp(s *sql.SetOp, with *ctes) result {
+func (b *planner) setOp(s *sql.SetOp, a around) result {
 	b.grow(s.Pos())
-	side := func(e sql.SetExpr) rel { return b.untyped(&sql.Query{At: s.At, Body: e}, with).asRel() }
+	side := func(e sql.SetExpr) rel { return b.untyped(&sql.Query{At: s.At, Body: e}, a).asRel() }
 	l, r := side(s.L), side(s.R)
 	lc, rc := l.columns(), r.columns()
 	if len(lc) != len(rc) {
-		b.fail(s.Pos(), "42601", "each side of a %s must have the same number of columns", s.Op)
+		b.fail(s.Pos(), "42601", "each side of a %s must have the same number of columns", strings.ToUpper(s.Op))
 	}
 	le, re := columnRefs(lc), columnRefs(rc)
 	cols := slices.Clone(lc)
 	for i := range le {
 		pair := []flow.Expr{le[i], re[i]}
-		cols[i].Type = b.unify(pair, s.Pos(), s.Op)
+		cols[i].Type = b.unify(pair, s.Pos(), strings.ToUpper(s.Op))
 		le[i], re[i] = pair[0], pair[1]
 	}
 	in := []rel{&mapped{in: l, exprs: le, cols: cols}, &mapped{in: r, exprs: re, cols: cols}}
@@ -167,16 +194,30 @@ func (b *planner) setOp(s *sql.SetOp, with *ctes) result {
 }
 
 // selectQuery plans one SELECT with the ORDER BY of the query that it is the body of.
-func (b *planner) selectQuery(s *sql.Select, orderBy []sql.Order, with *ctes) result {
-	in, sc := b.from(s, with)
-	in = b.where(in, sc, s.Where)
+func (b *planner) selectQuery(s *sql.Select, orderBy []sql.Order, a around) result {
+	lateral := a.lateral
+	a.lateral = false
+	from := b.from(s.From, a)
+	in, sc := from.rel, from.scope
+	in, correlated := b.where(in, sc, s.Where, lateral)
 
 	items := b.expandStars(s, sc)
 	aggregated := s.GroupBy != nil || s.Having != nil ||
 		slices.ContainsFunc(items, func(i sql.Item) bool { return hasAggregate(i.Expr) }) ||
 		slices.ContainsFunc(orderBy, func(o sql.Order) bool { return hasAggregate(o.Expr) })
+	own := make([]flow.Expr, len(correlated))
+	for i, c := range correlated {
+		own[i] = c.own
+	}
 	if aggregated {
-		sc = &scope{group: &grouping{inner: sc, keys: b.groupKeys(s, items, sc)}}
+		g := &grouping{inner: sc, keys: b.groupKeys(s, items, sc)}
+		if correlated != nil && s.GroupBy == nil {
+			panic(sql.Unsupported(s.Pos(), "an aggregate without GROUP BY in a LATERAL query is"))
+		}
+		for i, e := range own {
+			own[i] = &flow.Col{Index: b.column(&g.keys, e), T: e.Type(), Name: "own"}
+		}
+		sc = &scope{group: g, around: a, subqueries: &subqueries{}}
 	}
 	var exprs []flow.Expr
 	var cols []Column
@@ -189,37 +230,82 @@ func (b *planner) selectQuery(s *sql.Select, orderBy []sql.Order, with *ctes) re
 	if s.Having != nil {
 		having = conjuncts(b.boolean(s.Having, sc))
 	}
-	width := len(exprs)
+	r := result{width: len(exprs), correlated: correlated}
 	var group []int
 	for _, e := range s.DistinctOn {
 		group = append(group, b.column(&exprs, b.orderExpr(e, items, sc)))
 	}
-	order := make([]flow.SortKey, len(orderBy))
 	for i, o := range orderBy {
-		order[i] = sortKey(o, b.column(&exprs, b.orderExpr(o.Expr, items, sc)))
-		if s.Distinct && s.DistinctOn == nil && order[i].Column >= width {
+		k := sortKey(o, b.column(&exprs, b.orderExpr(o.Expr, items, sc)))
+		r.order = append(r.order, k)
+		if s.Distinct && s.DistinctOn == nil && k.Column >= r.width {
 			b.fail(o.Expr.Pos(), "42P10", "for SELECT DISTINCT, ORDER BY expressions must appear in select list")
 		}
+		if i < len(group) && !slices.Contains(group, k.Column) {
+			b.fail(o.Expr.Pos(), "42P10", "SELECT DISTINCT ON expressions must match initial ORDER BY expressions")
+		}
 	}
-	for _, e := range exprs[width:] {
+	for _, e := range own {
+		r.group = append(r.group, len(exprs))
+		exprs = append(exprs, e)
+	}
+	for _, e := range exprs[r.width:] {
 		cols = append(cols, Column{"", e.Type()})
 	}
 	if aggregated {
 		in = sc.group.rel(in)
 	}
-	var out rel = &mapped{in: in, filters: having, exprs: exprs, cols: cols}
+	in = sc.subqueries.attach(in)
+	r.rel = &mapped{in: in, filters: sc.subqueries.place(having), exprs: sc.subqueries.place(exprs), cols: cols}
 	switch {
 	case s.DistinctOn != nil:
-		for i, k := range order[:min(len(group), len(order))] {
-			if !slices.Contains(group, k.Column) {
-				b.fail(orderBy[i].Expr.Pos(), "42P10", "SELECT DISTINCT ON expressions must match initial ORDER BY expressions")
+		r.rel = &topK{in: r.rel, group: append(group, r.group...), order: r.order, limit: 1}
+	case s.Distinct:
+		r.rel = &setOp{flow.DistinctRows, []rel{r.rel}}
+	}
+	return r
+}
+
+// where applies a WHERE clause. What a lateral query compares with the row before it is returned.
+func (b *planner) where(in rel, sc *scope, e sql.Expr, lateral bool) (rel, []correlation) {
+	if e == nil {
+		return in, nil
+	}
+	var filters []flow.Expr
+	var correlated []correlation
+	for _, e := range conditions(e) {
+		if lateral {
+			if c, ok := b.correlate(e, sc); ok {
+				correlated = append(correlated, c)
+				continue
 			}
 		}
-		out = &topK{in: out, group: group, order: order, limit: 1}
-	case s.Distinct:
-		out = &setOp{flow.DistinctRows, []rel{out}}
+		if q, ok := e.(*sql.InQuery); ok && !q.Not {
+			b.semijoin(q, sc)
+			continue
+		}
+		filters = append(filters, conjuncts(b.boolean(e, sc))...)
 	}
-	return result{rel: out, width: width, order: order}
+	in = sc.subqueries.attach(in)
+	for i := range correlated {
+		correlated[i].own = sc.subqueries.placed(correlated[i].own)
+	}
+	return filtered(in, sc.subqueries.place(filters)), correlated
+}
+
+// conditions are the parts of a condition that must all be true.
+func conditions(e sql.Expr) []sql.Expr {
+	if and, ok := e.(*sql.Binary); ok && and.Op == "AND" {
+		return append(conditions(and.L), conditions(and.R)...)
+	}
+	return []sql.Expr{e}
+}
+
+func conjuncts(e flow.Expr) []flow.Expr {
+	if l, ok := e.(*flow.Logic); ok && !l.Or {
+		return append(conjuncts(l.L), conjuncts(l.R)...)
+	}
+	return []flow.Expr{e}
 }
 
 // column returns the index of an expression among the columns, adding it if it is not there.
@@ -271,12 +357,17 @@ func (b *planner) orderByOutput(r result, orderBy []sql.Order) []flow.SortKey {
 	order := make([]flow.SortKey, len(orderBy))
 	for i, o := range orderBy {
 		at, ok := b.position(o.Expr, len(cols), "ORDER BY")
-		if c, isColumn := o.Expr.(*sql.Column); !ok && isColumn && len(c.Parts) == 1 {
+		c, isColumn := o.Expr.(*sql.Column)
+		if isColumn && len(c.Parts) == 1 {
 			at = slices.IndexFunc(cols, func(x Column) bool { return x.Name == c.Parts[0] })
 			ok = at >= 0
 		}
-		if !ok {
-			b.fail(o.Expr.Pos(), "42703", "ORDER BY of this query can only name its columns")
+		switch {
+		case ok:
+		case isColumn:
+			b.fail(o.Expr.Pos(), "42703", "column %s does not exist", c)
+		default:
+			b.fail(o.Expr.Pos(), "0A000", "the ORDER BY of this query can only name its columns; put the query into FROM to order by an expression")
 		}
 		order[i] = sortKey(o, at)
 	}
@@ -375,10 +466,32 @@ func figureName(e sql.Expr) string {
 		if t, ok := typeNames[e.Type.Name]; ok {
 			return t.Name()
 		}
+	case *sql.Exists:
+		return "exists"
+	case *sql.Subquery:
+		return subqueryName(e.Query.Body)
 	case *sql.Literal:
 		if e.Kind == sql.Bool {
 			return "bool"
 		}
+	}
+	return ""
+}
+
+// subqueryName is the name of a subquery's column.
+func subqueryName(s sql.SetExpr) string {
+	switch s := s.(type) {
+	case *sql.Query:
+		return subqueryName(s.Body)
+	case *sql.SetOp:
+		return subqueryName(s.L)
+	case *sql.Values:
+		return "column1"
+	case *sql.Select:
+		if s.Items[0].Alias == "" {
+			return figureName(s.Items[0].Expr)
+		}
+		return s.Items[0].Alias
 	}
 	return ""
 }

@@ -2,7 +2,7 @@ package plan
 
 import "github.com/mzdio/mzd/engine/flow"
 
-// rel is a node of a resolved query: a relation with typed columns.
+// rel is a node of a resolved query: a relation with typed columns. Relations are immutable once they have been made.
 type rel interface{ columns() []Column }
 
 // get reads an object of the catalog.
@@ -14,6 +14,9 @@ type constant struct {
 	rows [][]flow.Expr
 }
 
+// unit is one row without columns: what a SELECT without FROM reads.
+var unit = &constant{rows: [][]flow.Expr{{}}}
+
 // mapped filters rows and computes columns.
 type mapped struct {
 	in      rel
@@ -22,13 +25,34 @@ type mapped struct {
 	cols    []Column
 }
 
-// joined pairs rows: its columns are the left ones and then the right ones. Keys are over the columns of their side.
-type joined struct {
-	left, right       rel
-	leftKey, rightKey []flow.Expr
-	outer             bool
-	residual          []flow.Expr // the rest of an inner join's condition, until it has become a filter
+// filtered is a relation of which only some rows are there.
+func filtered(in rel, filters []flow.Expr) rel {
+	if len(filters) == 0 {
+		return in
+	}
+	return &mapped{in: in, filters: filters, exprs: identity(in), cols: in.columns()}
 }
+
+// joined pairs rows: its columns are the left ones and then the right ones, and the condition is over both. The rows of an outer side
+// that have no partner come with NULLs.
+type joined struct {
+	left, right rel
+	on          []flow.Expr
+	outer       [2]bool
+}
+
+// expanded joins rows with what a table function makes of each: its columns are those of its input and then the function's.
+type expanded struct {
+	in    rel
+	fn    *flow.TableFunc
+	args  []flow.Expr
+	on    []flow.Expr
+	outer bool
+	col   Column
+}
+
+// single is the one row of a subquery that is used as a value.
+type single struct{ in rel }
 
 // reduced groups rows: its columns are the keys and then the aggregates.
 type reduced struct {
@@ -65,6 +89,7 @@ type setOp struct {
 func (r *get) columns() []Column      { return r.object.Columns }
 func (r *constant) columns() []Column { return r.cols }
 func (r *mapped) columns() []Column   { return r.cols }
+func (r *single) columns() []Column   { return r.in.columns() }
 func (r *reduced) columns() []Column  { return r.cols }
 func (r *topK) columns() []Column     { return r.in.columns() }
 func (r *union) columns() []Column    { return r.in[0].columns() }
@@ -73,4 +98,9 @@ func (r *setOp) columns() []Column    { return r.in[0].columns() }
 func (r *joined) columns() []Column {
 	l := r.left.columns()
 	return append(l[:len(l):len(l)], r.right.columns()...)
+}
+
+func (r *expanded) columns() []Column {
+	in := r.in.columns()
+	return append(in[:len(in):len(in)], r.col)
 }

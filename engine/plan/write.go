@@ -129,7 +129,7 @@ func (b *planner) plan(q *sql.Query) *Plan {
 	if q.AsOf != nil {
 		b.fail(q.Pos(), "0A000", "what is written is read now: there is no AS OF")
 	}
-	r := b.untyped(q, nil)
+	r := b.untyped(q, around{})
 	return &Plan{
 		Columns: r.visible(), Order: r.order, Limit: r.limit, Offset: r.offset, Uses: b.uses, Introspection: b.introspection, rel: r.rel,
 	}

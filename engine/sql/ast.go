@@ -100,6 +100,23 @@ type (
 		List []Expr
 		Not  bool
 	}
+	// InQuery is x [NOT] IN (query).
+	InQuery struct {
+		At
+		X     Expr
+		Query *Query
+		Not   bool
+	}
+	// Subquery is a query in parentheses that stands for its value.
+	Subquery struct {
+		At
+		Query *Query
+	}
+	// Exists is EXISTS (query).
+	Exists struct {
+		At
+		Query *Query
+	}
 	// Between is x [NOT] BETWEEN a AND b.
 	Between struct {
 		At
@@ -204,7 +221,7 @@ type Order struct {
 	Nulls string
 }
 
-// TableExpr is an entry of FROM: a [Table], a [Derived] or a [Join].
+// TableExpr is an entry of FROM: a [Table], a [TableFunc], a [Derived] or a [Join].
 type TableExpr interface {
 	String() string
 	tableExpr()
@@ -217,18 +234,28 @@ type Table struct {
 	Columns []string
 }
 
-// Derived is a query in FROM.
+// TableFunc is a function in FROM. It may refer to what stands before it there.
+type TableFunc struct {
+	At
+	Name    string
+	Args    []Expr
+	Alias   string
+	Columns []string
+}
+
+// Derived is a query in FROM. A lateral one may refer to what stands before it there.
 type Derived struct {
 	At
+	Lateral bool
 	Query   *Query
 	Alias   string
 	Columns []string
 }
 
-// Join is l [LEFT | RIGHT | CROSS] JOIN r [ON ... | USING (...)].
+// Join is l [LEFT | RIGHT | FULL | CROSS] JOIN r [ON ... | USING (...)].
 type Join struct {
 	At
-	Kind  string // inner, left, right or cross
+	Kind  string // inner, left, right, full or cross
 	L, R  TableExpr
 	On    Expr
 	Using []string
@@ -407,6 +434,7 @@ func (*SetOp) setExpr()  {}
 func (*Values) setExpr() {}
 func (*Query) setExpr()  {}
 
-func (*Table) tableExpr()   {}
-func (*Derived) tableExpr() {}
-func (*Join) tableExpr()    {}
+func (*Table) tableExpr()     {}
+func (*TableFunc) tableExpr() {}
+func (*Derived) tableExpr()   {}
+func (*Join) tableExpr()      {}

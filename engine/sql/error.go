@@ -1,6 +1,10 @@
 package sql
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
 
 // Error says what is wrong with a statement, and where.
 type Error struct {
@@ -21,4 +25,10 @@ func Errorf(pos int, code, format string, args ...any) *Error {
 func Unsupported(pos int, what string) *Error {
 	return &Error{Pos: pos, Code: "0A000", Message: what + " not supported by the embedded engine",
 		Hint: "This works on Materialize, not in the embedded engine."}
+}
+
+// Position is the line and the column, in characters, both from 1, of a byte offset in a text.
+func Position(text string, offset int) (line, column int) {
+	before := text[:min(max(offset, 0), len(text))]
+	return strings.Count(before, "\n") + 1, utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:]) + 1
 }

@@ -65,7 +65,7 @@ func join[T interface{ String() string }](list []T) string {
 // operand writes an expression that stands beside an operator.
 func operand(e Expr) string {
 	switch e.(type) {
-	case *Column, *Literal, *Param, *Call, *Star, *Cast:
+	case *Column, *Literal, *Param, *Call, *Star, *Cast, *Subquery, *Exists:
 		return e.String()
 	}
 	return "(" + e.String() + ")"
@@ -137,6 +137,13 @@ func (e *Case) String() string {
 }
 
 func (e *In) String() string { return operand(e.X) + not(e.Not) + " IN (" + join(e.List) + ")" }
+
+func (e *InQuery) String() string {
+	return operand(e.X) + not(e.Not) + " IN (" + e.Query.String() + ")"
+}
+
+func (e *Subquery) String() string { return "(" + e.Query.String() + ")" }
+func (e *Exists) String() string   { return "EXISTS (" + e.Query.String() + ")" }
 
 func (e *Between) String() string {
 	return operand(e.X) + not(e.Not) + " BETWEEN " + operand(e.Low) + " AND " + operand(e.High)
@@ -272,8 +279,15 @@ func alias(name string, columns []string) string {
 	return s
 }
 
-func (t *Table) String() string   { return t.Name.String() + alias(t.Alias, t.Columns) }
-func (d *Derived) String() string { return "(" + d.Query.String() + ")" + alias(d.Alias, d.Columns) }
+func (t *Table) String() string { return t.Name.String() + alias(t.Alias, t.Columns) }
+
+func (t *TableFunc) String() string {
+	return Ident(t.Name) + "(" + join(t.Args) + ")" + alias(t.Alias, t.Columns)
+}
+
+func (d *Derived) String() string {
+	return opt(d.Lateral, "LATERAL ") + "(" + d.Query.String() + ")" + alias(d.Alias, d.Columns)
+}
 
 func (j *Join) String() string {
 	r := j.R.String()

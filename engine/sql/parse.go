@@ -156,8 +156,8 @@ func (p *parser) link() {
 
 // refused are the words that begin what Materialize has and the embedded engine has not, where an expression or clause may end.
 var refused = map[string]string{
-	"over": "window functions are", "window": "window functions are", "lateral": "LATERAL is", "natural": "NATURAL JOIN is",
-	"full": "FULL JOIN is", "fetch": "FETCH FIRST is", "for": "FOR UPDATE is", "within": "WITHIN TIMESTAMP ORDER BY is",
+	"over": "window functions are", "window": "window functions are", "natural": "NATURAL JOIN is",
+	"fetch": "FETCH FIRST is", "for": "FOR UPDATE is", "within": "WITHIN TIMESTAMP ORDER BY is",
 	"envelope": "ENVELOPE is", "at": "AT TIME ZONE is", "collate": "COLLATE is", "similar": "SIMILAR TO is",
 }
 

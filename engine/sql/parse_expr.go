@@ -84,7 +84,7 @@ func (p *parser) infix(l Expr, min int) Expr {
 			name = "<>"
 		}
 		if p.at("any", "(") || p.at("some", "(") || p.at("all", "(") {
-			p.unsupported(p.peek().pos, "ANY, SOME and ALL are")
+			return p.quantified(l, at, name)
 		}
 		return &Binary{at, name, l, p.binding(bind + 1)}
 	}
@@ -151,13 +151,28 @@ func (p *parser) is(l Expr, at At) Expr {
 }
 
 func (p *parser) in(l Expr, at At, negated bool) Expr {
+	query := p.beginsQuery()
 	p.expect("(")
-	if p.at("select") || p.at("with") || p.at("values") {
-		p.unsupported(p.peek().pos, "subqueries in expressions are")
+	if query {
+		q := p.query()
+		p.expect(")")
+		return &InQuery{at, l, q, negated}
 	}
 	list := p.exprs()
 	p.expect(")")
 	return &In{at, l, list, negated}
+}
+
+// quantified parses = ANY (query) and <> ALL (query), which are IN and NOT IN.
+func (p *parser) quantified(l Expr, at At, operator string) Expr {
+	t := p.next()
+	if p.beginsQuery() {
+		if operator == "=" && t.text != "all" || operator == "<>" && t.text == "all" {
+			return p.in(l, at, operator == "<>")
+		}
+	}
+	p.unsupported(t.pos, "ANY, SOME and ALL with anything but = ANY (query) and <> ALL (query) are")
+	return nil
 }
 
 func (p *parser) primary() Expr {
@@ -191,9 +206,13 @@ func (p *parser) primary() Expr {
 }
 
 func (p *parser) parenthesis() Expr {
+	at := At(p.peek().pos)
+	query := p.beginsQuery()
 	p.expect("(")
-	if p.at("select") || p.at("with") || p.at("values") {
-		p.unsupported(p.peek().pos, "subqueries in expressions are")
+	if query {
+		q := p.query()
+		p.expect(")")
+		return &Subquery{at, q}
 	}
 	e := p.expr()
 	if p.at(",") {
@@ -224,7 +243,11 @@ func (p *parser) word() Expr {
 		p.expect(")")
 		return &Cast{at, e, typ}
 	case "exists":
-		p.unsupported(t.pos, "EXISTS is")
+		p.i++
+		p.expect("(")
+		q := p.query()
+		p.expect(")")
+		return &Exists{at, q}
 	case "array":
 		if p.ahead(1).is("[") || p.ahead(1).is("(") {
 			p.unsupported(t.pos, "ARRAY is")

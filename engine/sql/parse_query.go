@@ -198,10 +198,12 @@ func (p *parser) tableExpr() TableExpr {
 			kind = "left"
 		case p.eat("right", "join"), p.eat("right", "outer", "join"):
 			kind = "right"
+		case p.eat("full", "join"), p.eat("full", "outer", "join"):
+			kind = "full"
 		case p.eat("cross", "join"):
 			kind = "cross"
 		default:
-			if p.at("natural") || p.at("full") {
+			if p.at("natural") {
 				p.refuse(p.peek())
 			}
 			return l
@@ -223,15 +225,40 @@ func (p *parser) tableExpr() TableExpr {
 
 func (p *parser) tablePrimary() TableExpr {
 	at := At(p.peek().pos)
-	if p.at("lateral") {
-		p.refuse(p.peek())
-	}
+	lateral := p.eat("lateral")
 	if p.at("(") {
-		return p.parenthesizedTable(at)
+		t := p.parenthesizedTable(at)
+		if d, ok := t.(*Derived); ok {
+			d.Lateral = lateral
+		} else if lateral {
+			p.fail(int(at), "42601", "LATERAL is for a query or a function")
+		}
+		return t
 	}
-	t := &Table{Name: p.name("a table")}
+	name := p.name("a table")
 	if p.at("(") {
-		p.unsupported(t.Name.Pos(), "a table function is")
+		return p.tableFunc(name)
+	}
+	if lateral {
+		p.fail(int(at), "42601", "LATERAL is for a query or a function")
+	}
+	t := &Table{Name: name}
+	t.Alias, t.Columns = p.tableAlias()
+	return t
+}
+
+func (p *parser) tableFunc(name Name) TableExpr {
+	if len(name.Parts) > 1 {
+		p.unsupported(name.Pos(), "a qualified function is")
+	}
+	t := &TableFunc{At: name.At, Name: name.Base()}
+	p.expect("(")
+	if !p.at(")") {
+		t.Args = p.exprs()
+	}
+	p.expect(")")
+	if p.at("with", "ordinality") {
+		p.unsupported(p.peek().pos, "WITH ORDINALITY is")
 	}
 	t.Alias, t.Columns = p.tableAlias()
 	return t
