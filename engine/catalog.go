@@ -30,14 +30,8 @@ type object struct {
 	text   string   // the statement in normal form: what SHOW CREATE says and what a second CREATE is compared with
 	uses   []string // ids of the objects that it names
 	source *source
-	view   *view // for a materialized view or source, and a table
+	view   *view // for a materialized view or source, a table, and a relation of the engine itself
 }
-
-// introspection is the relation that describes the catalog.
-var introspection = object{kind: "system", Object: plan.Object{
-	ID: "s1", Name: "mz_objects", Introspection: true,
-	Columns: []plan.Column{{Name: "id", Type: flow.Text}, {Name: "name", Type: flow.Text}, {Name: "type", Type: flow.Text}},
-}}
 
 // lookup finds an object. All objects live in materialize.public. The caller holds mu.
 func (e *Engine) lookup(name sql.Name) *object {
@@ -49,14 +43,11 @@ func (e *Engine) lookup(name sql.Name) *object {
 		if q != "" {
 			return nil
 		}
-	case "mz_catalog", "materialize.mz_catalog", "mz_internal":
+	case "mz_catalog", "materialize.mz_catalog", "mz_internal", "materialize.mz_internal":
 	default:
 		return nil
 	}
-	if name.Base() == introspection.Name {
-		return &introspection
-	}
-	return nil
+	return e.systemObject(name.Base())
 }
 
 // ordered lists the objects in the order of their creation. The caller holds mu.
@@ -251,7 +242,7 @@ func (e *Engine) makeView(id string, s *sql.CreateView, text string) (*object, e
 		return nil, err
 	}
 	if p.Introspection {
-		return nil, sql.Errorf(s.Query.Pos(), "0A000", "a view cannot read %s", introspection.Name)
+		return nil, sql.Errorf(s.Query.Pos(), "0A000", "a view cannot read the relations of the engine itself, which no release keeps as they are")
 	}
 	cols := slices.Clone(p.Columns)
 	if len(s.Columns) > len(cols) {
@@ -290,12 +281,13 @@ func (e *Engine) bind(df *flow.Dataflow) ([]input, error) {
 	for _, o := range e.objects {
 		byID[o.ID] = o
 	}
+	for _, o := range e.system {
+		byID[o.ID] = o
+	}
 	inputs := make([]input, len(df.Slots))
 	for i, slot := range df.Slots {
 		inputs[i].work = slot.Map
 		switch o := byID[slot.Object]; {
-		case slot.Object == introspection.ID:
-			inputs[i].rows = e.describe()
 		case o == nil:
 			return nil, errorf("XX000", "object %s is gone", slot.Object)
 		case o.source != nil:
@@ -306,15 +298,6 @@ func (e *Engine) bind(df *flow.Dataflow) ([]input, error) {
 		}
 	}
 	return inputs, nil
-}
-
-// describe lists the rows of mz_objects. The caller holds mu.
-func (e *Engine) describe() []flow.Row {
-	var rows []flow.Row
-	for _, o := range e.ordered() {
-		rows = append(rows, flow.Row{flow.NewText(o.ID), flow.NewText(o.Name), flow.NewText(o.kind)})
-	}
-	return rows
 }
 
 // attach makes a view part of every tick from now on. The caller holds graphMu and mu, or is the only one who knows the engine.

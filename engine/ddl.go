@@ -170,7 +170,7 @@ func (e *Engine) drop(s *sql.Drop) (*Result, error) {
 			notices = append(notices, Notice{"NOTICE", "00000", fmt.Sprintf("%s %s does not exist, skipping", s.Kind, name)})
 		case o == nil:
 			return nil, sql.Errorf(name.Pos(), "42704", "unknown catalog item '%s'", name)
-		case o == &introspection:
+		case o.kind == kindSystem:
 			return nil, sql.Errorf(name.Pos(), "42809", "system item '%s' cannot be modified", o.Name)
 		case !o.is(s):
 			return nil, sql.Errorf(name.Pos(), "42809", "%s is not a %s%s", sql.Ident(o.Name), opt(s.Materialized, "materialized "), s.Kind)

@@ -60,18 +60,21 @@ type Engine struct {
 	saveMu sync.Mutex // serializes writing of the state file
 
 	// graphMu guards the graph, the operators of its views and the journal. It is taken before mu.
-	graphMu sync.Mutex
-	journal *viewlog.Journal // of the tables; nil if nothing is kept
-	graph   []*view          // in order of dependency
+	graphMu  sync.Mutex
+	journal  *viewlog.Journal // of the tables; nil if nothing is kept
+	graph    []*view          // in order of dependency
+	observed time.Time        // when the engine's own relations were last brought up to date
 
 	// mu guards the catalog, what is published of views and sources, and time.
 	mu        sync.Mutex
 	objects   map[string]*object // by name
-	upper     uint64             // all times below are closed
-	reserved  uint64             // times below may be used
-	saveErr   error              // why no more can be reserved, while that lasts
-	opening   bool               // no time closes before the sources have been read again
-	changed   chan struct{}      // closed, and replaced, when something has been published
+	system    []*object          // the engine's own, constant
+	ticks     tickStats
+	upper     uint64        // all times below are closed
+	reserved  uint64        // times below may be used
+	saveErr   error         // why no more can be reserved, while that lasts
+	opening   bool          // no time closes before the sources have been read again
+	changed   chan struct{} // closed, and replaced, when something has been published
 	holds     map[*hold]struct{}
 	starting  []*source // for Run to read
 	hydrating []*view   // for Run to fill
@@ -118,6 +121,7 @@ func Open(opt Options) (*Engine, error) {
 		nextID: 1, objects: map[string]*object{}, changed: make(chan struct{}), holds: map[*hold]struct{}{},
 		opening: true, reserved: math.MaxUint64,
 	}
+	e.makeSystem()
 	if err := e.load(); err != nil {
 		return nil, err
 	}

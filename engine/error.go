@@ -17,6 +17,8 @@ type Error struct {
 	Detail   string
 	Hint     string
 	Position int // where in the query, in characters from 1; 0 if nowhere
+
+	gone *gone // set if a time was asked for that is not known any more
 }
 
 func (e *Error) Error() string { return e.Message }
@@ -46,6 +48,7 @@ func located(err error, query string) error {
 	case !errors.As(err, &e):
 		return asError(err)
 	}
+	e = foreign(e, query)
 	line, column := sql.Position(query, e.Pos)
 	return &Error{
 		Code: e.Code, Message: fmt.Sprintf("%d:%d: %s", line, column, e.Message), Hint: e.Hint,

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -9,12 +10,6 @@ import (
 
 	"github.com/mzdio/mzd/engine/flow"
 )
-
-// errHistoryGone tells that a time cannot be read any more. The words are Materialize's.
-var errHistoryGone = &Error{
-	Code: "22000", Message: "could not find a valid timestamp for the query",
-	Detail: "The time lies before the history that is kept.",
-}
 
 func relationDropped(name string) *Error {
 	return errorf("42704", "relation 'materialize.public.%s' was dropped", name)
@@ -47,6 +42,34 @@ func (v *view) readable() (bool, error) {
 	return v.ready, nil
 }
 
+// since is the earliest time that a readable input can be read at, and the id of what it reads. The caller holds mu.
+func (in *input) since() (id string, since uint64) {
+	switch {
+	case in.src != nil:
+		return in.src.id, in.src.marks[0].time
+	case in.view != nil:
+		return in.view.id, in.view.since
+	}
+	return "", 0
+}
+
+// obstacle is why inputs that cannot be read yet will not soon be: the file of a source, perhaps of a view's, that cannot be read. It is
+// nil while they are on their way. The caller holds mu.
+func obstacle(inputs []input) error {
+	for _, in := range inputs {
+		switch {
+		case in.src != nil && !in.src.caughtUp && in.src.err != nil:
+			return &Error{Code: "58030", Message: fmt.Sprintf("source %s cannot be read: %v", in.src.name, in.src.err),
+				Hint: "It is tried again all the time, and read as soon as it can be."}
+		case in.view != nil && !in.view.ready:
+			if err := obstacle(in.view.inputs); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // filling is the work of bringing a dataflow to a time.
 type filling struct {
 	e    *Engine
@@ -64,7 +87,13 @@ const now = math.MaxUint64
 // that time on is held until release is called.
 func (e *Engine) fill(ctx context.Context, v *view, at uint64) (*filling, error) {
 	f := &filling{e: e, v: v, cuts: make([]mark, len(v.inputs))}
-	err := e.await(ctx, func() (bool, error) { return f.cut(at) })
+	err := e.await(ctx, func() (bool, error) {
+		ok, err := f.cut(at)
+		if !ok && err == nil && v.id == "" { // somebody waits; a view of the catalog can
+			err = obstacle(v.inputs)
+		}
+		return ok, err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -98,16 +127,18 @@ func (f *filling) cut(at uint64) (bool, error) {
 		}
 		f.at = at
 	}
-	for i, in := range f.v.inputs {
-		switch {
-		case in.src != nil:
-			if len(in.src.marks) == 0 || in.src.marks[0].time > f.at {
-				return false, errHistoryGone
-			}
+	var ids []string
+	since := uint64(0)
+	for i := range f.v.inputs {
+		in := &f.v.inputs[i]
+		id, from := in.since()
+		ids, since = append(ids, id), max(since, from)
+		if in.src != nil {
 			f.cuts[i] = in.src.at(f.at)
-		case in.view != nil && in.view.since > f.at:
-			return false, errHistoryGone
 		}
+	}
+	if f.at < since {
+		return false, historyGone(f.at, since, ids...)
 	}
 	f.hold.time = f.at
 	f.e.holds[&f.hold] = struct{}{}
@@ -305,7 +336,7 @@ func (e *Engine) hydrator(ctx context.Context, wg *sync.WaitGroup) error {
 
 func (e *Engine) hydrate(ctx context.Context, v *view) error {
 	f, err := e.fill(ctx, v, v.wanted)
-	if err == errHistoryGone && v.atLeast {
+	if isHistoryGone(err) && v.atLeast {
 		f, err = e.fill(ctx, v, now)
 	}
 	if err != nil {
@@ -337,7 +368,7 @@ func (e *Engine) snapshot(v *view, at uint64) ([]flow.Keyed, []flow.ErrorUpdate,
 		if i == len(seen)-1 {
 			if v.since > at {
 				e.mu.Unlock()
-				return nil, nil, errHistoryGone
+				return nil, nil, historyGone(at, v.since, v.id)
 			}
 			for m, n := range v.errors {
 				errs = append(errs, flow.ErrorUpdate{Message: m, Diff: n})

@@ -24,7 +24,7 @@ func (e *Engine) read(ctx context.Context, v *view, p *plan.Plan, at uint64, atL
 		f.step(change{}, false)
 	} else {
 		f, err := e.fill(ctx, v, at)
-		if err == errHistoryGone && atLeast {
+		if isHistoryGone(err) && atLeast {
 			f, err = e.fill(ctx, v, now)
 		}
 		if err != nil {

@@ -55,7 +55,7 @@ type Field struct {
 // cursors, while the transaction lasts.
 type Result struct {
 	Fields  []Field  // nil: no rows
-	Copy    bool     // COPY ... TO STDOUT: the rows go as text in copy messages
+	Copy    string   // COPY ... TO STDOUT: the rows go in copy messages, in this format: text, csv or binary
 	Notices []Notice // to be sent before the rows
 	// Next returns the rows that are to be sent together, and io.EOF at the end. It blocks until there is something or the context
 	// ends; a call that the context has ended may be followed by another, and nothing is lost. It is nil if there are no rows.
@@ -128,7 +128,7 @@ func (s *Session) describe(node sql.Statement, params plan.Params) ([]Field, err
 		}
 		return fields(p.Columns), nil
 	case *sql.Subscribe:
-		t, _, err := s.e.newStream(n)
+		t, err := s.e.newStream(n)
 		if err != nil {
 			return nil, err
 		}
@@ -281,6 +281,9 @@ func (s *Session) selectQuery(ctx context.Context, q *sql.Query, params plan.Par
 	}
 	df := p.Once()
 	inputs, err := e.bind(df)
+	if q.AsOf == nil {
+		live(inputs)
+	}
 	names := e.names(p.Uses)
 	e.mu.Unlock()
 	if err != nil {
@@ -324,44 +327,4 @@ func (e *Engine) names(ids []string) string {
 		return "the query"
 	}
 	return strings.Join(out, ", ")
-}
-
-// subscribe begins a stream that the client reads as it comes.
-func (s *Session) subscribe(n *sql.Subscribe) (*Result, error) {
-	s.e.mu.Lock()
-	t, notices, err := s.e.newStream(n)
-	s.e.mu.Unlock()
-	if err != nil {
-		return nil, err
-	}
-	notices = append(notices, Notice{"NOTICE", "01000", "streaming SUBSCRIBE rows directly requires a client that does not buffer output"})
-	count := 0
-	return &Result{
-		Fields: t.fields(), Notices: notices, Close: t.Close,
-		Next: func(ctx context.Context) ([]flow.Row, error) {
-			rows, err := t.Next(ctx)
-			count += len(rows)
-			return rows, err
-		},
-		Tag: func() string { return fmt.Sprintf("SELECT %d", count) },
-	}, nil
-}
-
-func (s *Session) copyOut(ctx context.Context, n *sql.Copy, params plan.Params) (*Result, error) {
-	var r *Result
-	var err error
-	switch of := n.Of.(type) {
-	case *sql.Query:
-		r, err = s.selectQuery(ctx, of, params)
-	case *sql.Subscribe:
-		r, err = s.subscribe(of)
-	}
-	if err != nil {
-		return nil, err
-	}
-	tag := r.Tag
-	r.Copy = true
-	r.Notices = slices.DeleteFunc(r.Notices, func(n Notice) bool { return n.Code == "01000" })
-	r.Tag = func() string { return "COPY" + strings.TrimPrefix(tag(), "SELECT") }
-	return r, nil
 }

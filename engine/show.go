@@ -11,6 +11,19 @@ import (
 	"github.com/mzdio/mzd/engine/sql"
 )
 
+// foreign gives a better error to a statement that failed because it asks PostgreSQL's own catalog, which is not imitated: psql's \d and
+// its relatives do.
+func foreign(e *sql.Error, query string) *sql.Error {
+	for _, schema := range []string{"pg_catalog", "information_schema"} {
+		if at := strings.Index(query, schema+"."); at >= 0 {
+			return &sql.Error{Pos: at, Code: "0A000", Message: "there is no " + schema + " in the embedded engine",
+				Hint: "Instead of psql's \\d use SHOW OBJECTS, SHOW TABLES, SHOW VIEWS, SHOW SOURCES, SHOW COLUMNS FROM name and SHOW CREATE VIEW name; " +
+					"instead of \\l and \\dn, SHOW DATABASES and SHOW SCHEMAS."}
+		}
+	}
+	return e
+}
+
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
@@ -71,9 +84,12 @@ func showFields(n *sql.Show) []Field {
 	case n.Parameter:
 		return text(n.What)
 	case n.What == "sources":
-		return append(text("name", "state"), Field{"bytes", flow.Int8}, Field{"lines", flow.Int8}, Field{"bad_lines", flow.Int8}, Field{"problem", flow.Text})
+		return append(text("name", "state"), Field{"read", flow.Int8}, Field{"size", flow.Int8}, Field{"lines", flow.Int8},
+			Field{"rejected", flow.Int8}, Field{"problem", flow.Text})
 	case n.What == "columns":
 		return append(text("name"), Field{"nullable", flow.Bool}, Field{"type", flow.Text})
+	case n.What == "indexes":
+		return text("name", "on", "cluster", "key")
 	case n.What == "objects":
 		return text("name", "type")
 	case strings.HasPrefix(n.What, "create"):
@@ -115,38 +131,65 @@ func (s *Session) showRows(n *sql.Show) ([]flow.Row, error) {
 		add(s.parameter(n.What))
 		return rows, nil
 	case n.Name != nil:
-		o := s.e.lookup(*n.Name)
-		if o == nil {
-			return nil, sql.Errorf(n.Name.Pos(), "42704", "unknown catalog item '%s'", n.Name)
-		}
-		if n.What != "columns" {
-			add("materialize.public."+o.Name, o.text)
-			return rows, nil
-		}
-		for _, c := range o.Columns {
-			rows = append(rows, flow.Row{flow.NewText(c.Name), flow.NewBool(true), flow.NewText(c.Type.SQL())})
-		}
+		return s.e.showObject(n)
+	case n.What == "databases":
+		add("materialize")
 		return rows, nil
+	case n.What == "schemas":
+		add("mz_catalog")
+		add("mz_internal")
+		add("public")
+		return rows, nil
+	case n.What == "clusters":
+		add(parameters["cluster"])
+		return rows, nil
+	case n.What == "sources":
+		for _, r := range s.e.sourceRows() { // name, state, read, size, lines, rejected, problem
+			if o := s.e.objects[r[1].Str()]; !n.Materialized || o.view != nil {
+				rows = append(rows, slices.Delete(r[1:], 1, 2))
+			}
+		}
 	}
 	for _, o := range s.e.ordered() {
 		switch {
-		case n.Materialized && o.view == nil, n.What == "views" && o.source != nil, n.What == "sources" && o.source == nil, n.What == "tables":
-		case n.What == "sources":
-			src := o.source
-			problem := flow.Null
-			if src.err != nil {
-				problem = flow.NewText(src.err.Error())
-			}
-			rows = append(rows, flow.Row{flow.NewText(o.Name), flow.NewText(src.state), flow.NewInt(flow.Int8, src.extent.Offset),
-				flow.NewInt(flow.Int8, src.extent.Lines), flow.NewInt(flow.Int8, src.bad), problem})
 		case n.What == "objects":
 			add(o.Name, o.kind)
-		default:
+		case n.What == "tables" && o.kind == kindTable, n.What == "views" && o.isView(n.Materialized):
 			add(o.Name)
 		}
 	}
 	slices.SortFunc(rows, flow.CompareRows)
 	return rows, nil
+}
+
+// isView tells whether an object is a view, or a maintained one.
+func (o *object) isView(materialized bool) bool {
+	return o.kind == kindMaterializedView || o.kind == kindView && !materialized
+}
+
+// showObject answers the forms of SHOW that are about one object. The caller holds mu.
+func (e *Engine) showObject(n *sql.Show) ([]flow.Row, error) {
+	o := e.lookup(*n.Name)
+	if o == nil {
+		return nil, sql.Errorf(n.Name.Pos(), "42704", "unknown catalog item '%s'", n.Name)
+	}
+	switch kind := strings.TrimPrefix(n.What, "create "); {
+	case n.What == "indexes": // there are none: what is maintained is in memory
+		return nil, nil
+	case n.What == "columns":
+		var rows []flow.Row
+		for i, c := range o.Columns {
+			nullable := o.Writable == nil || !o.Writable[i].NotNull
+			rows = append(rows, flow.Row{flow.NewText(c.Name), flow.NewBool(nullable), flow.NewText(c.Type.SQL())})
+		}
+		return rows, nil
+	case kind == "view" && !o.isView(n.Materialized), kind == "source" && o.source == nil, kind == "table" && o.kind != kindTable:
+		if n.Materialized {
+			kind = "materialized " + kind
+		}
+		return nil, sql.Errorf(n.Name.Pos(), "42809", "%s is not a %s", n.Name, kind)
+	}
+	return []flow.Row{{flow.NewText("materialize.public." + o.Name), flow.NewText(o.text)}}, nil
 }
 
 func (s *Session) parameter(name string) string {
@@ -166,7 +209,7 @@ func (s *Session) explain(n *sql.Explain) (*Result, error) {
 		if o == nil {
 			return nil, sql.Errorf(n.View.Pos(), "42704", "unknown catalog item '%s'", n.View)
 		}
-		if o.source != nil || o == &introspection {
+		if o.source != nil || o.kind == kindSystem {
 			return nil, sql.Errorf(n.View.Pos(), "42809", "%s is not a view", n.View)
 		}
 		parsed, err := sql.Parse(o.text)

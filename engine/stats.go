@@ -16,6 +16,7 @@ type Stats struct {
 type ViewStats struct {
 	ID           string `json:"id"`
 	Name         string `json:"name"`
+	Kind         string `json:"kind"`              // materialized-view, source or table
 	Rows         int64  `json:"rows"`              // now, with their counts
 	Updates      uint64 `json:"updates"`           // rows that changed, since the process began
 	Errors       int64  `json:"errors"`            // of evaluation, now
@@ -43,6 +44,10 @@ type SourceStats struct {
 func (e *Engine) Stats() Stats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	return e.stats()
+}
+
+func (e *Engine) stats() Stats {
 	s := Stats{Views: []ViewStats{}, Sources: []SourceStats{}, Upper: e.upper, Opening: e.opening}
 	if e.saveErr != nil {
 		s.Problem = e.saveErr.Error()
@@ -57,7 +62,7 @@ func (e *Engine) Stats() Stats {
 			s.Sources = append(s.Sources, x)
 		}
 		if v := o.view; v != nil {
-			x := ViewStats{ID: o.ID, Name: o.Name, Rows: v.contents.rows, Updates: v.updates, Ready: v.ready, Since: v.since,
+			x := ViewStats{ID: o.ID, Name: o.Name, Kind: o.kind, Rows: v.contents.rows, Updates: v.updates, Ready: v.ready, Since: v.since,
 				Bytes: v.contents.bytes, HistoryBytes: v.bytes}
 			for _, n := range v.errors {
 				x.Errors += n

@@ -2,9 +2,11 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"math"
-	"strconv"
+	"slices"
+	"strings"
 
 	"github.com/mzdio/mzd/engine/flow"
 	"github.com/mzdio/mzd/engine/plan"
@@ -17,14 +19,12 @@ type stream struct {
 	e        *Engine
 	view     *view
 	own      bool // view exists for this stream
-	progress bool
-	snapshot bool
-	asOf     uint64 // now until it is chosen
-	atLeast  bool
-	upTo     uint64 // no rows from this time on, if bounded
-	bounded  bool
 	building bool // and has been given to the engine to be built
 	constant bool // nothing will ever change
+	tail     bool // the statement is TAIL
+	snapshot bool
+	shape
+	bounds
 
 	stage stage
 	next  uint64 // all times below have been sent
@@ -46,136 +46,99 @@ const endOfTime = math.MaxUint64
 // streamRows is the most rows that are put into one chunk, but for those of one time, which stay together.
 const streamRows = 10_000
 
-// newStream resolves a TAIL or SUBSCRIBE. The caller holds mu.
-func (e *Engine) newStream(s *sql.Subscribe) (*stream, []Notice, error) {
-	t := &stream{e: e, progress: s.Progress, snapshot: s.Snapshot, asOf: now}
-	var err error
-	if s.AsOf != nil {
-		t.atLeast = s.AsOf.AtLeast
-		if t.asOf, err = e.time(s.AsOf.Time); err != nil {
-			return nil, nil, err
-		}
+// newStream resolves what a TAIL or SUBSCRIBE reads and the shape of its rows, but not its times. The caller holds mu.
+func (e *Engine) newStream(s *sql.Subscribe) (t *stream, err error) {
+	t = &stream{e: e, tail: s.Tail, snapshot: s.Snapshot}
+	if t.view, err = e.relation(s); err != nil {
+		return nil, err
 	}
-	var notices []Notice
-	if s.UpTo != nil {
-		if t.upTo, err = e.time(s.UpTo); err != nil {
-			return nil, nil, err
-		}
-		t.bounded = true
-		if err := t.checkBounds(); err != nil {
-			return nil, nil, err
-		}
-		if t.asOf == t.upTo {
-			notices = append(notices, Notice{"NOTICE", "00000", "the subscription is guaranteed to be empty: AS OF equals UP TO"})
-		}
-	}
+	t.own = t.view.id == ""
+	t.constant = t.own && len(t.view.inputs) == 0
+	t.shape, err = newShape(t.view.columns, s)
+	return t, err
+}
+
+// relation is the view that a stream reads: a maintained one, or one of its own for a query. The caller holds mu.
+func (e *Engine) relation(s *sql.Subscribe) (*view, error) {
+	query := s.Query
 	if s.Name != nil {
 		if o := e.lookup(*s.Name); o != nil && o.view != nil {
-			t.view = o.view
-			return t, notices, nil
+			return o.view, nil
 		}
-	}
-	query := s.Query
-	if query == nil {
 		query = &sql.Query{At: s.Name.At, Body: &sql.Select{
 			At: s.Name.At, Items: []sql.Item{{Expr: &sql.Star{At: s.Name.At}}}, From: []sql.TableExpr{&sql.Table{Name: *s.Name}},
 		}}
 	}
 	if query.AsOf != nil {
-		return nil, nil, sql.Errorf(query.Pos(), "42601", "AS OF belongs behind the parentheses")
+		return nil, sql.Errorf(query.Pos(), "42601", "AS OF belongs behind the parentheses")
 	}
 	p, err := plan.Query(e.env(), query)
 	if err != nil {
-		return nil, nil, err
-	}
-	if p.Introspection {
-		return nil, nil, sql.Errorf(query.Pos(), "0A000", "%s can be selected from, not streamed", introspection.Name)
+		return nil, err
 	}
 	df := p.Maintained()
 	inputs, err := e.bind(df)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	t.own, t.constant = true, len(inputs) == 0
-	t.view = newView("", "the query", p.Columns, df, inputs)
-	t.view.uses = p.Uses
-	return t, notices, nil
+	v := newView("", "the query", p.Columns, df, inputs)
+	v.uses = p.Uses
+	return v, nil
 }
 
-// time evaluates an AS OF or UP TO.
-func (e *Engine) time(x sql.Expr) (uint64, error) {
-	d, err := plan.Constant(e.env(), x)
+// subscribe begins a stream that the client reads as it comes.
+func (s *Session) subscribe(n *sql.Subscribe) (*Result, error) {
+	s.e.mu.Lock()
+	defer s.e.mu.Unlock()
+	t, err := s.e.newStream(n)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	bad := sql.Errorf(x.Pos(), "22000", "AS OF or UP TO should be castable to a (non-null) mz_timestamp value")
-	var n int64
-	switch d.Type() {
-	case flow.Int2, flow.Int4, flow.Int8:
-		n = d.Int()
-	case flow.Numeric:
-		u, ok := d.Uint()
-		if !ok {
-			return 0, bad
-		}
-		return u, nil
-	case flow.Date:
-		n = d.Int() * 86400e3
-	case flow.Timestamp, flow.Timestamptz:
-		n = d.Int() / 1000
-	case flow.Text:
-		if u, err := strconv.ParseUint(d.Str(), 10, 64); err == nil {
-			return u, nil
-		}
-		c, _ := flow.CastTo(&flow.Const{D: d, T: flow.Text}, flow.Timestamptz)
-		v, err := c.Eval(&flow.Context{}, nil)
-		if err != nil {
-			return 0, bad
-		}
-		n = v.Int() / 1000
-	default:
-		return 0, bad
+	var notices []Notice
+	if t.bounds, notices, err = s.e.bounds(n); err != nil {
+		return nil, err
 	}
-	if n < 0 {
-		return 0, bad
+	verb := "SUBSCRIBE"
+	if n.Tail {
+		verb = "TAIL"
 	}
-	return uint64(n), nil
+	notices = append(notices, Notice{"NOTICE", "01000", "streaming " + verb + " rows directly requires a client that does not buffer output"})
+	count := 0
+	return &Result{
+		Fields: t.fields(), Notices: notices, Close: t.Close,
+		Next: func(ctx context.Context) ([]flow.Row, error) {
+			rows, err := t.Next(ctx)
+			count += len(rows)
+			return rows, err
+		},
+		Tag: func() string { return fmt.Sprintf("SELECT %d", count) },
+	}, nil
 }
 
-// fields are the columns of the stream's rows.
-func (t *stream) fields() []Field {
-	f := []Field{{"mz_timestamp", flow.StreamTime}}
-	if t.progress {
-		f = append(f, Field{"mz_progressed", flow.Bool})
+// copyOut is COPY of a query or stream TO STDOUT.
+func (s *Session) copyOut(ctx context.Context, n *sql.Copy, params plan.Params) (*Result, error) {
+	var r *Result
+	var err error
+	switch of := n.Of.(type) {
+	case *sql.Query:
+		r, err = s.selectQuery(ctx, of, params)
+	case *sql.Subscribe:
+		r, err = s.subscribe(of)
 	}
-	f = append(f, Field{"mz_diff", flow.Int8})
-	for _, c := range t.view.columns {
-		f = append(f, Field(c))
+	if err != nil {
+		return nil, err
 	}
-	return f
+	tag := r.Tag
+	r.Copy = n.Format
+	r.Notices = slices.DeleteFunc(r.Notices, func(n Notice) bool { return n.Code == "01000" })
+	r.Tag = func() string { return "COPY" + strings.TrimPrefix(tag(), "SELECT") }
+	return r, nil
 }
 
 // errFellBehind ends a stream that was not read for longer than the history reaches.
 var errFellBehind = &Error{
 	Code: "XX000", Message: "SUBSCRIBE fell behind: the client did not read results fast enough, and the history it would need is gone",
 	Hint: "Subscribe again.",
-}
-
-// row is a row of the stream for a change of a row.
-func (t *stream) row(time uint64, u flow.Update) flow.Row {
-	r := make(flow.Row, 0, 3+len(u.Row))
-	r = append(r, flow.NewUint(time))
-	if t.progress {
-		r = append(r, flow.NewBool(false))
-	}
-	return append(append(r, flow.NewInt(flow.Int8, u.Diff)), u.Row...)
-}
-
-// progressed is the row that says that all times below have been sent.
-func (t *stream) progressed(time uint64) flow.Row {
-	r := make(flow.Row, 3+len(t.view.columns))
-	r[0], r[1] = flow.NewUint(time), flow.NewBool(true)
-	return r
 }
 
 // Next returns the rows that are to be sent together. It takes what is there before it asks the context, so that an expired one
@@ -195,17 +158,12 @@ func (t *stream) Next(ctx context.Context) ([]flow.Row, error) {
 			return nil, io.EOF
 		}
 		if err != nil || len(rows) > 0 {
+			if t.tail {
+				err = asTail(err)
+			}
 			return rows, err
 		}
 	}
-}
-
-// checkBounds holds AS OF against UP TO.
-func (t *stream) checkBounds() error {
-	if t.bounded && t.asOf != now && t.asOf > t.upTo {
-		return errorf("22000", "subscription lower bound (`AS OF`) is greater than its upper bound (`UP TO`): %d > %d", t.asOf, t.upTo)
-	}
-	return nil
 }
 
 // open waits until the stream's time can be read.
@@ -219,7 +177,7 @@ func (t *stream) open(ctx context.Context) ([]flow.Row, error) {
 	} else if err := t.choose(ctx); err != nil {
 		return nil, err
 	}
-	if err := t.checkBounds(); err != nil {
+	if err := t.check(); err != nil {
 		return nil, err
 	}
 	t.stage, t.next = first, t.asOf
@@ -245,6 +203,9 @@ func (t *stream) choose(ctx context.Context) error {
 			return false, relationDropped(t.droppedName())
 		}
 		if ok, err := t.view.readable(); !ok {
+			if err == nil {
+				err = obstacle(t.view.inputs)
+			}
 			return false, err
 		}
 		switch {
@@ -257,7 +218,7 @@ func (t *stream) choose(ctx context.Context) error {
 		case t.asOf < t.view.since && t.atLeast:
 			t.asOf = t.view.since
 		case t.asOf < t.view.since:
-			return false, errHistoryGone
+			return false, historyGone(t.asOf, t.view.since, t.view.id)
 		}
 		return true, nil
 	})
@@ -270,12 +231,12 @@ func (t *stream) initial() ([]flow.Row, error) {
 	if t.constant {
 		t.stage = ended
 	}
-	if t.bounded && t.asOf >= t.upTo {
+	if t.limited && t.asOf >= t.upTo {
 		t.stage = ended
 		return nil, nil
 	}
 	rows, errs, err := t.e.snapshot(t.view, t.asOf)
-	if err == errHistoryGone { // it was there when the stream began
+	if isHistoryGone(err) { // it was there when the stream began
 		return nil, errFellBehind
 	}
 	if err != nil {
@@ -286,10 +247,7 @@ func (t *stream) initial() ([]flow.Row, error) {
 	}
 	var out []flow.Row
 	if t.snapshot {
-		out = make([]flow.Row, 0, len(rows)+1)
-		for _, k := range rows {
-			out = append(out, t.row(t.asOf, k.Update))
-		}
+		out = t.rows(t.asOf, rows)
 		t.shuffle(out)
 	}
 	if t.progress && t.stage != ended { // the snapshot is complete, also an empty one
@@ -318,11 +276,11 @@ func (t *stream) follow(ctx context.Context) ([]flow.Row, error) {
 		if t.view.dropped {
 			return false, relationDropped(t.droppedName())
 		}
-		if upper = t.e.upper; t.bounded {
+		if upper = t.e.upper; t.limited {
 			upper = min(upper, t.upTo)
 		}
 		if upper <= t.next {
-			return t.bounded && upper == t.upTo, nil
+			return t.limited && upper == t.upTo, nil
 		}
 		if t.view.since >= t.next {
 			return false, errFellBehind
@@ -336,7 +294,7 @@ func (t *stream) follow(ctx context.Context) ([]flow.Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.bounded && upper == t.upTo {
+	if t.limited && upper == t.upTo {
 		t.stage = ended
 	}
 	var rows []flow.Row
@@ -348,11 +306,9 @@ func (t *stream) follow(ctx context.Context) ([]flow.Row, error) {
 			}
 			return nil, failure
 		}
-		from := len(rows)
-		for _, k := range c.rows {
-			rows = append(rows, t.row(c.time, k.Update))
-		}
-		t.shuffle(rows[from:])
+		of := t.rows(c.time, c.rows)
+		t.shuffle(of)
+		rows = append(rows, of...)
 		if len(rows) > streamRows {
 			t.stage, upper = following, c.time+1
 			break

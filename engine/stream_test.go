@@ -190,14 +190,46 @@ func TestStream(t *testing.T) {
 			w.want("SHOW VIEWS")
 			w.fails("SUBSCRIBE TO top", "42704", "unknown catalog item 'top'")
 		},
-		"the catalog does not stream": func(w *world) {
-			w.fails("SUBSCRIBE TO mz_objects", "0A000", "not streamed")
-			w.fails("CREATE MATERIALIZED VIEW x AS SELECT * FROM mz_objects", "0A000", "cannot read mz_objects")
+		"the engine's own relations": func(w *world) {
+			w.fails("CREATE MATERIALIZED VIEW x AS SELECT * FROM mz_objects", "0A000", "a view cannot read the relations of the engine itself")
+			w.fails("DROP VIEW mz_internal.mzd_views", "42809", "system item 'mzd_views' cannot be modified")
 			w.want("SELECT name FROM mz_catalog.mz_objects WHERE type = 'materialized-view'", "edits", "top")
+			w.want("SELECT name, type, state, rows, errors, problem FROM mz_internal.mzd_views",
+				"edits|materialized-view|ready|2|0|NULL", "top|materialized-view|ready|2|0|NULL")
+			w.want("SELECT name, state, read, size, lines, rejected FROM mz_internal.mzd_sources", "lines|tailing|7|7|4|0")
+			w.want("SELECT count(*) FROM mzd_ticks WHERE ticks > 0 AND lines = 4 AND last_tick_ms >= 0", "1")
+			views := w.stream("SUBSCRIBE (SELECT name, rows, updates FROM mz_internal.mzd_views)")
+			objects := w.stream("SUBSCRIBE TO mz_objects WITH (SNAPSHOT = false)")
+			if got := shape(w.next(views)); got != "T+1|edits|2|0 T+1|top|2|0" {
+				w.Errorf("got %s", got)
+			}
+			w.write("in", "c\n")
+			w.write("in", "c\n")
+			before := time.Now()
+			if got := shape(w.next(views)); got != "T+-1|edits|2|0 T+-1|top|2|0 T+1|edits|3|1 T+1|top|3|1" {
+				w.Errorf("got %s", got)
+			}
+			if waited := time.Since(before); waited > 2*time.Second {
+				w.Errorf("waited %s", waited)
+			}
+			w.exec("CREATE VIEW another AS SELECT 1")
+			if got := shape(w.next(objects)); got != "T+1|u6|another|view" {
+				w.Errorf("got %s", got)
+			}
+			// Joined with the data, and read at a time: all of one tick.
+			w.want("SELECT v.rows - e.n FROM mz_internal.mzd_views v, (SELECT count(*) AS n FROM edits) e WHERE v.name = 'edits'", "0")
+			at := query(w, w.s, "SUBSCRIBE TO mzd_ticks AS OF AT LEAST 0 UP TO 946684900000")
+			last := at[len(at)-1]
+			w.want(fmt.Sprintf("SELECT upper, ticks FROM mzd_ticks AS OF %d", last[0].Int()), fmt.Sprintf("%s|%s", last[len(last)-1], last[2]))
+			for _, v := range w.e.Stats().Views {
+				if v.ID[0] != 'u' {
+					w.Errorf("%s is listed as a view of the user", v.Name)
+				}
+			}
 		},
 		"COPY": func(w *world) {
 			r := w.stream("COPY (SELECT * FROM edits) TO STDOUT")
-			if rows := read(w, r); !r.Copy || len(rows) != 2 {
+			if rows := read(w, r); r.Copy != "text" || len(rows) != 2 {
 				w.Errorf("got %v", rows)
 			}
 			if _, err := r.Next(w.Context()); err != io.EOF || r.Tag() != "COPY 2" {

@@ -55,7 +55,7 @@ func (e *Engine) makeTable(id string, s *sql.CreateTable) (*object, error) {
 		return nil, sql.Errorf(s.Name.Pos(), "54011", "tables can have at most %d columns", maxColumns)
 	}
 	for _, def := range s.Columns {
-		typ, err := plan.TypeOf(def.Type)
+		typ, fit, err := plan.TypeOf(def.Type)
 		if err != nil {
 			return nil, err
 		}
@@ -69,7 +69,7 @@ func (e *Engine) makeTable(id string, s *sql.CreateTable) (*object, error) {
 			}
 		}
 		o.Columns = append(o.Columns, c)
-		o.Writable = append(o.Writable, plan.Writable{NotNull: def.NotNull, Default: def.Default})
+		o.Writable = append(o.Writable, plan.Writable{NotNull: def.NotNull, Default: def.Default, Fit: fit})
 	}
 	o.view = newView(id, o.Name, o.Columns, nil, nil)
 	return o, nil

@@ -10,7 +10,7 @@ import (
 // dataflow is the goroutine that ticks.
 func (e *Engine) dataflow(ctx context.Context) error {
 	c := &flow.Context{}
-	e.advance()
+	e.advance(c)
 	idle := time.NewTicker(idleTick)
 	defer idle.Stop()
 	var lastTick time.Time
@@ -21,7 +21,7 @@ func (e *Engine) dataflow(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-idle.C:
-			e.advance()
+			e.advance(c)
 			continue
 		case <-e.wake:
 		case first := <-e.chunks:
@@ -86,12 +86,18 @@ type outcome struct {
 func (e *Engine) stepGraph(c *flow.Context, batch []*chunk, written map[*view][]flow.Update) []outcome {
 	var outcomes []outcome
 	by := map[*view]int{}
+	due := e.due()
 	for _, v := range e.graph {
 		var rows []flow.Keyed
 		var errs []flow.ErrorUpdate
-		if v.flow == nil {
+		switch {
+		case v.observe != nil:
+			if due {
+				rows = e.observe(v)
+			}
+		case v.flow == nil:
 			rows = v.net.Rows(written[v])
-		} else {
+		default:
 			e.feedInputs(c, v, batch, func(in *view) *outcome {
 				if i, ok := by[in]; ok {
 					return &outcomes[i]
@@ -152,9 +158,25 @@ func (e *Engine) tick(ctx context.Context, c *flow.Context, batch []*chunk) bool
 	if len(batch) == 0 && len(transactions) == 0 {
 		return true
 	}
+	began := time.Now()
 	outcomes := e.stepGraph(c, batch, sumWrites(transactions))
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	lines, changes := 0, 0
+	for _, k := range batch {
+		lines += k.count
+	}
+	for _, o := range outcomes {
+		changes += len(o.rows)
+	}
+	e.ticks.add(lines, changes, time.Since(began))
+	e.conclude(at, outcomes, batch)
+	e.committed(transactions)
+	return true
+}
+
+// conclude makes what a step did, and what the chunks say of their sources, part of a time, and closes it. The caller holds mu.
+func (e *Engine) conclude(at uint64, outcomes []outcome, batch []*chunk) {
 	for _, o := range outcomes {
 		o.time = at
 		o.view.apply(o.change, o.view.ready)
@@ -166,8 +188,6 @@ func (e *Engine) tick(ctx context.Context, c *flow.Context, batch []*chunk) bool
 		e.settled(at)
 		e.close(at + 1)
 	}
-	e.committed(transactions)
-	return true
 }
 
 // settle publishes what a chunk says about its source. The caller holds mu.
@@ -255,7 +275,11 @@ func (e *Engine) close(upper uint64) {
 		held = min(held, h.time)
 	}
 	for _, v := range e.graph {
-		v.trim(until, held+1, e.opt.HistoryBytes)
+		limit := e.opt.HistoryBytes
+		if v.observe != nil {
+			limit = min(limit, systemHistory)
+		}
+		v.trim(until, held+1, limit)
 	}
 	for _, o := range e.objects {
 		if o.source != nil {
@@ -266,22 +290,17 @@ func (e *Engine) close(upper uint64) {
 }
 
 // advance closes the times until now when nothing has come in. If no time can be reserved, the next call tries again.
-func (e *Engine) advance() {
+func (e *Engine) advance(c *flow.Context) {
 	e.graphMu.Lock()
 	defer e.graphMu.Unlock()
 	at, err := e.reserve()
 	if err != nil {
 		return
 	}
+	outcomes := e.stepGraph(c, nil, nil)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.opening {
-		if !e.opened(at) {
-			return
-		}
-		at++ // the views can be read at the time they have come to
-	}
-	e.close(at)
+	e.conclude(at, outcomes, nil)
 }
 
 // reserve returns the next time, the clock's but never one that has been closed, and makes sure that it may be used. The caller

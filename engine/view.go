@@ -20,10 +20,11 @@ type view struct {
 	builtAt uint64   // the time it began at; set before it is ready
 
 	// Guarded by Engine.graphMu.
-	flow    *flow.Dataflow // nil for a table
+	flow    *flow.Dataflow // nil for a table and a relation of the engine itself
 	deltas  []flow.Delta   // of the inputs, reused
 	started bool           // the first step has been taken
 	net     flow.Consolidator
+	observe func() []flow.Row // what a relation of the engine itself is now, asked with mu held; nil for the rest
 
 	// Guarded by Engine.mu.
 	contents contents

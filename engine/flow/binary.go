@@ -49,11 +49,76 @@ func FromBinary(t Type, b []byte) (Datum, error) {
 		}
 		return FromText(t, string(b[1:]))
 	case Date:
-		return NewInt(t, int64(int32(binary.BigEndian.Uint32(b)))+pgEpochDays), nil
+		return checkedDate(int64(int32(binary.BigEndian.Uint32(b))) + pgEpochDays)
 	case Timestamp, Timestamptz:
-		return NewInt(t, int64(binary.BigEndian.Uint64(b))+pgEpochDays*86400*1e6), nil
+		return addMicros(t, int64(binary.BigEndian.Uint64(b)), pgEpochDays*microsPerDay)
+	case Interval:
+		word := func(at int) int32 { return int32(binary.BigEndian.Uint32(b[at:])) }
+		return newInterval(interval{months: word(12), days: word(8), micros: int64(binary.BigEndian.Uint64(b))}), nil
+	case UUID:
+		return newUUID(b), nil
+	case Bytea:
+		return NewBytea(string(b)), nil
+	}
+	if t.IsArray() {
+		return arrayFromBinary(t, b)
 	}
 	return Null, &EvalError{Code: "0A000", Message: "the binary format of type " + t.SQL() + " is not supported"}
+}
+
+// arrayFromBinary reads an array of at most one dimension; see appendArrayBinary.
+func arrayFromBinary(t Type, b []byte) (Datum, error) {
+	const head, dimension = 12, 8
+	if len(b) < head || binary.BigEndian.Uint32(b[8:]) != t.Elem().OID() {
+		return Null, badBinary(t)
+	}
+	var elements []Datum
+	rest := b[head:]
+	switch binary.BigEndian.Uint32(b) {
+	case 0:
+	case 1:
+		if len(rest) < dimension {
+			return Null, badBinary(t)
+		}
+		count := binary.BigEndian.Uint32(rest)
+		for rest = rest[dimension:]; count > 0; count-- {
+			value, behind, ok := cutValue(rest)
+			if !ok {
+				return Null, badBinary(t)
+			}
+			rest = behind
+			var d Datum
+			if value != nil {
+				var err error
+				if d, err = FromBinary(t.Elem(), value); err != nil {
+					return Null, err
+				}
+			}
+			elements = append(elements, d)
+		}
+	default:
+		return Null, &EvalError{Code: "0A000", Message: "an array of more than one dimension is not supported"}
+	}
+	if len(rest) > 0 {
+		return Null, badBinary(t)
+	}
+	return NewArray(t.Elem(), elements), nil
+}
+
+// cutValue splits off a value with its length before it; nil is NULL.
+func cutValue(b []byte) (value, rest []byte, ok bool) {
+	if len(b) < 4 {
+		return nil, b, false
+	}
+	size := int32(binary.BigEndian.Uint32(b))
+	rest = b[4:]
+	switch {
+	case size < 0:
+		return nil, rest, true
+	case int(size) > len(rest):
+		return nil, b, false
+	}
+	return rest[:size:size], rest[size:], true
 }
 
 func badBinary(t Type) error {
@@ -116,20 +181,11 @@ func Tuple(b []byte) (values [][]byte, rest []byte, ok bool) {
 	n := int(binary.BigEndian.Uint16(b))
 	rest = b[2:]
 	for range n {
-		if len(rest) < 4 {
+		var v []byte
+		if v, rest, ok = cutValue(rest); !ok {
 			return nil, b, false
 		}
-		size := int32(binary.BigEndian.Uint32(rest))
-		rest = rest[4:]
-		if size < 0 {
-			values = append(values, nil)
-			continue
-		}
-		if int(size) > len(rest) {
-			return nil, b, false
-		}
-		values = append(values, rest[:size:size])
-		rest = rest[size:]
+		values = append(values, v)
 	}
 	return values, rest, true
 }

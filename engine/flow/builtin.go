@@ -6,7 +6,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/cockroachdb/apd/v3"
-	"github.com/valyala/fastjson"
 )
 
 // registry collects functions while the table of builtins is made.
@@ -38,16 +37,12 @@ func makeBuiltins() registry {
 	r.comparisons()
 	r.arithmetic()
 	r.rounding()
+	r.powers()
 	r.texts()
+	r.patterns()
 	r.jsons()
+	r.times()
 	r.fn1("not", Bool, Bool, func(a Datum) (Datum, error) { return NewBool(!a.Bool()), nil })
-	r.fn1("to_timestamp", Timestamptz, Float8, func(a Datum) (Datum, error) {
-		us := a.Float() * 1e6
-		if us != us || math.Abs(us) > 9.2e18 {
-			return Null, &EvalError{Code: "22008", Message: "timestamp out of range: " + excerpt(a.String())}
-		}
-		return NewInt(Timestamptz, int64(math.RoundToEven(us))), nil
-	})
 	return r
 }
 
@@ -61,11 +56,10 @@ func (r registry) comparisons() {
 		">=": func(c int) bool { return c >= 0 },
 	}
 	for name, test := range tests {
-		for t := Bool; t <= Timestamptz; t++ {
-			if t == Jsonb && name != "=" && name != "<>" {
-				continue // jsonb has an order, but not the one its text has
-			}
-			r.op(name, Bool, t, t, func(a, b Datum) (Datum, error) { return NewBool(test(Compare(a, b))), nil })
+		for _, t := range Scalars() {
+			compare := func(a, b Datum) (Datum, error) { return NewBool(test(Compare(a, b))), nil }
+			r.op(name, Bool, t, t, compare)
+			r.op(name, Bool, ArrayOf(t), ArrayOf(t), compare)
 		}
 	}
 }
@@ -145,6 +139,9 @@ func floatOp(op byte, t Type, a, b float64) (Datum, error) {
 		}
 		v = a / b
 	}
+	if v == 0 && (op == '*' && a != 0 && b != 0 || op == '/' && a != 0 && !math.IsInf(b, 0)) {
+		return Null, errFloatUnderflow
+	}
 	return checkedFloat(t, v, finite(a, b))
 }
 
@@ -168,6 +165,41 @@ func (r registry) rounding() {
 	}
 }
 
+// powers adds what is computed in double precision, or to 16 significant digits of a numeric.
+func (r registry) powers() {
+	r.fn1("sqrt", Float8, Float8, func(a Datum) (Datum, error) {
+		if a.Float() < 0 {
+			return Null, errNegativeRoot
+		}
+		return NewFloat(Float8, math.Sqrt(a.Float())), nil
+	})
+	r.fn1("sqrt", Numeric, Numeric, numericSqrt)
+	for _, name := range []string{"power", "pow"} {
+		r.fn2(name, Float8, Float8, Float8, func(a, b Datum) (Datum, error) { return floatPower(a.Float(), b.Float()) })
+		r.fn2(name, Numeric, Numeric, Numeric, numericPower)
+	}
+}
+
+var (
+	errNegativeRoot = &EvalError{Code: "2201F", Message: "cannot take square root of a negative number"}
+	errZeroPower    = &EvalError{Code: "2201F", Message: "zero raised to a negative power is undefined"}
+	errComplexPower = &EvalError{Code: "2201F", Message: "a negative number raised to a non-integer power yields a complex result"}
+)
+
+func floatPower(a, b float64) (Datum, error) {
+	switch {
+	case a == 0 && b < 0:
+		return Null, errZeroPower
+	case a < 0 && !math.IsInf(a, 0) && !math.IsInf(b, 0) && b != math.Floor(b):
+		return Null, errComplexPower
+	}
+	v := math.Pow(a, b)
+	if v == 0 && a != 0 && finite(a, b) {
+		return Null, errFloatUnderflow
+	}
+	return checkedFloat(Float8, v, finite(a, b))
+}
+
 func (r registry) texts() {
 	text := func(f func(string) string) func(Datum) (Datum, error) {
 		return func(a Datum) (Datum, error) { return NewText(f(a.s)), nil }
@@ -177,7 +209,10 @@ func (r registry) texts() {
 	length := func(a Datum) (Datum, error) { return NewInt(Int4, int64(utf8.RuneCountInString(a.s))), nil }
 	r.fn1("length", Int4, Text, length)
 	r.fn1("char_length", Int4, Text, length)
-	r.fn1("octet_length", Int4, Text, func(a Datum) (Datum, error) { return NewInt(Int4, int64(len(a.s))), nil })
+	bytes := func(a Datum) (Datum, error) { return NewInt(Int4, int64(len(a.s))), nil }
+	r.fn1("octet_length", Int4, Text, bytes)
+	r.fn1("octet_length", Int4, Bytea, bytes)
+	r.fn1("length", Int4, Bytea, bytes)
 
 	trims := map[string]func(string, string) string{
 		"btrim": strings.Trim, "ltrim": strings.TrimLeft, "rtrim": strings.TrimRight,
@@ -209,20 +244,42 @@ func (r registry) texts() {
 		return NewInt(Int4, int64(utf8.RuneCountInString(a.s[:i]))+1), nil
 	})
 	r.fn2("starts_with", Bool, Text, Text, func(a, b Datum) (Datum, error) { return NewBool(strings.HasPrefix(a.s, b.s)), nil })
-	r.op("||", Text, Text, Text, func(a, b Datum) (Datum, error) {
-		if len(a.s)+len(b.s) > maxTextBytes {
-			return Null, errTextTooLong
+	for _, t := range []Type{Text, Bytea} {
+		r.op("||", t, t, t, func(a, b Datum) (Datum, error) {
+			if len(a.s)+len(b.s) > maxTextBytes {
+				return Null, errTextTooLong
+			}
+			return Datum{s: a.s + b.s, t: t}, nil
+		})
+	}
+	r.fn2("left", Text, Text, Int4, func(a, b Datum) (Datum, error) { return NewText(a.s[:cutAt(a.s, b.n)]), nil })
+	r.fn2("right", Text, Text, Int4, func(a, b Datum) (Datum, error) {
+		if b.n == 0 {
+			return NewText(""), nil
 		}
-		return NewText(a.s + b.s), nil
+		return NewText(a.s[cutAt(a.s, -b.n):]), nil
 	})
-	r.op("~~", Bool, Text, Text, func(a, b Datum) (Datum, error) { return like(a.s, b.s) })
-	r.op("~~*", Bool, Text, Text, func(a, b Datum) (Datum, error) { return like(strings.ToLower(a.s), strings.ToLower(b.s)) })
 }
 
 // maxTextBytes bounds the text that an expression may make of smaller ones.
 const maxTextBytes = 64 << 20
 
 var errTextTooLong = &EvalError{Code: "54000", Message: "text longer than 64 MiB"}
+
+// cutAt is where the first n characters of a text end, or, where n is negative, all but the last -n.
+func cutAt(s string, n int64) int {
+	count := int64(utf8.RuneCountInString(s))
+	if n < 0 {
+		n = max(0, count+n)
+	}
+	for i := range s {
+		if n == 0 {
+			return i
+		}
+		n--
+	}
+	return len(s)
+}
 
 // substring counts in characters from 1; a start before the text shortens the length, as the standard has it.
 func substring(s string, from, n int64) (Datum, error) {
@@ -263,109 +320,4 @@ func splitPart(s, sep string, n int64) (Datum, error) {
 		return NewText(""), nil
 	}
 	return NewText(parts[n-1]), nil
-}
-
-// like matches a LIKE pattern: % is any text, _ any character, \ takes the next one literally. It backtracks to the last % only,
-// so its cost is at most the product of the lengths.
-func like(s, pattern string) (Datum, error) {
-	if strings.HasSuffix(pattern, `\`) && (len(pattern)-len(strings.TrimRight(pattern, `\`)))%2 == 1 {
-		return Null, &EvalError{Code: "22025", Message: "LIKE pattern must not end with escape character"}
-	}
-	i, j := 0, 0
-	star, mark := -1, 0
-	for i < len(s) {
-		if j < len(pattern) && pattern[j] == '%' {
-			star, mark = j, i
-			j++
-			continue
-		}
-		if j < len(pattern) {
-			_, size := utf8.DecodeRuneInString(s[i:])
-			if pattern[j] == '_' {
-				i, j = i+size, j+1
-				continue
-			}
-			k := j
-			if pattern[k] == '\\' {
-				k++
-			}
-			if strings.HasPrefix(pattern[k:], s[i:i+size]) {
-				i, j = i+size, k+size
-				continue
-			}
-		}
-		if star < 0 {
-			return NewBool(false), nil
-		}
-		_, size := utf8.DecodeRuneInString(s[mark:])
-		mark += size
-		i, j = mark, star+1
-	}
-	return NewBool(strings.Trim(pattern[j:], "%") == ""), nil
-}
-
-// jsons adds what reads jsonb with arguments that are no constants; constant paths become [ReadJSON].
-func (r registry) jsons() {
-	read := func(name string, result, key Type, text bool, step func(Datum) JSONStep) {
-		r.add(&Func{Name: name, Params: []Type{Jsonb, key}, Result: result, Operator: true,
-			F2: func(c *Context, a, b Datum) (Datum, error) {
-				v, err := c.parse(a.s)
-				if err != nil {
-					return Null, err
-				}
-				if v = step(b).get(v); v == nil {
-					return Null, nil
-				}
-				if text {
-					return jsonText(c, v)
-				}
-				return jsonDatum(c, v)
-			}})
-	}
-	byKey := func(d Datum) JSONStep { return JSONStep{Key: d.s} }
-	byIndex := func(d Datum) JSONStep { return JSONStep{Index: int(d.n), Kind: ByIndex} }
-	read("->", Jsonb, Text, false, byKey)
-	read("->>", Text, Text, true, byKey)
-	read("->", Jsonb, Int4, false, byIndex)
-	read("->>", Text, Int4, true, byIndex)
-
-	r.add(&Func{Name: "@>", Params: []Type{Jsonb, Jsonb}, Result: Bool, Operator: true,
-		F2: func(c *Context, a, b Datum) (Datum, error) {
-			x, err := c.parse(a.s)
-			if err != nil {
-				return Null, err
-			}
-			y, err := c.parse(b.s)
-			if err != nil {
-				return Null, err
-			}
-			return NewBool(jsonContains(x, y, true)), nil
-		}})
-	r.add(&Func{Name: "?", Params: []Type{Jsonb, Text}, Result: Bool, Operator: true,
-		F2: func(c *Context, a, b Datum) (Datum, error) {
-			v, err := c.parse(a.s)
-			return NewBool(err == nil && jsonHasKey(v, b.s)), err
-		}})
-	r.add(&Func{Name: "jsonb_typeof", Params: []Type{Jsonb}, Result: Text, F1: func(c *Context, a Datum) (Datum, error) {
-		v, err := c.parse(a.s)
-		if err != nil {
-			return Null, err
-		}
-		t := v.Type()
-		if t == fastjson.TypeTrue || t == fastjson.TypeFalse {
-			return NewText("boolean"), nil
-		}
-		return NewText(t.String()), nil
-	}})
-	r.add(&Func{Name: "jsonb_array_length", Params: []Type{Jsonb}, Result: Int4, F1: func(c *Context, a Datum) (Datum, error) {
-		v, err := c.parse(a.s)
-		if err != nil {
-			return Null, err
-		}
-		x, err := v.Array()
-		if err != nil {
-			return Null, &EvalError{Code: "22023", Message: "cannot get array length of a non-array"}
-		}
-		return NewInt(Int4, int64(len(x))), nil
-	}})
 }

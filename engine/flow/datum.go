@@ -14,10 +14,10 @@ import (
 // Datum is one value: a tagged scalar of 32 bytes, immutable. The zero value is NULL.
 //
 // Every value has one representation, so that equal values have equal keys: numbers have no trailing zeros and floats no
-// negative zero, jsonb is kept as PostgreSQL's canonical text, times are microseconds.
+// negative zero, jsonb and uuid are kept as PostgreSQL's canonical text, times are microseconds.
 type Datum struct {
-	s string // text; canonical jsonb; a numeric that is no int64
-	n int64  // integers, float bits, 0 or 1, days, microseconds since 1970; a numeric that is an int64
+	s string // text; canonical jsonb and uuid; bytea; a numeric that is no int64; an interval's months and days; an array's elements
+	n int64  // integers, float bits, 0 or 1, days, microseconds since 1970 or of an interval; a numeric that is an int64
 	t Type
 }
 
@@ -59,6 +59,9 @@ func NewText(s string) Datum { return Datum{s: s, t: Text} }
 // newJSON returns a jsonb whose text is canonical already.
 func newJSON(canonical string) Datum { return Datum{s: canonical, t: Jsonb} }
 
+// NewBytea returns a string of bytes.
+func NewBytea(s string) Datum { return Datum{s: s, t: Bytea} }
+
 // NewDecimal returns a numeric. Trailing zeros do not survive: 1.50 is 1.5, as in Materialize.
 func NewDecimal(d *apd.Decimal) Datum {
 	if d.Form == apd.NaN || d.Form == apd.NaNSignaling {
@@ -98,7 +101,7 @@ func (d Datum) Int() int64 { return d.n }
 // Float is the value of a float.
 func (d Datum) Float() float64 { return math.Float64frombits(uint64(d.n)) }
 
-// Str is the value of a text, or a jsonb's canonical text.
+// Str is the value of a text or bytea, or the canonical text of a jsonb or uuid.
 func (d Datum) Str() string { return d.s }
 
 // Decimal is the value of a numeric.
@@ -136,14 +139,18 @@ func (d Datum) numClass() int {
 }
 
 // Compare orders two values of one type as PostgreSQL does under the C collation: NaN after all numbers, NULL after all
-// values. Two jsonb compare by their canonical text, which is a total order but not PostgreSQL's.
+// values. The exception are intervals, which compare by months, then days, then time, as in Materialize: a month is not 30 days.
 func Compare(a, b Datum) int {
 	if a.t == Unknown || b.t == Unknown {
 		return cmp.Compare(nullRank(a), nullRank(b))
 	}
 	switch a.t {
-	case Text, Jsonb:
+	case Text, UUID, Bytea:
 		return strings.Compare(a.s, b.s)
+	case Jsonb:
+		return compareJSON(a.s, b.s)
+	case Interval:
+		return compareIntervals(a.interval(), b.interval())
 	case Float4, Float8:
 		return compareFloat(a.Float(), b.Float())
 	case Numeric:
@@ -154,6 +161,9 @@ func Compare(a, b Datum) int {
 			return cmp.Compare(ca, cb)
 		}
 		return a.Decimal().Cmp(b.Decimal())
+	}
+	if a.t.IsArray() {
+		return compareArrays(a, b)
 	}
 	return cmp.Compare(a.n, b.n)
 }
@@ -204,19 +214,26 @@ func (d *Datum) appendKey(dst []byte) []byte {
 		return append(dst, 0)
 	case Bool:
 		return append(dst, 1, byte(d.n))
-	case Text, Jsonb:
-		dst = append(dst, 1)
-		dst = binary.AppendUvarint(dst, uint64(len(d.s)))
-		return append(dst, d.s...)
+	case Text, Jsonb, UUID, Bytea:
+		return appendKeyText(append(dst, 1), d.s)
 	case Numeric:
 		if d.s != "" {
-			dst = append(dst, 2)
-			dst = binary.AppendUvarint(dst, uint64(len(d.s)))
-			return append(dst, d.s...)
+			return appendKeyText(append(dst, 2), d.s)
 		}
+	case Interval:
+		dst = appendKeyText(append(dst, 1), d.s)
+		return binary.LittleEndian.AppendUint64(dst, uint64(d.n))
+	}
+	if d.t.IsArray() {
+		return appendKeyText(append(dst, 1), d.s)
 	}
 	dst = append(dst, 1)
 	return binary.LittleEndian.AppendUint64(dst, uint64(d.n))
+}
+
+func appendKeyText(dst []byte, s string) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(s)))
+	return append(dst, s...)
 }
 
 // Size is an estimate of the bytes that a row holds in memory, for the bounds of histories and state.

@@ -35,7 +35,7 @@ type Const struct {
 	T Type
 }
 
-// Call applies a strict function: NULL if any argument is NULL.
+// Call applies a function, which is NULL if any argument is NULL unless it takes NULLs.
 type Call struct {
 	F *Func
 	X []Expr
@@ -135,7 +135,7 @@ func (e *Const) Eval(*Context, Row) (Datum, error) { return e.D, nil }
 // Eval implements [Expr].
 func (e *Call) Eval(c *Context, r Row) (Datum, error) {
 	a, err := e.X[0].Eval(c, r)
-	if err != nil || a.IsNull() {
+	if err != nil || a.IsNull() && !e.F.Nulls {
 		return Null, err
 	}
 	if e.F.F1 != nil {
@@ -151,7 +151,7 @@ func (e *Call) Eval(c *Context, r Row) (Datum, error) {
 	args := make([]Datum, len(e.X))
 	args[0] = a
 	for i := 1; i < len(args); i++ {
-		if args[i], err = e.X[i].Eval(c, r); err != nil || args[i].IsNull() {
+		if args[i], err = e.X[i].Eval(c, r); err != nil || args[i].IsNull() && !e.F.Nulls {
 			return Null, err
 		}
 	}
@@ -309,13 +309,13 @@ func (e *Const) String() string {
 	if e.T == Text || e.T == Unknown {
 		return s
 	}
-	return s + "::" + e.T.Name()
+	return s + "::" + e.T.castName()
 }
 
 func (e *Call) String() string {
 	switch {
 	case e.F.Cast:
-		return e.X[0].String() + "::" + e.F.Result.Name()
+		return e.X[0].String() + "::" + e.F.Name
 	case e.F.Operator && len(e.X) == 2:
 		return "(" + e.X[0].String() + " " + e.F.Name + " " + e.X[1].String() + ")"
 	}
@@ -363,7 +363,7 @@ func (e *ReadJSON) String() string {
 		s += op + step.String()
 	}
 	if !e.Text && (e.T != Jsonb || len(e.Path) == 0) {
-		s = "(" + s + ")::" + e.T.Name()
+		s = "(" + s + ")::" + e.T.castName()
 	}
 	return s
 }

@@ -2,16 +2,18 @@ package flow
 
 import "slices"
 
-// Func is a strict scalar function or operator with fixed parameter types. Exactly one of F1, F2 and FN is set.
+// Func is a scalar function or operator with fixed parameter types. Exactly one of F1, F2 and FN is set.
 type Func struct {
 	Name     string
 	Params   []Type
 	Result   Type
 	Operator bool
 	Cast     bool
-	F1       func(*Context, Datum) (Datum, error)
-	F2       func(*Context, Datum, Datum) (Datum, error)
-	FN       func(*Context, []Datum) (Datum, error)
+	// Nulls tells that FN is called with NULLs too. All other functions are strict: NULL if any argument is NULL.
+	Nulls bool
+	F1    func(*Context, Datum) (Datum, error)
+	F2    func(*Context, Datum, Datum) (Datum, error)
+	FN    func(*Context, []Datum) (Datum, error)
 }
 
 // builtins are the functions and operators by name; they are made once and never change.
@@ -21,11 +23,14 @@ var builtins = makeBuiltins()
 var casts = makeCasts()
 
 // Known tells whether any function or operator has the name.
-func Known(name string) bool { return len(builtins[name]) > 0 }
+func Known(name string) bool { return len(builtins[name]) > 0 || polymorphic[name] != nil }
 
 // Resolve finds the function of a name for arguments of these types: the one that needs the cheapest implicit casts. An Unknown
 // argument takes any type, and by preference that of its neighbour. It returns nil if no function fits.
 func Resolve(name string, args []Type) *Func {
+	if make := polymorphic[name]; make != nil {
+		return make(args)
+	}
 	if len(args) == 2 { // a quoted literal beside a typed value is of that value's type
 		same := slices.Clone(args)
 		if same[0] == Unknown {
@@ -67,8 +72,10 @@ func callCost(params, args []Type) int {
 	return cost
 }
 
-// ImplicitCost ranks the casts that SQL makes unasked: 0 for the same type, -1 where there is none.
+// ImplicitCost ranks the casts that SQL makes unasked: 0 for the same type, -1 where there is none. What costs least has the fewest
+// arguments to cast, and of the types to cast them to the nearest, or the one that PostgreSQL prefers.
 func ImplicitCost(from, to Type) int {
+	const cast = 1000
 	if from == StreamTime {
 		from = Numeric
 	}
@@ -81,10 +88,14 @@ func ImplicitCost(from, to Type) int {
 		return 2
 	case from.IsNumber() && to == Float4: // integers and numerics meet a real in double precision
 		return -1
+	case from.IsInt() && to == Numeric: // double precision is preferred
+		return cast + 100
 	case from.IsNumber() && to.IsNumber() && rank(from) < rank(to):
-		return 10 * (rank(to) - rank(from))
-	case from == Date && (to == Timestamp || to == Timestamptz), from == Timestamp && to == Timestamptz:
-		return 10 * int(to-from)
+		return cast + 10*(rank(to)-rank(from))
+	case from == Date && to == Timestamp, from == Timestamp && to == Timestamptz:
+		return cast + 10
+	case from == Date && to == Timestamptz: // preferred
+		return cast + 5
 	}
 	return -1
 }

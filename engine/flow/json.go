@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,13 +16,15 @@ import (
 	"github.com/valyala/fastjson"
 )
 
-// Context is what evaluating expressions needs beside the row: scratch space and the JSON documents parsed last, so that
-// several views that read fields of one event parse it once. A Context belongs to one goroutine.
+// Context is what evaluating expressions needs beside the row: scratch space, compiled regular expressions, and the JSON
+// documents parsed last, so that several views that read fields of one event parse it once. A Context belongs to one goroutine.
 type Context struct {
 	docs [4]document
 	next int // to be replaced, unless it was used last
 	last int // used last
 	buf  []byte
+
+	regexps map[string]*regexp.Regexp // by flags and pattern
 }
 
 type document struct {
@@ -305,7 +308,7 @@ var errNumericOverflow = &EvalError{Code: "22003", Message: "value overflows num
 
 // parseNumeric reads a decimal, or one of the words NaN and Infinity.
 func parseNumeric(text string) (Datum, error) {
-	text = strings.TrimSpace(text)
+	text = trimSpace(text)
 	if len(text) > 4*maxNumericDigits {
 		return Null, errNumericOverflow
 	}
@@ -331,7 +334,7 @@ func checkedDecimal(d *apd.Decimal) (Datum, error) {
 	return NewDecimal(d), nil
 }
 
-const hex = "0123456789abcdef"
+const hexDigits = "0123456789abcdef"
 
 // appendJSONString quotes a string with the escapes that JSON requires and no others.
 func appendJSONString(dst, s []byte) []byte {
@@ -353,7 +356,7 @@ func appendJSONString(dst, s []byte) []byte {
 		case c == '\f':
 			dst = append(dst, `\f`...)
 		default:
-			dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+			dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
 		}
 	}
 	return append(dst, '"')

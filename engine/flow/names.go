@@ -6,4 +6,8 @@ import (
 )
 
 // Functions lists the names of all functions and operators, sorted, for what documents them.
-func Functions() []string { return slices.Sorted(maps.Keys(builtins)) }
+func Functions() []string {
+	names := slices.AppendSeq(slices.Collect(maps.Keys(builtins)), maps.Keys(polymorphic))
+	slices.Sort(names)
+	return names
+}

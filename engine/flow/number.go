@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"errors"
 	"math"
 	"strconv"
 	"strings"
@@ -27,14 +28,14 @@ func checkedInt(t Type, v int64) (Datum, error) {
 }
 
 func parseInt(text string, t Type) (Datum, error) {
-	v, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+	v, err := strconv.ParseInt(trimSpace(text), 10, 8*int(t.Size()))
+	if errors.Is(err, strconv.ErrRange) {
+		return Null, &EvalError{Code: "22003", Message: "value " + excerpt(text) + " is out of range for type " + t.SQL()}
+	}
 	if err != nil {
-		if e, ok := err.(*strconv.NumError); ok && e.Err == strconv.ErrRange {
-			return Null, &EvalError{Code: "22003", Message: "value " + excerpt(text) + " is out of range for type " + t.SQL()}
-		}
 		return Null, invalidInput(t, text)
 	}
-	return checkedInt(t, v)
+	return NewInt(t, v), nil
 }
 
 func parseFloat(text string, t Type) (Datum, error) {
@@ -42,15 +43,16 @@ func parseFloat(text string, t Type) (Datum, error) {
 	if t == Float4 {
 		bits = 32
 	}
-	s := strings.TrimSpace(text)
+	s := trimSpace(text)
 	if strings.ContainsAny(s, "xX_pP") { // Go's own notations
 		return Null, invalidInput(t, text)
 	}
 	v, err := strconv.ParseFloat(s, bits)
+	mantissa, _, _ := strings.Cut(strings.ToLower(s), "e")
+	if errors.Is(err, strconv.ErrRange) || err == nil && v == 0 && strings.ContainsAny(mantissa, "123456789") {
+		return Null, &EvalError{Code: "22003", Message: excerpt(text) + " is out of range for type " + t.SQL()}
+	}
 	if err != nil {
-		if e, ok := err.(*strconv.NumError); ok && e.Err == strconv.ErrRange {
-			return Null, &EvalError{Code: "22003", Message: excerpt(text) + " is out of range for type " + t.SQL()}
-		}
 		return Null, invalidInput(t, text)
 	}
 	return NewFloat(t, v), nil
@@ -65,13 +67,21 @@ func floatToInt(f float64, t Type) (Datum, error) {
 	return NewInt(t, int64(f)), nil
 }
 
-// checkedFloat reports an overflow of an operation on finite numbers.
+var (
+	errFloatOverflow  = &EvalError{Code: "22003", Message: "value out of range: overflow"}
+	errFloatUnderflow = &EvalError{Code: "22003", Message: "value out of range: underflow"}
+)
+
+// checkedFloat reports an overflow of an operation on finite numbers, and a number that a real is too coarse for.
 func checkedFloat(t Type, v float64, finite bool) (Datum, error) {
 	if t == Float4 {
+		if v != 0 && float32(v) == 0 {
+			return Null, errFloatUnderflow
+		}
 		v = float64(float32(v))
 	}
 	if finite && math.IsInf(v, 0) {
-		return Null, &EvalError{Code: "22003", Message: "value out of range: overflow"}
+		return Null, errFloatOverflow
 	}
 	return NewFloat(t, v), nil
 }
@@ -304,4 +314,99 @@ func leadingGroup(d *apd.Decimal) (weight, group int) {
 	}
 	group, _ = strconv.Atoi(digits[:lead])
 	return weight, group
+}
+
+// significant is how many digits PostgreSQL computes at least where a numeric result has no end.
+const significant = 16
+
+func numericSqrt(d Datum) (Datum, error) {
+	switch {
+	case Compare(d, NewInt(Numeric, 0)) < 0:
+		return Null, errNegativeRoot
+	case d.numClass() != 0:
+		return d, nil
+	}
+	x := d.Decimal()
+	if x.IsZero() {
+		return d, nil
+	}
+	weight, _ := leadingGroup(x)
+	scale := min(max(significant-((weight+1)*4/2-1), -int(x.Exponent), 0), maxNumericDigits)
+	c := exact
+	c.Precision = uint32(max(x.NumDigits()+int64(x.Exponent), 0)/2 + int64(scale) + 5)
+	var r apd.Decimal
+	if _, err := c.Sqrt(&r, x); err != nil {
+		return Null, errNumericOverflow
+	}
+	return roundNumeric(NewDecimal(&r), int32(scale), apd.RoundHalfUp), nil
+}
+
+// numericPower keeps 16 digits behind the point of a power with a whole exponent, and otherwise 16 significant ones.
+func numericPower(a, b Datum) (Datum, error) {
+	if a.numClass() != 0 || b.numClass() != 0 {
+		return specialPower(a, b)
+	}
+	x, y := a.Decimal(), b.Decimal()
+	whole := y.Exponent >= 0
+	switch {
+	case x.IsZero() && y.Negative && !y.IsZero():
+		return Null, errZeroPower
+	case x.Negative && !whole:
+		return Null, errComplexPower
+	case y.IsZero():
+		return NewInt(Numeric, 1), nil
+	case x.IsZero():
+		return a, nil
+	}
+	exponent, err := y.Float64()
+	if err != nil {
+		return Null, errNumericOverflow
+	}
+	digits := exponent * log10(x) // of the result, before its point
+	switch {
+	case digits > maxNumericDigits:
+		return Null, errNumericOverflow
+	case digits < -2*maxNumericDigits:
+		return NewInt(Numeric, 0), nil
+	}
+	scale := significant
+	if !whole {
+		scale = significant - int(digits)
+	}
+	scale = min(max(scale, -int(x.Exponent), -int(y.Exponent), 0), maxNumericDigits)
+	c := exact
+	c.Precision = uint32(max(digits, 0)) + uint32(scale) + 20
+	var r apd.Decimal
+	if _, err := c.Pow(&r, x, y); err != nil {
+		return Null, errNumericOverflow
+	}
+	d, err := checkedDecimal(&r)
+	if err != nil {
+		return Null, err
+	}
+	return roundNumeric(d, int32(scale), apd.RoundHalfUp), nil
+}
+
+// log10 estimates the logarithm of a number's size.
+func log10(x *apd.Decimal) float64 {
+	digits := x.Coeff.String()
+	lead := digits[:min(len(digits), 17)]
+	f, _ := strconv.ParseFloat(lead, 64)
+	return math.Log10(f) + float64(len(digits)-len(lead)) + float64(x.Exponent)
+}
+
+// specialPower is a power of which NaN or an infinity is part, by the rules of IEEE 754.
+func specialPower(a, b Datum) (Datum, error) {
+	f := func(d Datum) float64 {
+		v, err := numericToFloat(d, Float8)
+		if err != nil { // beside an infinity only the sign of a number matters, and whether it is less than one
+			return math.Copysign(math.MaxFloat64, float64(Compare(d, NewInt(Numeric, 0))))
+		}
+		return v.Float()
+	}
+	d, err := floatPower(f(a), f(b))
+	if err != nil {
+		return Null, err
+	}
+	return floatToNumeric(d)
 }

@@ -2,13 +2,14 @@ package flow
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"math"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// AppendText appends PostgreSQL's text form of the value: t and f, digits, ISO 8601 times in UTC, canonical jsonb. A NULL
+// AppendText appends PostgreSQL's text form of the value: t and f, digits, ISO 8601 times in UTC, canonical jsonb, bytes in hex. A NULL
 // appends nothing; callers that can tell NULL from the empty text ask IsNull first.
 func (d Datum) AppendText(dst []byte) []byte {
 	switch d.t {
@@ -23,8 +24,12 @@ func (d Datum) AppendText(dst []byte) []byte {
 		return appendFloat(dst, d.Float(), 32)
 	case Float8:
 		return appendFloat(dst, d.Float(), 64)
-	case Text, Jsonb:
+	case Text, Jsonb, UUID:
 		return append(dst, d.s...)
+	case Bytea:
+		return hex.AppendEncode(append(dst, `\x`...), []byte(d.s))
+	case Interval:
+		return d.interval().append(dst)
 	case Numeric:
 		if d.s != "" {
 			return append(dst, d.s...)
@@ -35,6 +40,9 @@ func (d Datum) AppendText(dst []byte) []byte {
 		return appendTime(dst, time.UnixMicro(d.n), "-01-02 15:04:05.999999", "")
 	case Timestamptz:
 		return appendTime(dst, time.UnixMicro(d.n), "-01-02 15:04:05.999999", "+00")
+	}
+	if d.t.IsArray() {
+		return appendArrayText(dst, d)
 	}
 	return strconv.AppendInt(dst, d.n, 10)
 }
@@ -101,14 +109,25 @@ func (d Datum) AppendBinary(dst []byte) []byte {
 		return binary.BigEndian.AppendUint64(dst, uint64(d.n))
 	case Numeric:
 		return appendNumericBinary(dst, string(d.AppendText(nil)))
-	case Text:
+	case Text, Bytea:
 		return append(dst, d.s...)
+	case UUID:
+		b, _ := hex.DecodeString(strings.ReplaceAll(d.s, "-", "")) // canonical, so it decodes
+		return append(dst, b...)
+	case Interval:
+		v := d.interval()
+		dst = binary.BigEndian.AppendUint64(dst, uint64(v.micros))
+		dst = binary.BigEndian.AppendUint32(dst, uint32(v.days))
+		return binary.BigEndian.AppendUint32(dst, uint32(v.months))
 	case Jsonb:
 		return append(append(dst, 1), d.s...)
 	case Date:
 		return binary.BigEndian.AppendUint32(dst, uint32(d.n-pgEpochDays))
 	case Timestamp, Timestamptz:
 		return binary.BigEndian.AppendUint64(dst, uint64(d.n-pgEpochDays*86400*1e6))
+	}
+	if d.t.IsArray() {
+		return appendArrayBinary(dst, d)
 	}
 	return dst
 }

@@ -25,42 +25,89 @@ const (
 	Date
 	Timestamp
 	Timestamptz
+	Interval
+	UUID
+	Bytea
 	// StreamTime is the type of a stream's mz_timestamp column: numeric(39,0). Its values are Numeric.
 	StreamTime
 )
 
+// isArray is the bit that makes the type of an array of the type of its elements.
+const isArray Type = 0x80
+
 var types = [...]struct {
-	name, sql string
-	oid       uint32
-	size      int16
+	name, sql  string
+	oid, array uint32
+	size       int16
 }{
-	Unknown:     {"text", "unknown", 25, -1},
-	Bool:        {"bool", "boolean", 16, 1},
-	Int2:        {"int2", "smallint", 21, 2},
-	Int4:        {"int4", "integer", 23, 4},
-	Int8:        {"int8", "bigint", 20, 8},
-	Float4:      {"float4", "real", 700, 4},
-	Float8:      {"float8", "double precision", 701, 8},
-	Numeric:     {"numeric", "numeric", 1700, -1},
-	Text:        {"text", "text", 25, -1},
-	Jsonb:       {"jsonb", "jsonb", 3802, -1},
-	Date:        {"date", "date", 1082, 4},
-	Timestamp:   {"timestamp", "timestamp without time zone", 1114, 8},
-	Timestamptz: {"timestamptz", "timestamp with time zone", 1184, 8},
-	StreamTime:  {"numeric", "numeric", 1700, -1},
+	Unknown:     {"text", "unknown", 25, 1009, -1},
+	Bool:        {"bool", "boolean", 16, 1000, 1},
+	Int2:        {"int2", "smallint", 21, 1005, 2},
+	Int4:        {"int4", "integer", 23, 1007, 4},
+	Int8:        {"int8", "bigint", 20, 1016, 8},
+	Float4:      {"float4", "real", 700, 1021, 4},
+	Float8:      {"float8", "double precision", 701, 1022, 8},
+	Numeric:     {"numeric", "numeric", 1700, 1231, -1},
+	Text:        {"text", "text", 25, 1009, -1},
+	Jsonb:       {"jsonb", "jsonb", 3802, 3807, -1},
+	Date:        {"date", "date", 1082, 1182, 4},
+	Timestamp:   {"timestamp", "timestamp without time zone", 1114, 1115, 8},
+	Timestamptz: {"timestamptz", "timestamp with time zone", 1184, 1185, 8},
+	Interval:    {"interval", "interval", 1186, 1187, 16},
+	UUID:        {"uuid", "uuid", 2950, 2951, 16},
+	Bytea:       {"bytea", "bytea", 17, 1001, -1},
+	StreamTime:  {"numeric", "numeric", 1700, 1231, -1},
 }
 
-// Name is PostgreSQL's internal name of the type, as in pg_type: int8, text, jsonb, timestamptz.
-func (t Type) Name() string { return types[t].name }
+// Scalars are the types that a column of a table can have.
+func Scalars() []Type {
+	var out []Type
+	for t := Bool; t < StreamTime; t++ {
+		out = append(out, t)
+	}
+	return out
+}
 
-// SQL is the name that error messages use: bigint, timestamp with time zone.
-func (t Type) SQL() string { return types[t].sql }
+// ArrayOf is the type of the arrays of a scalar type.
+func ArrayOf(t Type) Type { return t | isArray }
+
+// IsArray tells whether the type is an array type.
+func (t Type) IsArray() bool { return t&isArray != 0 }
+
+// Elem is the type of the elements of an array type.
+func (t Type) Elem() Type { return t &^ isArray }
+
+// Name is PostgreSQL's internal name of the type, as in pg_type: int8, text, jsonb, timestamptz, _int8 for an array.
+func (t Type) Name() string {
+	if t.IsArray() {
+		return "_" + types[t.Elem()].name
+	}
+	return types[t].name
+}
+
+// SQL is the name that error messages use: bigint, timestamp with time zone, bigint[].
+func (t Type) SQL() string {
+	if t.IsArray() {
+		return types[t.Elem()].sql + "[]"
+	}
+	return types[t].sql
+}
 
 // OID is PostgreSQL's object identifier of the type.
-func (t Type) OID() uint32 { return types[t].oid }
+func (t Type) OID() uint32 {
+	if t.IsArray() {
+		return types[t.Elem()].array
+	}
+	return types[t].oid
+}
 
 // Size is the length in bytes of a value, or -1 where it varies.
-func (t Type) Size() int16 { return types[t].size }
+func (t Type) Size() int16 {
+	if t.IsArray() {
+		return -1
+	}
+	return types[t].size
+}
 
 // Typmod is the type modifier that a RowDescription carries: -1 except for [StreamTime], which is numeric(39,0).
 func (t Type) Typmod() int32 {

@@ -88,7 +88,7 @@ func standard(_ context.Context, text string) (*engine.Result, error) {
 		return r, nil
 	case strings.HasPrefix(text, "COPY"):
 		r := rows(nil, 2)
-		r.Copy, r.Tag = true, func() string { return "COPY 2" }
+		r.Copy, r.Tag = "text", func() string { return "COPY 2" }
 		return r, nil
 	case strings.HasPrefix(text, "DROP"):
 		return nil, &engine.Error{Code: "42704", Message: "no such thing", Detail: "d", Hint: "h", Position: 3}

@@ -17,8 +17,9 @@ var parameterOIDs = func() map[uint32]flow.Type {
 		19: flow.Text, 1042: flow.Text, 1043: flow.Text, // name, bpchar, varchar
 		114: flow.Jsonb, // json
 	}
-	for t := flow.Bool; t < flow.StreamTime; t++ {
+	for _, t := range flow.Scalars() {
 		m[t.OID()] = t
+		m[flow.ArrayOf(t).OID()] = flow.ArrayOf(t)
 	}
 	return m
 }()

@@ -80,7 +80,7 @@ func (c *conn) queryOne(ctx context.Context, st engine.Statement) error {
 	if err := c.start(ctx, p); err != nil {
 		return err
 	}
-	if p.result.Next != nil && !p.result.Copy {
+	if p.result.Next != nil && p.result.Copy == "" {
 		c.out.send(rowDescription(p.result.Fields, nil))
 	}
 	return c.sendRows(ctx, p, 0)
@@ -248,14 +248,16 @@ func (c *conn) sendRows(ctx context.Context, p *portal, limit uint32) error {
 		c.out.send(noticeResponse(n))
 	}
 	r.Notices = nil // once, though the portal may be resumed
-	if r.Copy {
+	var out *copyOut
+	if r.Copy != "" {
 		limit = 0 // COPY is never suspended
-		c.out.send(copyOutResponse(len(r.Fields)))
+		out = &copyOut{w: &c.out, format: r.Copy}
+		out.begin(len(r.Fields))
 	}
 	for sent := uint32(0); r.Next != nil; {
 		for ; len(p.rows) > 0 && (limit == 0 || sent < limit); sent++ {
-			if r.Copy {
-				c.out.copyRow(p.rows[0])
+			if out != nil {
+				out.row(p.rows[0])
 			} else {
 				c.out.dataRow(p.rows[0], p.formats)
 			}
@@ -285,8 +287,8 @@ func (c *conn) sendRows(ctx context.Context, p *portal, limit uint32) error {
 		}
 		p.rows = rows
 	}
-	if r.Copy {
-		c.out.send(&pgproto3.CopyDone{})
+	if out != nil {
+		out.end()
 	}
 	c.out.send(&pgproto3.CommandComplete{CommandTag: []byte(r.Tag())})
 	p.close()

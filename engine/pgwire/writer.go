@@ -51,6 +51,12 @@ func (w *writer) full() bool { return len(w.buf) >= flushSize }
 // dataRow appends a DataRow. formats is as [resultFormat] takes it.
 func (w *writer) dataRow(row flow.Row, formats []int16) {
 	start := w.begin('D')
+	w.values(row, formats)
+	w.end(start)
+}
+
+// values appends the number of values and each with its length.
+func (w *writer) values(row flow.Row, formats []int16) {
 	w.buf = binary.BigEndian.AppendUint16(w.buf, uint16(len(row)))
 	for i, d := range row {
 		if d.IsNull() {
@@ -66,26 +72,6 @@ func (w *writer) dataRow(row flow.Row, formats []int16) {
 		}
 		binary.BigEndian.PutUint32(w.buf[value-4:], uint32(len(w.buf)-value))
 	}
-	w.end(start)
-}
-
-// copyRow appends a CopyData with one line of COPY's text format.
-func (w *writer) copyRow(row flow.Row) {
-	start := w.begin('d')
-	for i, d := range row {
-		if i > 0 {
-			w.buf = append(w.buf, '\t')
-		}
-		if d.IsNull() {
-			w.buf = append(w.buf, `\N`...)
-			continue
-		}
-		value := len(w.buf)
-		w.buf = d.AppendText(w.buf)
-		w.buf = escapeCopy(w.buf, value)
-	}
-	w.buf = append(w.buf, '\n')
-	w.end(start)
 }
 
 // begin appends the head of a message and returns where it starts.
@@ -98,39 +84,6 @@ func (w *writer) begin(kind byte) int {
 // not count.
 func (w *writer) end(start int) {
 	binary.BigEndian.PutUint32(w.buf[start+1:], uint32(len(w.buf)-start-1))
-}
-
-// copyEscapes maps the bytes that COPY's text format escapes to the letter that
-// follows the backslash.
-var copyEscapes = [256]byte{
-	'\b': 'b', '\f': 'f', '\n': 'n', '\r': 'r', '\t': 't', '\v': 'v', '\\': '\\',
-}
-
-// escapeCopy escapes buf[from:] in place for COPY's text format. The usual
-// value needs nothing and costs one pass.
-func escapeCopy(buf []byte, from int) []byte {
-	extra := 0
-	for _, c := range buf[from:] {
-		if copyEscapes[c] != 0 {
-			extra++
-		}
-	}
-	if extra == 0 {
-		return buf
-	}
-	read := len(buf) - 1
-	buf = append(buf, make([]byte, extra)...)
-	for write := len(buf) - 1; write > read; read-- {
-		c := buf[read]
-		if e := copyEscapes[c]; e != 0 {
-			buf[write], buf[write-1] = e, '\\'
-			write -= 2
-		} else {
-			buf[write] = c
-			write--
-		}
-	}
-	return buf
 }
 
 // resultFormat returns the format code of column i: a client gives none (all
@@ -158,9 +111,4 @@ func rowDescription(fields []engine.Field, formats []int16) *pgproto3.RowDescrip
 		}
 	}
 	return d
-}
-
-// copyOutResponse announces COPY data of n columns in text format.
-func copyOutResponse(n int) *pgproto3.CopyOutResponse {
-	return &pgproto3.CopyOutResponse{ColumnFormatCodes: make([]uint16, n)}
 }

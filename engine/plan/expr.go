@@ -13,13 +13,30 @@ var aggregates = map[string]flow.AggregateFunc{
 	"bool_and": flow.BoolAnd, "every": flow.BoolAnd, "bool_or": flow.BoolOr,
 }
 
-// elsewhere are functions of Materialize that the engine knows by name only.
-var elsewhere = map[string]string{
-	"now": "the views here have no clock; put the time into the event", "current_timestamp": "the views here have no clock; put the time into the event",
-	"mz_now": "temporal filters", "mz_logical_timestamp": "temporal filters", "string_agg": "", "array_agg": "", "jsonb_agg": "", "list_agg": "",
-	"jsonb_build_object": "", "jsonb_build_array": "", "date_trunc": "", "extract": "", "date_part": "", "stddev": "", "variance": "",
-	"row_number": "", "rank": "", "lag": "", "lead": "", "unnest": "", "regexp_match": "",
-	"greatest": "", "least": "", "concat": "", "to_char": "", "jsonb_agg_object": "",
+// elsewhere are functions of Materialize that the engine knows by name only, with a hint where there is something else to do.
+var elsewhere = makeElsewhere()
+
+func makeElsewhere() map[string]string {
+	m := map[string]string{}
+	for hint, names := range map[string]string{
+		"the views here have no clock; put the time into the event": "now current_timestamp",
+		"temporal filters": "mz_now mz_logical_timestamp",
+		"": `acos age array_cat array_fill array_length array_lower array_position array_remove array_to_string array_upper ascii asin atan
+			bit_count bit_length cbrt chr constant_time_eq convert_from corr cos cot crc32 current_database current_role current_schema
+			current_schemas current_user date_bin decode degrees dense_rank digest encode exp first_value format_type
+			generate_subscripts get_bit get_byte hmac initcap jsonb_each jsonb_each_text
+			jsonb_pretty jsonb_strip_nulls justify_days justify_hours justify_interval kafka_murmur2 lag last_value lead
+			list_agg list_append list_cat list_length list_prepend list_remove ln log log10 lpad make_timestamp map_agg map_build map_length md5
+			parse_ident pg_typeof quote_ident radians rank regexp_match regexp_matches regexp_replace regexp_split_to_array
+			regexp_split_to_table repeat reverse row_number seahash session_user sha224 sha256 sha384 sha512 sin stddev stddev_pop
+			stddev_samp string_to_array tan timezone to_char translate try_parse_monotonic_iso8601_timestamp unnest uuid_generate_v5
+			var_pop var_samp variance`,
+	} {
+		for _, n := range strings.Fields(names) {
+			m[n] = hint
+		}
+	}
+	return m
 }
 
 // hasAggregate tells whether an expression contains an aggregate.
@@ -53,7 +70,11 @@ func children(e sql.Expr) []sql.Expr {
 	case *sql.Cast:
 		return []sql.Expr{e.X}
 	case *sql.Call:
-		return append(e.Args[:len(e.Args):len(e.Args)], e.Filter)
+		list := append(e.Args[:len(e.Args):len(e.Args)], e.Filter)
+		for _, o := range e.OrderBy {
+			list = append(list, o.Expr)
+		}
+		return list
 	case *sql.Case:
 		out := []sql.Expr{e.Operand, e.Else}
 		for _, w := range e.When {
@@ -126,12 +147,7 @@ func (b *planner) node(e sql.Expr, s *scope) flow.Expr {
 	case *sql.Binary:
 		return b.binary(e, s)
 	case *sql.Cast:
-		x, t := b.expr(e.X, s), lookupType(e.Type)
-		out, ok := flow.CastTo(x, t)
-		if !ok {
-			b.fail(e.Pos(), "42846", "cannot cast type %s to %s", x.Type().SQL(), t.SQL())
-		}
-		return out
+		return b.cast(b.expr(e.X, s), e.Type, e.Pos())
 	case *sql.Call:
 		return b.call(e, s)
 	case *sql.Case:
@@ -168,6 +184,23 @@ func (b *planner) node(e sql.Expr, s *scope) flow.Expr {
 	return nil
 }
 
+// cast casts an expression to a type, and to what its modifiers ask for.
+func (b *planner) cast(x flow.Expr, name sql.TypeName, pos int) flow.Expr {
+	t, modifier := lookupType(name)
+	if name.Field != "" && (x.Type() == flow.Unknown || x.Type() == flow.Text) { // the field says how to read a bare number
+		x = b.known(x)
+		return flow.Fold(&flow.Call{F: flow.Restriction(flow.Text, name.Field), X: []flow.Expr{x}})
+	}
+	out, ok := flow.CastTo(x, t)
+	if !ok {
+		b.fail(pos, "42846", "cannot cast type %s to %s", x.Type().SQL(), t.SQL())
+	}
+	if modifier != nil {
+		out = flow.Fold(&flow.Call{F: modifier, X: []flow.Expr{out}})
+	}
+	return out
+}
+
 func negate(e flow.Expr, really bool) flow.Expr {
 	if !really {
 		return e
@@ -202,11 +235,11 @@ func (b *planner) unary(e *sql.Unary, s *scope) flow.Expr {
 	if x.Type() == flow.Unknown {
 		x, _ = flow.CastTo(x, flow.Float8)
 	}
-	if !x.Type().IsNumber() {
-		b.fail(e.Pos(), "42883", "operator does not exist: %s %s", e.Op, x.Type().SQL())
-	}
-	if e.Op == "+" {
+	if e.Op == "+" && x.Type().IsNumber() {
 		return x
+	}
+	if e.Op == "+" || flow.Resolve("-", []flow.Type{x.Type()}) == nil {
+		b.fail(e.Pos(), "42883", "operator does not exist: %s %s", e.Op, x.Type().SQL())
 	}
 	return b.apply("-", []flow.Expr{x}, e.Pos())
 }
@@ -228,9 +261,10 @@ func (b *planner) binary(e *sql.Binary, s *scope) flow.Expr {
 	return b.operator(e.Op, l, r, e.Pos())
 }
 
-// concatenable casts what stands beside a text to text.
+// concatenable casts what stands beside a text to text. A literal beside a value with a concatenation of its own is such a value.
 func (b *planner) concatenable(x, other flow.Expr) flow.Expr {
-	if t := other.Type(); t == flow.Text || t == flow.Unknown {
+	own := x.Type() == flow.Jsonb || x.Type() == flow.Bytea
+	if t := other.Type(); t == flow.Text || t == flow.Unknown && !own {
 		if y, ok := flow.CastTo(x, flow.Text); ok {
 			return y
 		}
@@ -283,9 +317,9 @@ func (b *planner) jsonRead(op string, l, r flow.Expr, pos int) flow.Expr {
 	case constant && c.D.IsNull():
 		return &flow.Const{T: read.T}
 	case op[0] == '#':
-		path, ok := pathSteps(c, constant)
+		path, ok := b.pathSteps(r)
 		if !ok {
-			panic(sql.Unsupported(pos, "a path that is not a constant like '{a,0,b}' is"))
+			return b.operator(op, l, r, pos)
 		}
 		read.Path = path
 	case constant && (c.T == flow.Unknown || c.T == flow.Text):
@@ -298,21 +332,21 @@ func (b *planner) jsonRead(op string, l, r flow.Expr, pos int) flow.Expr {
 	return flow.Fold(flow.NewReadJSON(read))
 }
 
-// pathSteps reads an array literal of plain elements.
-func pathSteps(c *flow.Const, constant bool) ([]flow.JSONStep, bool) {
-	if !constant || c.T != flow.Unknown && c.T != flow.Text {
-		return nil, false
+// pathSteps reads a path that is a constant without NULLs.
+func (b *planner) pathSteps(r flow.Expr) ([]flow.JSONStep, bool) {
+	if r.Type() == flow.Unknown {
+		r, _ = flow.CastTo(r, flow.ArrayOf(flow.Text))
 	}
-	s, open := strings.CutPrefix(strings.TrimSpace(c.D.Str()), "{")
-	s, closed := strings.CutSuffix(s, "}")
-	if !open || !closed || strings.ContainsAny(s, `"\{}`) {
+	c, ok := r.(*flow.Const)
+	if !ok || c.T != flow.ArrayOf(flow.Text) {
 		return nil, false
 	}
 	var path []flow.JSONStep
-	for part := range strings.SplitSeq(s, ",") {
-		if s != "" {
-			path = append(path, flow.JSONStep{Key: strings.TrimSpace(part), Kind: flow.ByPath})
+	for key := range c.D.Elements() {
+		if key.IsNull() {
+			return nil, false
 		}
+		path = append(path, flow.JSONStep{Key: key.Str(), Kind: flow.ByPath})
 	}
 	return path, true
 }
@@ -366,7 +400,7 @@ func (b *planner) call(e *sql.Call, s *scope) flow.Expr {
 	if fn, ok := aggregates[e.Name]; ok {
 		return b.aggregate(fn, e, s)
 	}
-	if e.Distinct || e.Filter != nil {
+	if e.Distinct || e.Filter != nil || e.OrderBy != nil {
 		b.fail(e.Pos(), "42809", "%s is not an aggregate function", e.Name)
 	}
 	if v, ok := b.env.Constants[e.Name]; ok && len(e.Args) == 0 {
@@ -396,11 +430,18 @@ func (b *planner) call(e *sql.Call, s *scope) flow.Expr {
 		}
 		panic(err)
 	}
-	if !flow.Known(e.Name) || !sqlName(e.Name) || e.Name == "not" {
-		b.fail(e.Pos(), "42883", "function %s does not exist in the embedded engine", sql.Ident(e.Name))
+	if !flow.Known(e.Name) || e.Name == "not" {
+		b.fail(e.Pos(), "42883", "function %s does not exist", e.Name)
+	}
+	if empty := emptyJSON[e.Name]; empty != "" && len(args) == 0 {
+		x, _ := flow.CastTo(&flow.Const{D: flow.NewText(empty), T: flow.Text}, flow.Jsonb)
+		return x
 	}
 	return b.apply(e.Name, args, e.Pos())
 }
+
+// emptyJSON is what the functions that build a jsonb make of no arguments.
+var emptyJSON = map[string]string{"jsonb_build_array": "[]", "jsonb_build_object": "{}"}
 
 func (b *planner) aggregate(fn flow.AggregateFunc, e *sql.Call, s *scope) flow.Expr {
 	g := s.group

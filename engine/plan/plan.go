@@ -35,7 +35,8 @@ type Object struct {
 // Writable is what a column of a table asks of a value.
 type Writable struct {
 	NotNull bool
-	Default sql.Expr // nil: NULL
+	Default sql.Expr   // nil: NULL
+	Fit     *flow.Func // what a modifier of the type makes of a value, as varchar(10); nil: nothing
 }
 
 // Catalog finds objects by name.
@@ -158,16 +159,45 @@ var typeNames = map[string]flow.Type{
 	"numeric": flow.Numeric, "decimal": flow.Numeric, "dec": flow.Numeric,
 	"text": flow.Text, "varchar": flow.Text, "string": flow.Text,
 	"jsonb": flow.Jsonb, "json": flow.Jsonb,
-	"date": flow.Date, "timestamp": flow.Timestamp, "timestamptz": flow.Timestamptz,
+	"date": flow.Date, "timestamp": flow.Timestamp, "timestamptz": flow.Timestamptz, "interval": flow.Interval,
+	"uuid": flow.UUID, "bytea": flow.Bytea, "bytes": flow.Bytea,
 	"mz_timestamp": flow.Numeric,
 }
 
-func lookupType(t sql.TypeName) flow.Type {
+// typesElsewhere are types that Materialize has and the engine has not.
+var typesElsewhere = map[string]bool{
+	"char": true, "character": true, "bpchar": true, "name": true, "time": true, "timetz": true, "oid": true, "regclass": true, "regtype": true,
+	"regproc": true, "uint2": true, "uint4": true, "uint8": true, "map": true, "list": true, "record": true, "int4range": true, "int8range": true,
+	"numrange": true, "daterange": true, "tsrange": true, "tstzrange": true, "mz_aclitem": true, "aclitem": true, "int2vector": true,
+}
+
+// lookupType is the type of a name, and the cast from it that its modifiers ask for, or nil.
+func lookupType(t sql.TypeName) (flow.Type, *flow.Func) {
 	typ, ok := typeNames[t.Name]
-	if !ok {
-		panic(&sql.Error{Pos: t.Pos(), Code: "42704", Message: `type "` + t.Name + `" does not exist in the embedded engine`})
+	switch {
+	case typesElsewhere[t.Name]:
+		panic(sql.Unsupported(t.Pos(), "type "+t.Name+" is"))
+	case !ok:
+		panic(sql.Errorf(t.Pos(), "42704", "type %q does not exist", t.Name))
+	case t.Array && t.Mods != nil:
+		panic(sql.Unsupported(t.Pos(), "an array of a type with modifiers is"))
+	case t.Array:
+		return flow.ArrayOf(typ), nil
+	case t.Field != "":
+		return typ, flow.Restriction(flow.Interval, t.Field)
+	case t.Mods == nil:
+		return typ, nil
+	case t.Name == "float" && len(t.Mods) == 1 && t.Mods[0] >= 1 && t.Mods[0] <= 53:
+		if t.Mods[0] <= 24 {
+			return flow.Float4, nil
+		}
+		return flow.Float8, nil
 	}
-	return typ
+	modifier := flow.Modifier(typ, t.Mods)
+	if modifier == nil {
+		panic(sql.Errorf(t.Pos(), "22023", "invalid type modifier: %s", t))
+	}
+	return typ, modifier
 }
 
 // count reads a LIMIT or OFFSET.

@@ -150,7 +150,7 @@ func (d *document) expression(g golden) {
 
 func (d *document) types() {
 	d.b.WriteString("\n## Types\n\n| type | also called | OID | for example | is shown as |\n|---|---|---|---|---|\n")
-	for ty := flow.Bool; ty < flow.StreamTime; ty++ {
+	for _, ty := range flow.Scalars() {
 		i := slices.IndexFunc(d.expressions, func(g golden) bool {
 			return strings.HasPrefix(g.output, ty.Name()+" ") && !strings.HasSuffix(g.output, " NULL") && g.difference == "" &&
 				(strings.HasPrefix(g.input, "'") && strings.HasSuffix(g.input, "::"+ty.Name()) || strings.HasSuffix(g.input, "::"+ty.Name()))

@@ -111,10 +111,13 @@ func CheckDefault(env Env, column Column, e sql.Expr) (err error) {
 	return nil
 }
 
-// TypeOf is the type that a name stands for.
-func TypeOf(t sql.TypeName) (typ flow.Type, err error) {
+// TypeOf is the type that a name stands for, and what its modifiers make of a value that is written to a column of it, or nil.
+func TypeOf(t sql.TypeName) (typ flow.Type, fit *flow.Func, err error) {
 	defer recoverError(&err)
-	return lookupType(t), nil
+	if typ, fit = lookupType(t); fit != nil && t.Mods != nil {
+		fit = flow.Fit(typ, t.Mods)
+	}
+	return typ, fit, nil
 }
 
 // rowsOf is the query for the rows of a table.
@@ -239,6 +242,9 @@ func (w *Write) Row(c *flow.Context, exprs []flow.Expr, in flow.Row) (flow.Row, 
 	out := make(flow.Row, len(exprs))
 	for i, e := range exprs {
 		v, err := e.Eval(c, in)
+		if fit := w.Table.Writable[i].Fit; err == nil && fit != nil && !v.IsNull() {
+			v, err = fit.F1(c, v)
+		}
 		if err != nil {
 			return nil, evalError(err)
 		}

@@ -29,10 +29,13 @@ type Name struct {
 // Base is the last part of a name.
 func (n Name) Base() string { return n.Parts[len(n.Parts)-1] }
 
-// TypeName is the name of a type in a cast, in lower case, without modifiers.
+// TypeName is the name of a type in a cast, in lower case.
 type TypeName struct {
 	At
-	Name string
+	Name  string
+	Mods  []int64 // in parentheses, as in varchar(10)
+	Field string  // of an interval, the last field that it keeps: year, month, day, hour, minute or second
+	Array bool    // name[]
 }
 
 // The expressions.
@@ -78,12 +81,13 @@ type (
 		X    Expr
 		Type TypeName
 	}
-	// Call is a function or an aggregate.
+	// Call is a function or an aggregate. EXTRACT(f FROM x) is a call of extract('f', x).
 	Call struct {
 		At
 		Name     string
 		Args     []Expr
 		Distinct bool
+		OrderBy  []Order
 		Filter   Expr
 	}
 	// Case is CASE [x] WHEN ... THEN ... ELSE ... END.
@@ -328,19 +332,23 @@ type (
 		IfExists     bool
 		Cascade      bool
 	}
-	// Subscribe is TAIL or SUBSCRIBE of a name or a query.
+	// Subscribe is TAIL or SUBSCRIBE of a name or a query. Key is that of ENVELOPE UPSERT.
 	Subscribe struct {
 		Tail     bool
 		Name     *Name
 		Query    *Query
+		Key      []Name
 		Progress bool
 		Snapshot bool
 		AsOf     *AsOf
 		UpTo     Expr
 	}
-	// Copy is COPY (...) TO STDOUT.
-	Copy struct{ Of Statement }
-	// Show is SHOW in all its forms. What is views, sources, tables, objects, columns, create or the name of a parameter.
+	// Copy is COPY (...) TO STDOUT. Format is text, csv or binary.
+	Copy struct {
+		Of     Statement
+		Format string
+	}
+	// Show is SHOW in all its forms. What is the plural of a kind of object, columns, create and a kind, or the name of a parameter.
 	Show struct {
 		What         string
 		Materialized bool

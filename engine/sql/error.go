@@ -27,6 +27,11 @@ func Unsupported(pos int, what string) *Error {
 		Hint: "This works on Materialize, not in the embedded engine."}
 }
 
+// Refused is the error for what neither Materialize nor the embedded engine does, though PostgreSQL might.
+func Refused(pos int, what string) *Error {
+	return &Error{Pos: pos, Code: "0A000", Message: what + " not supported"}
+}
+
 // Position is the line and the column, in characters, both from 1, of a byte offset in a text.
 func Position(text string, offset int) (line, column int) {
 	before := text[:min(max(offset, 0), len(text))]

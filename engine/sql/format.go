@@ -7,9 +7,16 @@ import (
 
 // reserved words cannot name a column, table or alias without quotes. The dialect reserves little: user, type, timestamp and
 // comment are plain names.
-var reserved = words(`all and any as asc between by case cast create cross default desc distinct else end except exists false fetch filter for
-	from full group having ilike in inner intersect into is join lateral left like limit natural not null nulls of offset on or order
-	outer over returning right select some subscribe tail then true union using values when where window with`)
+var reserved = words(`all and any as asc between by case cast collate create cross current_date current_role current_time
+	current_timestamp current_user default desc distinct else end except exists false fetch filter for from full group having ilike in
+	inner intersect into is join lateral left like limit localtime localtimestamp natural not null nulls of offset on or order outer over
+	returning right select session_user similar some subscribe tail then true union using values when where window with`)
+
+// typePhrases are the types whose names are more than one word.
+var typePhrases = map[string]bool{"double precision": true}
+
+// valueFunctions are called without parentheses.
+var valueFunctions = words(`current_date current_role current_time current_timestamp current_user localtime localtimestamp session_user`)
 
 func words(list string) map[string]bool {
 	m := map[string]bool{}
@@ -52,7 +59,25 @@ func (n Name) String() string {
 	return strings.Join(parts, ".")
 }
 
-func (t TypeName) String() string { return t.Name }
+func (t TypeName) String() string {
+	s := t.Name
+	if !typePhrases[s] {
+		s = Ident(s)
+	}
+	for i, m := range t.Mods {
+		s += []string{",", "("}[first(i)] + strconv.FormatInt(m, 10)
+	}
+	if t.Mods != nil {
+		s += ")"
+	}
+	if t.Field != "" {
+		s += " " + t.Field
+	}
+	if t.Array {
+		s += "[]"
+	}
+	return s
+}
 
 func join[T interface{ String() string }](list []T) string {
 	parts := make([]string, len(list))
@@ -111,11 +136,17 @@ func (e *Binary) String() string { return operand(e.L) + " " + e.Op + " " + oper
 func (e *Cast) String() string   { return operand(e.X) + "::" + e.Type.String() }
 
 func (e *Call) String() string {
-	s := Ident(e.Name) + "("
+	if e.Name == "extract" && len(e.Args) == 2 {
+		return "extract(" + e.Args[0].String() + " FROM " + e.Args[1].String() + ")"
+	}
+	if valueFunctions[e.Name] {
+		return e.Name
+	}
+	s := e.Name + "("
 	if e.Distinct {
 		s += "DISTINCT "
 	}
-	s += join(e.Args) + ")"
+	s += join(e.Args) + orderBy(e.OrderBy) + ")"
 	if e.Filter != nil {
 		s += " FILTER (WHERE " + e.Filter.String() + ")"
 	}
@@ -171,7 +202,21 @@ func (q *Query) String() string {
 		b.WriteString(" ")
 	}
 	b.WriteString(setOperand(q.Body))
-	for i, o := range q.OrderBy {
+	b.WriteString(orderBy(q.OrderBy))
+	if q.Limit != nil {
+		b.WriteString(" LIMIT " + q.Limit.String())
+	}
+	if q.Offset != nil {
+		b.WriteString(" OFFSET " + q.Offset.String())
+	}
+	b.WriteString(q.AsOf.String())
+	return b.String()
+}
+
+// orderBy is empty without entries, and begins with a space otherwise.
+func orderBy(list []Order) string {
+	var b strings.Builder
+	for i, o := range list {
 		b.WriteString([]string{", ", " ORDER BY "}[first(i)])
 		b.WriteString(o.Expr.String())
 		if o.Desc {
@@ -181,13 +226,6 @@ func (q *Query) String() string {
 			b.WriteString(" NULLS " + strings.ToUpper(o.Nulls))
 		}
 	}
-	if q.Limit != nil {
-		b.WriteString(" LIMIT " + q.Limit.String())
-	}
-	if q.Offset != nil {
-		b.WriteString(" OFFSET " + q.Offset.String())
-	}
-	b.WriteString(q.AsOf.String())
 	return b.String()
 }
 
@@ -406,6 +444,9 @@ func (s *Subscribe) String() string {
 	} else {
 		b += "(" + s.Query.String() + ")"
 	}
+	if s.Key != nil {
+		b += " ENVELOPE UPSERT (KEY (" + join(s.Key) + "))"
+	}
 	var o []string
 	if s.Progress {
 		o = append(o, "PROGRESS")
@@ -423,16 +464,18 @@ func (s *Subscribe) String() string {
 	return b
 }
 
-func (s *Copy) String() string { return "COPY (" + s.Of.String() + ") TO STDOUT" }
+func (s *Copy) String() string {
+	return "COPY (" + s.Of.String() + ") TO STDOUT" + opt(s.Format != "text", " WITH (FORMAT "+s.Format+")")
+}
 
 func (s *Show) String() string {
 	b := "SHOW "
 	switch {
 	case s.Parameter:
 		return b + Ident(s.What)
-	case s.What == "columns":
-		return b + "COLUMNS FROM " + s.Name.String()
-	case s.What == "create view" || s.What == "create source":
+	case s.Name != nil && (s.What == "columns" || s.What == "indexes"):
+		return b + strings.ToUpper(s.What) + " FROM " + s.Name.String()
+	case s.Name != nil:
 		return b + "CREATE " + opt(s.Materialized, "MATERIALIZED ") + strings.ToUpper(s.What[7:]) + " " + s.Name.String()
 	}
 	return b + opt(s.Materialized, "MATERIALIZED ") + strings.ToUpper(s.What)

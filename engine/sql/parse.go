@@ -158,8 +158,11 @@ func (p *parser) link() {
 var refused = map[string]string{
 	"over": "window functions are", "window": "window functions are", "natural": "NATURAL JOIN is",
 	"fetch": "FETCH FIRST is", "for": "FOR UPDATE is", "within": "WITHIN TIMESTAMP ORDER BY is",
-	"envelope": "ENVELOPE is", "at": "AT TIME ZONE is", "collate": "COLLATE is", "similar": "SIMILAR TO is",
+	"envelope": "ENVELOPE is", "at": "AT TIME ZONE is",
 }
+
+// nowhere are those that Materialize has not either.
+var nowhere = map[string]string{"collate": "COLLATE is", "similar": "SIMILAR TO is"}
 
 // refuse gives a better error than "expected ..." for the token that parsing stopped at.
 func (p *parser) refuse(t token) {
@@ -169,8 +172,14 @@ func (p *parser) refuse(t token) {
 	if t.is("[") {
 		p.unsupported(t.pos, "array subscripts are")
 	}
-	if t.kind == op && strings.Contains("~ ~* !~ !~* <@ ?| ?& & | # ^", t.text) {
+	if t.kind == op && strings.Contains("& | #", t.text) {
 		p.unsupported(t.pos, "operator "+t.text+" is")
+	}
+	if t.kind == op && strings.Contains("?| ?& ^", t.text) {
+		panic(Refused(t.pos, "operator "+t.text+" is"))
+	}
+	if what, ok := nowhere[t.text]; ok && t.kind == word {
+		panic(Refused(t.pos, what))
 	}
 }
 

@@ -22,8 +22,8 @@ const (
 
 var binary = map[string]int{
 	"=": bindCompare, "<>": bindCompare, "!=": bindCompare, "<": bindCompare, "<=": bindCompare, ">": bindCompare, ">=": bindCompare,
-	"->": bindOther, "->>": bindOther, "#>": bindOther, "#>>": bindOther, "@>": bindOther, "?": bindOther, "||": bindOther,
-	"~~": bindOther, "~~*": bindOther, "+": bindAdd, "-": bindAdd, "*": bindMul, "/": bindMul, "%": bindMul,
+	"->": bindOther, "->>": bindOther, "#>": bindOther, "#>>": bindOther, "@>": bindOther, "<@": bindOther, "?": bindOther, "||": bindOther,
+	"~": bindOther, "~*": bindOther, "!~": bindOther, "!~*": bindOther, "~~": bindOther, "~~*": bindOther, "+": bindAdd, "-": bindAdd, "*": bindMul, "/": bindMul, "%": bindMul,
 }
 
 func (p *parser) expr() Expr { return p.binding(bindOr) }
@@ -125,10 +125,11 @@ func (p *parser) infix(l Expr, min int) Expr {
 		p.expect("and")
 		return &Between{at, l, low, p.binding(bindOther), negated}
 	case "like", "ilike":
-		var e Expr = &Binary{at, strings.ToUpper(word), l, p.binding(bindOther)}
-		if p.at("escape") {
-			p.unsupported(p.peek().pos, "LIKE ... ESCAPE is")
+		pattern := p.binding(bindOther)
+		if escape := p.peek(); p.eat("escape") {
+			pattern = &Call{At: At(escape.pos), Name: "like_escape", Args: []Expr{pattern, p.binding(bindOther)}}
 		}
+		var e Expr = &Binary{at, strings.ToUpper(word), l, pattern}
 		if negated {
 			e = &Unary{at, "NOT", e}
 		}
@@ -252,24 +253,47 @@ func (p *parser) word() Expr {
 		if p.ahead(1).is("[") || p.ahead(1).is("(") {
 			p.unsupported(t.pos, "ARRAY is")
 		}
-	case "interval":
-		if p.ahead(1).kind == str {
-			p.unsupported(t.pos, "INTERVAL is")
-		}
-	case "date", "timestamp", "timestamptz": // timestamp '...' is a cast of the string
-		if s := p.ahead(1); s.kind == str {
-			p.i += 2
-			return &Cast{at, &Literal{At(s.pos), String, s.text}, TypeName{at, t.text}}
-		}
 	}
-	if p.ahead(1).is("(") && !reserved[t.text] {
+	switch {
+	case p.ahead(1).is("(") && (!reserved[t.text] || t.text == "left" || t.text == "right"):
 		return p.call()
+	case valueFunctions[t.text]:
+		if p.i++; p.at("(") {
+			p.unsupported(p.peek().pos, "a precision of "+t.text+" is")
+		}
+		return &Call{At: at, Name: t.text}
+	case p.atTypedLiteral():
+		return p.typedLiteral()
 	}
 	if reserved[t.text] {
 		p.refuse(t)
 		p.expected("an expression")
 	}
 	return p.column()
+}
+
+// atTypedLiteral tells whether the name of a type and a string come next, as in DATE '2024-01-02'.
+func (p *parser) atTypedLiteral() bool {
+	switch {
+	case reserved[p.peek().text]:
+		return false
+	case p.at("double", "precision"):
+		return p.ahead(2).kind == str
+	case p.at("timestamp", "with", "time", "zone"), p.at("timestamp", "without", "time", "zone"), p.at("time", "with", "time", "zone"),
+		p.at("time", "without", "time", "zone"):
+		return p.ahead(4).kind == str
+	}
+	return p.ahead(1).kind == str
+}
+
+// typedLiteral parses a type and a string, which is a cast of the string.
+func (p *parser) typedLiteral() Expr {
+	typ := p.typeWords()
+	s := p.next()
+	if typ.Name == "interval" {
+		typ.Field = p.intervalField()
+	}
+	return &Cast{typ.At, &Literal{At(s.pos), String, s.text}, typ}
 }
 
 func (p *parser) column() Expr {
@@ -323,8 +347,8 @@ func (p *parser) call() Expr {
 		needle := p.binding(bindOther)
 		p.expect("in")
 		c.Name, c.Args = "strpos", []Expr{p.expr(), needle}
-	case c.Name == "extract":
-		p.unsupported(t.pos, "EXTRACT is")
+	case c.Name == "extract" && (p.ahead(1).is("from")):
+		p.extract(c)
 	case p.at(")"):
 	default:
 		c.Distinct = p.eat("distinct")
@@ -332,11 +356,14 @@ func (p *parser) call() Expr {
 			p.eat("all")
 		}
 		c.Args = p.exprs()
-		if p.at("order", "by") {
-			p.unsupported(p.peek().pos, "ORDER BY in an aggregate is")
+		if p.eat("order", "by") {
+			c.OrderBy = p.orderBy()
 		}
 	}
 	p.expect(")")
+	if p.at("within", "group") {
+		panic(Refused(p.peek().pos, "WITHIN GROUP is"))
+	}
 	if p.eat("filter") {
 		p.expect("(", "where")
 		c.Filter = p.expr()
@@ -346,6 +373,19 @@ func (p *parser) call() Expr {
 		p.unsupported(p.peek().pos, "window functions are")
 	}
 	return c
+}
+
+// extract parses extract(field FROM x); the field is a word or a string.
+func (p *parser) extract(c *Call) {
+	t := p.peek()
+	field := &Literal{At(t.pos), String, t.text}
+	if t.kind == str {
+		p.i++
+	} else {
+		field.Text = p.label("a field")
+	}
+	p.expect("from")
+	c.Args = []Expr{field, p.expr()}
 }
 
 // substring parses substring(s, from, for) and substring(s FROM i FOR n).
@@ -384,31 +424,70 @@ func (p *parser) trim(c *Call) {
 	}
 }
 
-// typeName reads a type. Modifiers, as in varchar(10), are refused where they would change a value.
+// typeName reads a type with its modifiers.
 func (p *parser) typeName() TypeName {
+	typ := p.typeWords()
+	if p.eat("(") {
+		for {
+			negative := p.eat("-")
+			n := p.number("a type modifier")
+			if negative {
+				n = -n
+			}
+			if typ.Mods = append(typ.Mods, n); !p.eat(",") {
+				break
+			}
+		}
+		p.expect(")")
+		if typ.Name == "timestamp" || typ.Name == "time" {
+			p.timeZone(&typ)
+		}
+	}
+	if typ.Name == "interval" {
+		typ.Field = p.intervalField()
+	}
+	if p.at("[", "]") {
+		p.i += 2
+		typ.Array = true
+	}
+	if p.at("[") {
+		p.unsupported(p.peek().pos, "array subscripts and bounds are")
+	}
+	return typ
+}
+
+// typeWords reads the name of a type, which may be several words.
+func (p *parser) typeWords() TypeName {
 	t := p.peek()
-	typ := TypeName{At(t.pos), p.label("a type")}
+	typ := TypeName{At: At(t.pos), Name: p.label("a type")}
 	switch typ.Name {
 	case "double":
 		p.expect("precision")
 		typ.Name = "double precision"
-	case "character":
+	case "character", "char":
 		if p.eat("varying") {
 			typ.Name = "varchar"
 		}
 	case "timestamp", "time":
-		if with := p.eatAny("with", "without"); with != "" {
-			p.expect("time", "zone")
-			if with == "with" {
-				typ.Name += "tz"
-			}
-		}
-	}
-	if p.at("(") {
-		p.unsupported(p.peek().pos, "a type modifier is")
-	}
-	if p.at("[") {
-		p.unsupported(p.peek().pos, "an array type is")
+		p.timeZone(&typ)
 	}
 	return typ
+}
+
+func (p *parser) timeZone(typ *TypeName) {
+	if with := p.eatAny("with", "without"); with != "" {
+		p.expect("time", "zone")
+		if with == "with" {
+			typ.Name += "tz"
+		}
+	}
+}
+
+// intervalField reads what may restrict an interval to some of its fields.
+func (p *parser) intervalField() string {
+	field := p.eatAny("year", "month", "day", "hour", "minute", "second")
+	if field != "" && p.at("to") {
+		p.unsupported(p.peek().pos, "an interval from one field to another is")
+	}
+	return field
 }

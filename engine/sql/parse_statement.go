@@ -212,48 +212,9 @@ func (p *parser) drop() Statement {
 	return s
 }
 
-func (p *parser) subscribe() Statement {
-	s := &Subscribe{Tail: p.next().text == "tail", Snapshot: true}
-	p.eat("to")
-	if p.eat("(") {
-		s.Query = p.query()
-		p.expect(")")
-	} else {
-		n := p.name("a view, or a query in parentheses")
-		s.Name = &n
-	}
-	if p.at("envelope") || p.at("within") {
-		p.refuse(p.peek())
-	}
-	if p.at("with") || p.at("(") {
-		p.eat("with")
-		p.expect("(")
-		for {
-			t := p.peek()
-			switch option := p.label("an option"); option {
-			case "progress":
-				s.Progress = p.boolean()
-			case "snapshot":
-				s.Snapshot = p.boolean()
-			default:
-				p.fail(t.pos, "42601", "unknown option %s: there are PROGRESS and SNAPSHOT", Ident(option))
-			}
-			if !p.eat(",") {
-				break
-			}
-		}
-		p.expect(")")
-	}
-	s.AsOf = p.asOf()
-	if p.eat("up", "to") {
-		s.UpTo = p.expr()
-	}
-	return s
-}
-
 func (p *parser) copy() Statement {
 	p.expect("(")
-	s := &Copy{}
+	s := &Copy{Format: "text"}
 	switch {
 	case p.at("tail"), p.at("subscribe"):
 		s.Of = p.subscribe()
@@ -266,38 +227,11 @@ func (p *parser) copy() Statement {
 	p.eat("with")
 	if p.eat("(") {
 		p.expect("format")
-		if t := p.next(); t.text != "text" {
-			p.unsupported(t.pos, "COPY in a format other than text is")
+		p.eat("=")
+		if s.Format = p.eatAny("text", "csv", "binary"); s.Format == "" {
+			p.expected("TEXT, CSV or BINARY")
 		}
 		p.expect(")")
-	}
-	return s
-}
-
-func (p *parser) show() Statement {
-	s := &Show{Materialized: p.eat("materialized")}
-	switch t := p.peek(); {
-	case p.eat("views"), p.eat("sources"), p.eat("tables"), p.eat("objects"):
-		s.What = t.text
-		if p.at("from") || p.at("like") || p.at("where") || p.at("in") {
-			p.unsupported(p.peek().pos, "a filter of SHOW is")
-		}
-	case p.at("columns", "from"), p.at("columns", "in"):
-		p.i += 2
-		n := p.name("a view")
-		s.What, s.Name = "columns", &n
-	case p.eat("create"):
-		s.Materialized = p.eat("materialized")
-		kind := p.eatAny("view", "source")
-		if kind == "" {
-			p.expected("VIEW or SOURCE")
-		}
-		n := p.name("a " + kind)
-		s.What, s.Name = "create "+kind, &n
-	case s.Materialized:
-		p.expected("VIEWS or SOURCES")
-	default:
-		s.What, s.Parameter = p.parameter(), true
 	}
 	return s
 }
@@ -344,51 +278,6 @@ func (p *parser) set() Statement {
 			return s
 		}
 	}
-}
-
-func (p *parser) declare() Statement {
-	d := &Declare{At: At(p.peek().pos), Cursor: p.ident("a cursor")}
-	if p.at("binary") || p.at("scroll") || p.at("insensitive") {
-		p.unsupported(p.peek().pos, "this kind of cursor is")
-	}
-	p.eat("no", "scroll")
-	p.expect("cursor")
-	if p.at("with", "hold") {
-		p.unsupported(p.peek().pos, "WITH HOLD is")
-	}
-	p.eat("without", "hold")
-	p.expect("for")
-	switch {
-	case p.at("tail"), p.at("subscribe"):
-		d.Of = p.subscribe()
-	case p.atQuery():
-		d.Of = p.query()
-	default:
-		p.expected("SELECT, TAIL or SUBSCRIBE")
-	}
-	return d
-}
-
-func (p *parser) fetch(pos int) Statement {
-	f := &Fetch{At: At(pos), Count: 1}
-	p.eat("forward")
-	switch {
-	case p.eat("all"):
-		f.Count = -1
-	case p.eat("next"):
-	case p.peek().kind == number:
-		f.Count = p.number("a count")
-	}
-	p.eatAny("from", "in")
-	f.Cursor = p.ident("a cursor")
-	if p.at("with") || p.at("(") {
-		p.eat("with")
-		p.expect("(", "timeout")
-		p.eat("=")
-		f.Timeout = p.string("an interval in quotes")
-		p.expect(")")
-	}
-	return f
 }
 
 func (p *parser) explain() Statement {
