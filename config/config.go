@@ -47,7 +47,8 @@ type Materialize struct {
 
 // Engine is about the embedded engine.
 type Engine struct {
-	Listen string `json:"listen" doc:"Address, as host:port, on which psql may reach the embedded engine. Empty: no port is opened."`
+	MaxMemory schema.Bytes `json:"max_memory" default:"2GiB" doc:"How much memory its views may take together, about. The view whose growth passes it is given up, with an error that says so, and all others go on."`
+	Listen    string       `json:"listen" doc:"Address, as host:port, on which psql may reach the embedded engine. Empty: no port is opened."`
 }
 
 // Source is one source of events.

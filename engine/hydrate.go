@@ -78,6 +78,8 @@ type filling struct {
 	cuts []mark // how far each source had been read at that time
 	c    flow.Context
 	hold hold
+
+	counted int64 // bytes of the view in Engine.filling
 }
 
 // now asks for the newest time.
@@ -86,7 +88,7 @@ const now = math.MaxUint64
 // fill waits until a view's inputs can be read at a time, and brings its dataflow there. The view belongs to the caller. The history from
 // that time on is held until release is called.
 func (e *Engine) fill(ctx context.Context, v *view, at uint64) (*filling, error) {
-	f := &filling{e: e, v: v, cuts: make([]mark, len(v.inputs))}
+	f := &filling{e: e, v: v, cuts: make([]mark, len(v.inputs)), c: flow.Context{Budget: e.opt.MaxBytes}}
 	err := e.await(ctx, func() (bool, error) {
 		ok, err := f.cut(at)
 		if !ok && err == nil && v.id == "" { // somebody waits; a view of the catalog can
@@ -103,7 +105,10 @@ func (e *Engine) fill(ctx context.Context, v *view, at uint64) (*filling, error)
 			return nil, err
 		}
 	}
-	f.step(change{}, false)
+	if err := f.step(change{}, false); err != nil {
+		f.release()
+		return nil, err
+	}
 	e.mu.Lock()
 	v.since = f.at
 	e.mu.Unlock()
@@ -145,10 +150,12 @@ func (f *filling) cut(at uint64) (bool, error) {
 	return true, nil
 }
 
-// release lets the history go.
+// release lets the history go, and stops counting the view as one that is being filled.
 func (f *filling) release() {
 	f.e.mu.Lock()
 	delete(f.e.holds, &f.hold)
+	f.e.filling -= f.counted
+	f.counted = 0
 	f.e.mu.Unlock()
 }
 
@@ -156,7 +163,7 @@ func (f *filling) release() {
 func (f *filling) take(ctx context.Context, slot int, in input) error {
 	switch {
 	case in.src != nil:
-		return f.lines(ctx, slot, in, mark{}, f.cuts[slot], func() { f.step(change{}, false) })
+		return f.lines(ctx, slot, in, mark{}, f.cuts[slot], func() error { return f.step(change{}, false) })
 	case in.view != nil:
 		rows, errs, err := f.e.snapshot(in.view, f.at)
 		if err != nil {
@@ -172,7 +179,7 @@ func (f *filling) take(ctx context.Context, slot int, in input) error {
 }
 
 // lines gives a slot the lines of a source between two marks, and calls each after every piece.
-func (f *filling) lines(ctx context.Context, slot int, in input, from, to mark, each func()) error {
+func (f *filling) lines(ctx context.Context, slot int, in input, from, to mark, each func() error) error {
 	if from.offset == to.offset {
 		return nil
 	}
@@ -192,18 +199,18 @@ func (f *filling) lines(ctx context.Context, slot int, in input, from, to mark, 
 		}
 		in.src.decode(&f.c, lines, number+1, []*projection{in.proj}, f.v.deltas[slot:slot+1])
 		number += int64(strings.Count(lines, "\n"))
-		each()
-		return nil
+		return each()
 	})
 }
 
 // step takes what the slots have been given into the view, as a change of its history or as part of what it begins with.
-func (f *filling) step(c change, remember bool) {
+func (f *filling) step(c change, remember bool) error {
 	c.rows, c.errors = f.v.step(&f.c)
 	f.v.clear()
 	f.e.mu.Lock()
+	defer f.e.mu.Unlock()
 	f.v.apply(c, remember)
-	f.e.mu.Unlock()
+	return f.afford()
 }
 
 // piece is what happened to an input at one time.
@@ -254,14 +261,16 @@ func (f *filling) catchUp(ctx context.Context) (int, error) {
 	for i, p := range pieces {
 		in := f.v.inputs[p.slot]
 		if in.src != nil {
-			if err := f.lines(ctx, p.slot, in, p.from, p.to, func() {}); err != nil {
+			if err := f.lines(ctx, p.slot, in, p.from, p.to, func() error { return nil }); err != nil {
 				return times, err
 			}
 		} else {
 			f.v.feed(&f.c, p.slot, p.change.rows, p.change.errors)
 		}
 		if i+1 == len(pieces) || pieces[i+1].time != p.time {
-			f.step(change{time: p.time}, true)
+			if err := f.step(change{time: p.time}, true); err != nil {
+				return times, err
+			}
 			times++
 		}
 	}
@@ -320,6 +329,7 @@ func (e *Engine) hydrator(ctx context.Context, wg *sync.WaitGroup) error {
 					return
 				}
 				v.broken = asError(err)
+				v.forget()
 				if v.id != "" {
 					e.log.Error("view not built", "view", v.name, "error", err)
 				}
@@ -361,6 +371,10 @@ func (e *Engine) snapshot(v *view, at uint64) ([]flow.Keyed, []flow.ErrorUpdate,
 	seen := make([]uint64, len(v.contents.shards))
 	for i := range v.contents.shards {
 		e.mu.Lock()
+		if v.broken != nil {
+			e.mu.Unlock()
+			return nil, nil, v.broken
+		}
 		for key, u := range v.contents.shards[i] {
 			rows = append(rows, flow.Keyed{Key: key, Update: *u})
 		}

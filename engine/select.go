@@ -15,13 +15,16 @@ const maxResultRows = 10_000_000
 func (e *Engine) read(ctx context.Context, v *view, p *plan.Plan, at uint64, atLeast bool) ([]flow.Row, error) {
 	streamed := slices.ContainsFunc(v.inputs, func(in input) bool { return in.rows == nil })
 	if !streamed { // constants and the catalog have no time
-		f := &filling{e: e, v: v}
+		f := &filling{e: e, v: v, c: flow.Context{Budget: e.opt.MaxBytes}}
+		defer f.release()
 		for slot, in := range v.inputs {
 			if err := f.take(ctx, slot, in); err != nil {
 				return nil, err
 			}
 		}
-		f.step(change{}, false)
+		if err := f.step(change{}, false); err != nil {
+			return nil, err
+		}
 	} else {
 		f, err := e.fill(ctx, v, at)
 		if isHistoryGone(err) && atLeast {

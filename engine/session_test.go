@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -86,6 +87,13 @@ func TestCatalog(t *testing.T) {
 			w.want("SHOW CREATE VIEW b", "materialize.public.b|CREATE VIEW b (y) AS SELECT upper(x) FROM a")
 			w.want("SHOW VIEWS", "a", "b", "c", "d", "n")
 			w.want("SHOW MATERIALIZED VIEWS", "c", "d", "n")
+			w.want("EXPLAIN SELECT upper(x), count(*) FROM a GROUP BY 1", "Reduce by 1 columns: count(*)", "  Map (upper(#0{text}))", "    Input lines")
+			got := regexp.MustCompile(`\d+ bytes`).ReplaceAllString(strings.Join(w.rows("EXPLAIN MATERIALIZED VIEW c"), "\n"), "N bytes")
+			if want := "Reduce by 1 columns: count(*) -- 2 rows, N bytes\n  Map (upper(#0{text}))\n    Input lines\n" +
+				"Contents -- 2 rows, N bytes, and N bytes of history"; got != want {
+				w.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+			w.fails("EXPLAIN VIEW lines", "42809", "lines is not a view")
 			w.want("SHOW CREATE MATERIALIZED VIEW c",
 				"materialize.public.c|CREATE MATERIALIZED VIEW c AS SELECT y, count(*) AS n FROM b GROUP BY y")
 			w.fails("SHOW CREATE MATERIALIZED VIEW b", "42809", "b is not a materialized view")
@@ -104,7 +112,6 @@ func TestCatalog(t *testing.T) {
 			w.want("SHOW SCHEMAS", "mz_catalog", "mz_internal", "public")
 			w.want("SHOW DATABASES", "materialize")
 			w.want("SHOW CLUSTERS", "default")
-			w.want("EXPLAIN VIEW c", "Reduce by 1 columns: count(*)", "  Map (upper(#0{text}))", "    Input lines")
 		},
 		"names": func(w *world) {
 			w.exec(`CREATE VIEW public."Odd name" AS SELECT 1 AS "select", 2 AS user`)
@@ -138,7 +145,7 @@ func TestCatalog(t *testing.T) {
 			status('I')
 			w.exec("BEGIN")
 			status('T')
-			w.exec("DECLARE c CURSOR FOR SELECT text FROM lines ORDER BY text; DECLARE s CURSOR FOR TAIL n")
+			w.exec("DECLARE c CURSOR FOR SELECT text FROM lines ORDER BY text; DECLARE s CURSOR FOR TAIL n AS OF AT LEAST 0")
 			w.want("FETCH c", "a")
 			w.want("FETCH ALL c", "b")
 			w.want("FETCH ALL c")
@@ -170,6 +177,25 @@ func TestCatalog(t *testing.T) {
 			w.fails("FETCH c", "34000", "does not exist")
 			w.exec("BEGIN; DECLARE c CURSOR FOR SELECT 1; CLOSE c; ROLLBACK; DISCARD ALL")
 			w.fails("FETCH c WITH (timeout = 'x')", "34000", "")
+			// What is wrong with a cursor's name is said at once, what is wrong with its times at the first FETCH.
+			w.exec("BEGIN; DECLARE c CURSOR FOR SUBSCRIBE TO n AS OF 5")
+			w.fails("FETCH c", "22000", "could not find a valid timestamp for the query")
+			w.exec("ROLLBACK; BEGIN")
+			w.fails("DECLARE c CURSOR FOR SUBSCRIBE TO nothing", "42704", "unknown catalog item 'nothing'")
+			w.exec("ROLLBACK; BEGIN; DECLARE c CURSOR FOR SUBSCRIBE TO n UP TO now()")
+			w.fails("FETCH c", "0A000", "calling an unmaterializable function in AS OF or UP TO not yet supported")
+			w.exec("ROLLBACK; BEGIN; DECLARE c CURSOR FOR SUBSCRIBE TO n")
+			w.fails("FETCH c WITH (timeout = '2 days')", "22023", "timeout out of range")
+			// A transaction that streams reads nothing else, unless it says at what time.
+			for second, first := range map[string]string{"SUBSCRIBE TO n": "25000 SUBSCRIBE in transactions must be the only read statement",
+				"SELECT * FROM n": "25006 transaction in read-only mode"} {
+				w.exec("ROLLBACK; BEGIN; DECLARE c CURSOR FOR SUBSCRIBE TO n; FETCH ALL c")
+				w.fails(second, "25000", "SUBSCRIBE in transactions must be the only read statement")
+				w.exec("ROLLBACK; BEGIN; DECLARE c CURSOR FOR " + second + "; FETCH ALL c; DECLARE d CURSOR FOR SUBSCRIBE TO n")
+				code, message, _ := strings.Cut(first, " ")
+				w.fails("FETCH d", code, message)
+			}
+			w.exec("ROLLBACK; BEGIN; DECLARE c CURSOR FOR SUBSCRIBE TO n AS OF AT LEAST 0; FETCH ALL c; SELECT * FROM n; COMMIT")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -183,6 +209,33 @@ func TestCatalog(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestRelationsDocumented holds docs/engine.md against the relations of the engine.
+func TestRelationsDocumented(t *testing.T) {
+	text, err := os.ReadFile("../docs/engine.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, engine.Options{})
+		for _, name := range w.rows("SELECT name FROM mz_objects WHERE type = 'system'") {
+			_, section, _ := strings.Cut(string(text), "\n"+name+": ")
+			_, section, _ = strings.Cut(section, "|---|---|---|\n")
+			var got []string
+			for line := range strings.Lines(section) {
+				cells := strings.Split(line, "|")
+				if len(cells) < 4 {
+					break
+				}
+				got = append(got, strings.TrimSpace(cells[1])+"|t|"+strings.TrimSpace(cells[2]))
+			}
+			if want := w.rows("SHOW COLUMNS FROM " + name); !slices.Equal(got, want) {
+				t.Errorf("docs/engine.md has of %s\n%q\nand there is\n%q", name, got, want)
+			}
+		}
+		w.stop()
+	})
 }
 
 // recorded is the folder of recorded events.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -199,8 +200,10 @@ func (s *Session) parameter(name string) string {
 	return parameters[name]
 }
 
-// explain prints the operators that a query or view is made of.
+// explain prints the operators that a query or view is made of, and for a view that is maintained what each of them holds.
 func (s *Session) explain(n *sql.Explain) (*Result, error) {
+	s.e.graphMu.Lock()
+	defer s.e.graphMu.Unlock()
 	s.e.mu.Lock()
 	defer s.e.mu.Unlock()
 	q := n.Query
@@ -209,8 +212,12 @@ func (s *Session) explain(n *sql.Explain) (*Result, error) {
 		if o == nil {
 			return nil, sql.Errorf(n.View.Pos(), "42704", "unknown catalog item '%s'", n.View)
 		}
-		if o.source != nil || o.kind == kindSystem {
+		if o.kind != kindView && o.kind != kindMaterializedView {
 			return nil, sql.Errorf(n.View.Pos(), "42809", "%s is not a view", n.View)
+		}
+		if v := o.view; v != nil && slices.Contains(s.e.graph, v) {
+			return explained(append(v.flow.Explain(true), fmt.Sprintf("Contents -- %d rows, %d bytes, and %d bytes of history",
+				v.contents.rows, v.contents.bytes, v.bytes))), nil
 		}
 		parsed, err := sql.Parse(o.text)
 		if err != nil {
@@ -226,9 +233,13 @@ func (s *Session) explain(n *sql.Explain) (*Result, error) {
 	if n.View != nil {
 		df = p.Maintained()
 	}
-	var rows []flow.Row
-	for _, line := range df.Explain(false) {
-		rows = append(rows, flow.Row{flow.NewText(line)})
+	return explained(df.Explain(false)), nil
+}
+
+func explained(lines []string) *Result {
+	rows := make([]flow.Row, len(lines))
+	for i, line := range lines {
+		rows[i] = flow.Row{flow.NewText(line)}
 	}
-	return table([]Field{{"Physical Plan", flow.Text}}, rows, "EXPLAIN"), nil
+	return table([]Field{{"Physical Plan", flow.Text}}, rows, "EXPLAIN")
 }

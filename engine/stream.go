@@ -88,6 +88,9 @@ func (e *Engine) relation(s *sql.Subscribe) (*view, error) {
 
 // subscribe begins a stream that the client reads as it comes.
 func (s *Session) subscribe(n *sql.Subscribe) (*Result, error) {
+	if err := s.begins(n); err != nil {
+		return nil, err
+	}
 	s.e.mu.Lock()
 	defer s.e.mu.Unlock()
 	t, err := s.e.newStream(n)
@@ -275,6 +278,9 @@ func (t *stream) follow(ctx context.Context) ([]flow.Row, error) {
 	err := t.e.await(ctx, func() (bool, error) {
 		if t.view.dropped {
 			return false, relationDropped(t.droppedName())
+		}
+		if t.view.broken != nil {
+			return false, t.view.broken
 		}
 		if upper = t.e.upper; t.limited {
 			upper = min(upper, t.upTo)

@@ -149,6 +149,60 @@ func TestStream(t *testing.T) {
 				w.Errorf("got %d at %d, want %d", got, time.Now().UnixMilli(), future)
 			}
 		},
+		"UPSERT": func(w *world) {
+			r := w.stream("SUBSCRIBE TO edits ENVELOPE UPSERT (KEY (count)) WITH (PROGRESS)")
+			if got, want := fieldText(r), "mz_timestamp numeric(39,0), mz_progressed bool, mz_state text, count int8, user text"; got != want {
+				w.Errorf("got %s, want %s", got, want)
+			}
+			if got := w.next(r); !strings.HasSuffix(got[0], "|t|NULL|NULL|NULL") {
+				w.Errorf("got %q", got)
+			}
+			r = w.stream("SUBSCRIBE TO edits ENVELOPE UPSERT (KEY (count))")
+			steps := []struct{ write, want string }{
+				{"", "T+upsert|1|b T+upsert|2|a"},
+				{"b\na\n", "T+delete|1|NULL T+upsert|2|b T+upsert|3|a"},
+				{"c\nd\n", "T+key_violation|1|NULL"},    // two rows of one key
+				{"c\n", "T+delete|1|NULL T+upsert|2|c"}, // told from the changes alone: the key has a row still
+				{"b\nc\n", "T+key_violation|2|NULL T+key_violation|3|NULL"},
+			}
+			for _, step := range steps {
+				w.write("in", step.write)
+				if got := shape(w.next(r)); got != step.want {
+					w.Errorf("after %q got %s, want %s", step.write, got, step.want)
+				}
+			}
+			w.fails("SUBSCRIBE TO edits ENVELOPE UPSERT (KEY (count, count))", "42701", `column "count" appears more than once in SUBSCRIBE ENVELOPE KEY clause`)
+			w.fails("SUBSCRIBE TO edits ENVELOPE UPSERT (KEY (nothing))", "42703", "column nothing does not exist")
+			w.fails("SUBSCRIBE (SELECT 1 AS a, 2 AS a) ENVELOPE UPSERT (KEY (a))", "42702", "column a is ambiguous")
+		},
+		"words": func(w *world) {
+			for text, want := range map[string]string{
+				"SUBSCRIBE TO edits AS OF 7 UP TO 7": "NOTICE 00000 subscribe as of 7 (inclusive) and up to the same bound 7 (exclusive) is guaranteed to be empty",
+				"SUBSCRIBE TO edits":                 "NOTICE 01000 streaming SUBSCRIBE rows directly requires a client that does not buffer output",
+				"TAIL edits":                         "NOTICE 01000 streaming TAIL rows directly requires a client that does not buffer output",
+			} {
+				n := w.stream(text).Notices[0]
+				if got := n.Severity + " " + n.Code + " " + n.Message; got != want {
+					w.Errorf("%s: got %s, want %s", text, got, want)
+				}
+			}
+			since := query(w, w.s, "SELECT since FROM mzd_views WHERE name = 'edits'")[0][0].Int()
+			at := time.UnixMilli(since).UTC().Format("2006-01-02 15:04:05.000")
+			for id, text := range map[string]string{"u3": "SUBSCRIBE TO edits AS OF 5", "u1": "SELECT * FROM plain AS OF 5", "u4": "SELECT * FROM top AS OF 5"} {
+				_, err := tryQuery(w.Context(), w.s, text)
+				var e *engine.Error
+				want := fmt.Sprintf("Constraints:\nlower:\n  (Storage inputs: [%s]): [%13d (%s)]\nupper:\n  (Query's AS OF): [            5 (1970-01-01 00:00:00.005)]", id, since, at)
+				if !errors.As(err, &e) || e.Code != "22000" || e.Detail != want {
+					w.Errorf("%s\ngot  %#v\nwant %s", text, err, want)
+				}
+			}
+			for _, text := range []string{"TAIL edits AS OF 5", "TAIL plain AS OF 5", "COPY (TAIL edits AS OF 5) TO STDOUT"} {
+				w.fails(text, "XX000", fmt.Sprintf("Timestamp (5) is not valid for all inputs: [Antichain { elements: [%d] }]", since))
+			}
+			for _, x := range []string{"now()", "mz_now()", "now()::text", "'2024-01-01'::timestamp - (now() - now())"} {
+				w.fails("SUBSCRIBE TO edits AS OF "+x, "0A000", "calling an unmaterializable function in AS OF or UP TO not yet supported")
+			}
+		},
 		"an evaluation error": func(w *world) {
 			w.exec(`CREATE MATERIALIZED VIEW inv AS SELECT user, 1 / (count - 3) AS x FROM edits;
 				CREATE MATERIALIZED VIEW deps AS SELECT count(*) FROM inv WHERE x >= 0;

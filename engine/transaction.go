@@ -12,6 +12,8 @@ import (
 type sessionTx struct {
 	*transaction // what has been written; nil: nothing
 	hasRead      bool
+	selects      bool // it has read once
+	streams      bool // it has begun a stream
 	readOnly     bool
 	batch        bool // there is no transaction block, but the statements of a batch share a transaction
 }
@@ -54,6 +56,35 @@ func (s *Session) reads(ctx context.Context) error {
 		return &Error{Code: "25000", Message: "transaction in write-only mode", Hint: "COMMIT before reading."}
 	}
 	s.tx.hasRead = true
+	return nil
+}
+
+// selectsOnce notes that the transaction reads something once.
+func (s *Session) selectsOnce(ctx context.Context) error {
+	if err := s.reads(ctx); err != nil || s.status != 'T' {
+		return err
+	}
+	if s.tx.streams {
+		return errOnlyStream
+	}
+	s.tx.selects = true
+	return nil
+}
+
+// errOnlyStream is Materialize's error for a transaction that streams at a time of its own and reads something else, at another.
+var errOnlyStream = &Error{Code: "25000", Message: "SUBSCRIBE in transactions must be the only read statement", Hint: "Give the SUBSCRIBE an AS OF."}
+
+// begins notes that the transaction begins a stream. With an AS OF it is at the time that the client wants, whatever else is read.
+func (s *Session) begins(n *sql.Subscribe) error {
+	switch {
+	case s.status != 'T' || n.AsOf != nil:
+		return nil
+	case s.tx.streams:
+		return errOnlyStream
+	case s.tx.selects:
+		return errorf("25006", "transaction in read-only mode")
+	}
+	s.tx.streams = true
 	return nil
 }
 

@@ -24,6 +24,7 @@ type view struct {
 	deltas  []flow.Delta   // of the inputs, reused
 	started bool           // the first step has been taken
 	net     flow.Consolidator
+	overrun bool              // the last step needed more memory than there is
 	observe func() []flow.Row // what a relation of the engine itself is now, asked with mu held; nil for the rest
 
 	// Guarded by Engine.mu.
@@ -36,7 +37,9 @@ type view struct {
 	ready    bool     // since is valid and the contents are those at the engine's upper
 	dropped  bool
 	lost     string // the relation whose drop ended the view, if it is not itself
-	broken   *Error // why it will never be ready
+	broken   *Error // why it can never be read
+	state    int64  // bytes of the operators, when they were last asked
+	before   int64  // bytes held when memory was last looked at
 }
 
 // input is where a slot of a dataflow gets its rows from: one of the three.
@@ -66,10 +69,15 @@ type contents struct {
 
 func newView(id, name string, columns []plan.Column, df *flow.Dataflow, inputs []input) *view {
 	v := &view{id: id, name: name, columns: columns, flow: df, inputs: inputs, deltas: make([]flow.Delta, len(inputs))}
-	v.contents.seed = maphash.MakeSeed()
+	v.contents = newContents()
 	v.errors = map[string]int64{}
 	return v
 }
+
+func newContents() contents { return contents{seed: maphash.MakeSeed()} }
+
+// rowOverhead is what a row of the contents takes up beside itself and its key: an update, and a slot of a map.
+const rowOverhead = 80
 
 func (c *contents) shard(key string) int {
 	return int(maphash.String(c.seed, key) % uint64(len(c.shards)))
@@ -84,12 +92,12 @@ func (c *contents) add(k flow.Keyed) {
 	u := c.shards[i][k.Key]
 	if u == nil {
 		c.shards[i][k.Key] = &flow.Update{Row: k.Row, Diff: k.Diff}
-		c.bytes += k.Row.Size() + len(k.Key)
+		c.bytes += k.Row.Size() + len(k.Key) + rowOverhead
 		return
 	}
 	if u.Diff += k.Diff; u.Diff == 0 {
 		delete(c.shards[i], k.Key)
-		c.bytes -= u.Row.Size() + len(k.Key)
+		c.bytes -= u.Row.Size() + len(k.Key) + rowOverhead
 	}
 }
 
@@ -151,6 +159,9 @@ func (v *view) step(c *flow.Context) ([]flow.Keyed, []flow.ErrorUpdate) {
 	}
 	v.started = true
 	out := v.flow.Step(c, v.deltas)
+	if v.overrun = c.Exhausted(); v.overrun {
+		return nil, nil
+	}
 	return v.net.Rows(out.Rows), consolidateErrors(out.Errors)
 }
 

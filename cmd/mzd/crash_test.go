@@ -21,9 +21,10 @@ import (
 
 // TestCrash kills the daemon, the engine, or both, again and again, at moments
 // that follow from the seed: inside of writes of a sink, while a log is written
-// anew, after a number of messages to a client, while it resumes. Two sinks that note every write, one
-// with its views apart and one with them together, and clients that hold tokens
-// must go on where they were, each time, and end equal to the views.
+// anew, after a number of messages to a client, while it resumes. Two sinks that
+// note every write, one with its views apart and one with them together, and
+// clients that hold tokens must go on where they were, each time, and end equal
+// to the views.
 func TestCrash(t *testing.T) {
 	points := 10
 	if *soak {
@@ -32,7 +33,7 @@ func TestCrash(t *testing.T) {
 	for _, victim := range []string{"daemon", "engine", "both"} {
 		t.Run(victim, func(t *testing.T) {
 			t.Parallel()
-			c := newCrash(t, time.Minute+time.Duration(points)*6*time.Second)
+			c := newCrash(t, time.Minute+time.Duration(points)*15*time.Second)
 			c.run(victim, points)
 		})
 	}
@@ -48,7 +49,7 @@ type crash struct {
 	clients []*crashClient
 
 	kills    int            // of the daemon
-	rewrites map[string]int // of them, how many fell inside of a rewrite of a log, by where
+	rewrites map[string]int // logs that were being rewritten then, by how far they were
 
 	mu       sync.Mutex // guards what follows
 	up       chan struct{}
@@ -110,7 +111,7 @@ func (c *crash) run(victim string, points int) {
 	}
 	c.d.stop()
 	c.e.stop()
-	c.t.Logf("%d kills of mzd, inside of a rewrite of a log: %v", c.kills, c.rewrites)
+	c.t.Logf("%d kills of mzd; logs that were being rewritten then: %v", c.kills, c.rewrites)
 	if len(c.rewrites) == 0 {
 		c.t.Errorf("seed %d: no kill fell inside of a rewrite", *seed)
 	}

@@ -193,7 +193,7 @@ func (d *daemon) openUpstream(base string) (hub.Subscribe, error) {
 			return nil, environment(fmt.Errorf("data_dir: %w", err))
 		}
 		d.closers = append(d.closers, lock.Close)
-		e, err := engine.Open(engine.Options{DataDir: dir, BaseDir: base, History: time.Duration(d.cfg.Retain), Logger: log})
+		e, err := engine.Open(engine.Options{DataDir: dir, BaseDir: base, History: time.Duration(d.cfg.Retain), MaxBytes: int64(d.cfg.Engine.MaxMemory), Logger: log})
 		if err != nil {
 			return nil, environment(err)
 		}

@@ -3,6 +3,7 @@
 package durable
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -73,7 +74,8 @@ func LockDir(dir string) (io.Closer, error) {
 	if err := Lock(file); err != nil {
 		pid, _ := io.ReadAll(io.LimitReader(file, 20))
 		file.Close()
-		return nil, fmt.Errorf("directory %s: %w (pid %s)", dir, err, strings.TrimSpace(string(pid)))
+		return nil, fmt.Errorf("directory %s: %w (pid %s); stop that one, or use another directory",
+			dir, err, cmp.Or(strings.TrimSpace(string(pid)), "not known yet"))
 	}
 	// The number is for people who find the directory locked; what counts is
 	// the lock, so that an old number does no harm.

@@ -197,7 +197,7 @@ func (w *world) launch() {
 	var err error
 	w.p, err = newProcess(hub.Options{
 		Views: []hub.View{{Name: "a"}, {Name: "b"}, {Name: "c"}}, Sinks: sinks, FS: w.fs,
-		Subscribe: w.subscribe, Retain: 5 * time.Second, Logger: slog.New(slog.DiscardHandler),
+		Subscribe: w.subscribe, Retain: 5 * time.Second, RewriteBytes: 500, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		w.wrong("start process %d: %v", w.process, err)
@@ -211,11 +211,12 @@ func (w *world) play(script []operation) error {
 	defer w.mu.Unlock()
 	for _, o := range script {
 		w.r = rand.New(rand.NewPCG(o.seed, 0))
-		if o.do(w); w.problem != "" {
-			break
-		}
-		if w.fs.Dead() {
+		o.do(w)
+		if w.problem == "" && w.fs.Dead() {
 			w.restart(false)
+		}
+		if w.problem != "" {
+			break
 		}
 	}
 	if w.problem == "" {
@@ -685,7 +686,9 @@ func (w *world) finish() {
 	}
 	w.fs.Fail(nil)
 	if w.fs.Dead() {
-		w.restart(false)
+		if w.restart(false); w.problem != "" {
+			return
+		}
 	}
 	top := core.Time(0)
 	for _, tb := range w.tables {

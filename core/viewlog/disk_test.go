@@ -1,9 +1,12 @@
 package viewlog_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -28,7 +31,12 @@ type opened struct {
 
 func open(t *testing.T, fs *durabletest.FS) opened {
 	t.Helper()
-	l, err := viewlog.Open("dir", "v", viewlog.Options{FS: fs, Retain: retain})
+	return openWith(t, viewlog.Options{FS: fs, Retain: retain})
+}
+
+func openWith(t *testing.T, options viewlog.Options) opened {
+	t.Helper()
+	l, err := viewlog.Open("dir", "v", options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,14 +176,14 @@ func cutAt(name string, known int, clean bool) int {
 }
 
 // TestEveryFault fails each call to the file system in turn, once or from then
-// on for a while. What the log says is durable must be there after a crash, and
+// on for a while, also those of rewrites. What the log says is durable must be there after a crash, and
 // once the trouble is over it goes on.
 func TestEveryFault(t *testing.T) {
 	const steps = 30
 	run := func(t *testing.T, name string, fail func(call int, op string) error) (calls int) {
 		fs := durabletest.New()
 		fs.Fail(fail)
-		l, err := viewlog.Open("dir", "v", viewlog.Options{FS: fs, Retain: retain})
+		l, err := viewlog.Open("dir", "v", viewlog.Options{FS: fs, Retain: retain, RewriteBytes: 100})
 		if err != nil {
 			return fs.Calls() // refused: nothing was promised
 		}
@@ -237,7 +245,7 @@ func TestRewriteInDoubt(t *testing.T) {
 	for _, failing := range []string{"open", "write", "sync", "rename", "syncdir", "close", "remove"} {
 		synctest.Test(t, func(t *testing.T) {
 			fs := durabletest.New()
-			o := open(t, fs)
+			o := openWith(t, viewlog.Options{FS: fs, Retain: retain, RewriteBytes: 4000})
 			must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, snapshot(o, nil)))
 			synctest.Wait()
 			failures := 0
@@ -250,7 +258,7 @@ func TestRewriteInDoubt(t *testing.T) {
 				}
 				return nil
 			})
-			large := strings.Repeat("x", 400_000)
+			large := strings.Repeat("x", 400)
 			for n := core.Time(1); n <= 24; n++ {
 				must(t, o.Append(n, n+1, []core.Update{{Time: n, Diff: 1, Row: core.Row(fmt.Sprintf("[%d,%q]", n, large))}}))
 				synctest.Wait()
@@ -280,15 +288,9 @@ func TestRewriteBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, grace := range []int64{1, 2000} {
 			fs, syncs, rewrites := durabletest.New(), 0, 0
-			l, err := viewlog.Open("dir", "v", viewlog.Options{
+			o := openWith(t, viewlog.Options{
 				FS: fs, Retain: time.Second, RewriteBytes: grace, Synced: func(time.Duration) { syncs++ },
 			})
-			must(t, err)
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			done := make(chan error, 1)
-			go func() { done <- l.Run(ctx) }()
-			o := opened{Log: l, t: t}
 			must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, snapshot(o, nil)))
 			synctest.Wait()
 			segment := "dir/00000001.log"
@@ -315,8 +317,7 @@ func TestRewriteBytes(t *testing.T) {
 			if grace == 1 && rewrites < 10 || grace == 2000 && (rewrites < 1 || rewrites > 4) {
 				t.Errorf("grace %d: written anew %d times in 100 steps", grace, rewrites)
 			}
-			cancel()
-			must(t, <-done)
+			must(t, o.stop())
 		}
 	})
 }
@@ -366,6 +367,108 @@ func TestDiskFull(t *testing.T) {
 	})
 }
 
+// TestTroubleIsNamed reads what people are told about a disk that does not take
+// what is written, and checks that the log goes on when it does again.
+func TestTroubleIsNamed(t *testing.T) {
+	for _, c := range []struct {
+		op   string
+		err  error
+		want string
+	}{
+		{"write", syscall.ENOSPC, "write dir/00000001.log: no space left on device"},
+		{"write", syscall.EROFS, "write dir/00000001.log: read-only file system"},
+		{"write", syscall.EIO, "write dir/00000001.log: input/output error"},
+		{"sync", syscall.EIO, "sync dir/00000001.log: input/output error"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			fs := durabletest.New()
+			o := open(t, fs)
+			must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, snapshot(o, nil)))
+			synctest.Wait()
+			first := true
+			fs.Fail(func(_ int, op string) error {
+				if op == c.op && first {
+					first = false
+					return c.err
+				}
+				return nil
+			})
+			o.step(1)
+			synctest.Wait()
+			if s := o.Stats(); s.Trouble == nil || s.Trouble.Error() != c.want || s.Durable != 1 {
+				t.Errorf("%s fails with %v: trouble %v, durable until %d; want %s, and 1", c.op, c.err, s.Trouble, s.Durable, c.want)
+			}
+			pass(time.Second)
+			if s := o.Stats(); s.Trouble != nil || s.Durable != 2 {
+				t.Errorf("%s failed with %v: trouble %v, durable until %d, want none and 2", c.op, c.err, s.Trouble, s.Durable)
+			}
+			// A file whose sync failed is not written again.
+			if _, another := fs.Files()["dir/00000002.log"]; another != (c.op == "sync") {
+				t.Errorf("%s failed with %v: another segment: %v", c.op, c.err, another)
+			}
+			must(t, o.stop())
+		})
+	}
+}
+
+// TestTornTailIsLogged checks that the end that is cut off is named.
+func TestTornTailIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		files, _ := written(t, 4, false)
+		const segment = "dir/00000001.log"
+		whole := files.Files()[segment]
+		files.Put(segment, append(slices.Clone(whole), "torn"...))
+		var log strings.Builder
+		for _, want := range []string{fmt.Sprintf("file=%s offset=%d bytes=4\n", segment, len(whole)), ""} {
+			log.Reset()
+			l, err := viewlog.Open("dir", "v", viewlog.Options{FS: files, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			must(t, err)
+			if (opened{Log: l, t: t}).holds() != 4 || !strings.HasSuffix(log.String(), want) || want == "" && log.Len() > 0 {
+				t.Errorf("log: %q, want %q", log.String(), want)
+			}
+		}
+	})
+}
+
+// TestClockJumpsBack opens a log under a clock that is a day behind the one it
+// was written under: what arrived in the future is exact history until the
+// clock has passed it, within the bound in bytes.
+func TestClockJumpsBack(t *testing.T) {
+	var files *durabletest.FS
+	synctest.Test(t, func(t *testing.T) {
+		pass(24 * time.Hour)
+		files, _ = written(t, 100, true)
+	})
+	synctest.Test(t, func(t *testing.T) { // a bubble begins at the same time as any other
+		o := open(t, files.Copy())
+		if n := o.holds(); n != 100 {
+			t.Errorf("came back at step %d, want 100", n)
+		}
+		pass(23 * time.Hour)
+		o.Compact()
+		if s := o.Stats(); s.Since != 1 {
+			t.Errorf("an hour early: history since %d, want 1", s.Since)
+		}
+		pass(time.Hour + 2*retain)
+		o.Compact()
+		if s := o.Stats(); s.Since < 100 {
+			t.Errorf("when it is old: history since %d, want it merged", s.Since)
+		}
+		o.step(101)
+		if o.holds() != 101 {
+			t.Error("it does not go on")
+		}
+		must(t, o.stop())
+
+		l, err := viewlog.Open("dir", "v", viewlog.Options{FS: files.Copy(), Retain: retain, RetainBytes: 1000})
+		must(t, err)
+		l.Compact()
+		if s := l.Stats(); s.Since < 50 {
+			t.Errorf("with a bound in bytes: %d bytes of history since %d", s.History, s.Since)
+		}
+	})
+}
+
 // TestRefusals reads what people are told about directories that cannot be
 // opened.
 func TestRefusals(t *testing.T) {
@@ -381,6 +484,13 @@ func TestRefusals(t *testing.T) {
 			{"short segment", func(fs *durabletest.FS) error { fs.Put(segment, fs.Files()[segment][:50]); return nil }, "dir/00000001.log is damaged at offset 50: it ends here, and had"},
 			{"no checksum", func(fs *durabletest.FS) error { fs.Put(manifest, []byte("{}\n")); return nil }, "dir/manifest is damaged at offset 0: the checksum does not fit"},
 			{"missing manifest", func(fs *durabletest.FS) error { return fs.Remove(manifest) }, "dir/manifest is damaged at offset 0: it is missing, and 00000001.log was named by it"},
+			{"another manifest", func(fs *durabletest.FS) error {
+				text := []byte(strings.Replace(string(fs.Files()[manifest]), `"number":1`, `"number":2`, 1))
+				text = text[:bytes.IndexByte(text, '\n')+1]
+				sum := crc32.Checksum(text, crc32.MakeTable(crc32.Castagnoli))
+				fs.Put(manifest, fmt.Appendf(text, "crc32c %08x\n", sum))
+				return nil
+			}, "dir/00000002.log is damaged at offset 0: it is named by the manifest, and is not there"},
 			{"another view", func(*durabletest.FS) error { return nil }, `it is the log of view "v", not of "w"`},
 		} {
 			fs := files.Copy()

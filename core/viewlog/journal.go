@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/mzdio/mzd/core"
-	"github.com/mzdio/mzd/core/durable"
 )
 
 // Journal is a log on disk without the one in memory. It is for a writer that
@@ -29,10 +28,7 @@ var ErrInDoubt = errors.New("it is not known what a restart would find")
 // makes if there is none, and returns the sum of its batches. Its errors are
 // those of [Open].
 func OpenJournal(dir, name string, o Options) (*Journal, []core.Update, error) {
-	if o.FS == nil {
-		o.FS = durable.OS
-	}
-	disk, c, fresh, err := openStore(o.FS, dir, name)
+	disk, c, fresh, err := openStore(dir, name, o.complete())
 	j := &Journal{disk}
 	if err == nil && fresh {
 		c.upper = 1
@@ -45,7 +41,9 @@ func OpenJournal(dir, name string, o Options) (*Journal, []core.Update, error) {
 	for _, sp := range c.spans {
 		runs = append(runs, sp.run)
 	}
-	return j, net(c.upper-1, runs...), nil
+	contents := net(c.upper-1, runs...)
+	disk.rewritten = size(contents) // about what it would take, written anew
+	return j, contents, nil
 }
 
 // Upper is where the journal ends: the next batch begins there.

@@ -74,6 +74,29 @@ const (
 	defaultRewriteBytes = 4 << 20
 )
 
+// complete fills the defaults in.
+func (o Options) complete() Options {
+	if o.Retain <= 0 {
+		o.Retain = DefaultRetain
+	}
+	if o.RetainBytes <= 0 {
+		o.RetainBytes = DefaultRetainBytes
+	}
+	if o.RewriteBytes <= 0 {
+		o.RewriteBytes = defaultRewriteBytes
+	}
+	if o.Synced == nil {
+		o.Synced = func(time.Duration) {}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.FS == nil {
+		o.FS = durable.OS
+	}
+	return o
+}
+
 // Log is the log of one view. One goroutine writes (Reset, Append, Rebase,
 // Compact), one runs (Run), and any number of goroutines read at the same time.
 type Log struct {
@@ -126,15 +149,7 @@ type Stats struct {
 // survives the process, so that its durable frontier is as good as its other
 // one.
 func New(name string, o Options) *Log {
-	if o.Retain <= 0 {
-		o.Retain = DefaultRetain
-	}
-	if o.RetainBytes <= 0 {
-		o.RetainBytes = DefaultRetainBytes
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o = o.complete()
 	return &Log{
 		retain:      o.Retain,
 		retainBytes: o.RetainBytes,

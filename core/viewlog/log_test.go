@@ -167,7 +167,7 @@ func text(updates []core.Update) string {
 }
 
 func (m *model) open() {
-	o := viewlog.Options{Retain: retain}
+	o := viewlog.Options{Retain: retain, RewriteBytes: 500} // so that files are written anew all the time
 	if m.fs == nil {
 		m.log = viewlog.New("v", o)
 		return

@@ -10,7 +10,6 @@ import (
 
 	"github.com/mzdio/mzd/core"
 	"github.com/mzdio/mzd/core/backoff"
-	"github.com/mzdio/mzd/core/durable"
 )
 
 // Open opens the log of the view called name in a directory of its own, which
@@ -22,19 +21,12 @@ import (
 // [ErrNewer] says that the directory belongs to a later version. Open starts
 // nothing: without [Log.Run] nothing becomes durable.
 func Open(dir, name string, o Options) (*Log, error) {
-	if o.FS == nil {
-		o.FS = durable.OS
-	}
 	l := New(name, o)
-	disk, c, fresh, err := openStore(o.FS, dir, name)
+	disk, c, fresh, err := openStore(dir, name, o.complete())
 	if err != nil {
 		return nil, fmt.Errorf("open the log of view %s: %w", name, err)
 	}
 	l.disk = disk
-	disk.grace, disk.observe = o.RewriteBytes, o.Synced
-	if disk.grace <= 0 {
-		disk.grace = defaultRewriteBytes
-	}
 	if fresh {
 		return l, nil
 	}

@@ -31,15 +31,17 @@ type store struct {
 	// unsure is set when saving a manifest failed: the one on disk may be that
 	// one or s.manifest. Nothing counts as durable until one is saved again.
 	unsure    bool
-	number    int                      // the largest that a segment has had: none is used twice
-	file      durable.File             // the last segment; nil: the next write begins another
-	size      int64                    // of what is written of it
-	synced    int64                    // of what is durable
-	upper     core.Time                // of what is durable
-	rewritten int64                    // how much was written when all was written anew
-	grace     int64                    // how much more than twice that is written before it is done again
-	observe   func(took time.Duration) // told about syncs of segments; nil: nobody
+	number    int          // the largest that a segment has had: none is used twice
+	file      durable.File // the last segment; nil: the next write begins another
+	size      int64        // of what is written of it
+	synced    int64        // of what is durable
+	torn      int64        // what opening has cut off of it
+	upper     core.Time    // of what is durable
+	rewritten int64        // how much was written when all was written anew
+	grace     int64        // how much more than twice that is written before it is done again
 	buf       []byte
+
+	observe func(took time.Duration) // told about syncs of segments
 }
 
 // manifest says what a log consists of. It is replaced as a whole.
@@ -153,13 +155,14 @@ type stored struct {
 	upper core.Time
 }
 
-// openStore reads what is there. fresh is true if there was nothing.
-func openStore(fsys durable.FS, dir, view string) (s *store, c stored, fresh bool, err error) {
-	s = &store{fs: fsys, dir: dir, view: view}
-	if err := fsys.MkdirAll(dir); err != nil {
+// openStore reads what is there. fresh is true if there was nothing. The options
+// are complete.
+func openStore(dir, view string, o Options) (s *store, c stored, fresh bool, err error) {
+	s = &store{fs: o.FS, dir: dir, view: view, grace: o.RewriteBytes, observe: o.Synced}
+	if err := s.fs.MkdirAll(dir); err != nil {
 		return nil, c, false, err
 	}
-	data, err := fsys.ReadFile(s.path(manifestName))
+	data, err := s.fs.ReadFile(s.path(manifestName))
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := s.neverUsed(); err != nil {
 			return nil, c, false, err
@@ -192,7 +195,12 @@ func openStore(fsys durable.FS, dir, view string) (s *store, c stored, fresh boo
 	if err := s.removeStrangers(); err != nil {
 		return nil, c, false, err
 	}
-	return s, c, false, s.reopen()
+	err = s.reopen()
+	if err == nil && s.torn > 0 {
+		o.Logger.Info("cut off the end of a log that was not written to the end: nothing of it was durable",
+			"view", view, "file", s.path(s.last().file()), "offset", s.size, "bytes", s.torn)
+	}
+	return s, c, false, err
 }
 
 // load reads a segment into c. Of the last segment it finds out where it ends.
@@ -224,7 +232,7 @@ func (s *store) load(c *stored, seg segment, last bool) error {
 		}
 	}
 	if last {
-		s.size, s.synced = end, end
+		s.size, s.synced, s.torn = end, end, int64(len(data))-end
 	}
 	return nil
 }
@@ -445,9 +453,7 @@ func (s *store) writeTo(w io.Writer, synced int64, records iter.Seq[record]) (wr
 func (s *store) sync(f durable.File) error {
 	begun := time.Now()
 	err := f.Sync()
-	if s.observe != nil {
-		s.observe(time.Since(begun))
-	}
+	s.observe(time.Since(begun))
 	return err
 }
 

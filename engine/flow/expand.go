@@ -134,6 +134,9 @@ func (o *Expand) Step(s *Step) Delta {
 	o.out.reset()
 	o.out.Errors = append(o.out.Errors, in.Errors...)
 	for _, u := range in.Rows {
+		if s.Context.Exhausted() {
+			break
+		}
 		n := len(o.out.Rows)
 		if err := o.expand(s.Context, u); err != nil {
 			o.out.Rows = o.out.Rows[:n]
@@ -174,6 +177,7 @@ values:
 				continue values
 			}
 		}
+		c.spend(row)
 		o.out.add(row, u.Diff)
 	}
 	return nil

@@ -93,6 +93,9 @@ func (o *Join) change(c *Context, side int, u Update) {
 	var matches int64
 	if b := o.index[1-side][string(o.buf)]; b != nil {
 		for i := range b.rows {
+			if c.Exhausted() {
+				return
+			}
 			x := &b.rows[i]
 			l, r := u.Row, x.Row
 			if side == 1 {
@@ -146,6 +149,7 @@ func (o *Join) pair(c *Context, l, r Row, diff int64) bool {
 			return false
 		}
 	}
+	c.spend(row)
 	o.out.add(slices.Clone(row), diff)
 	return true
 }

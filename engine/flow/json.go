@@ -25,7 +25,18 @@ type Context struct {
 	buf  []byte
 
 	regexps map[string]*regexp.Regexp // by flags and pattern
+
+	// Budget is how many bytes of rows a step may make of the rows that it is given; 0: any number. What needs more than that is
+	// stopped in the middle, and its dataflow is good for nothing any more: see [Context.Exhausted].
+	Budget int64
+	spent  int64
 }
+
+// Exhausted tells whether the last step needed more than its budget.
+func (c *Context) Exhausted() bool { return c.Budget > 0 && c.spent > c.Budget }
+
+// spend counts rows that are made of others.
+func (c *Context) spend(r Row) { c.spent += updateBytes(r) }
 
 type document struct {
 	text   string
@@ -393,7 +404,11 @@ func castJSON(c *Context, v *fastjson.Value, t Type) (Datum, error) {
 		}
 		return numericToInt(d, t)
 	}
-	return Null, &EvalError{Code: "22023", Message: fmt.Sprintf("cannot cast jsonb %s to type %s", v.Type(), t.SQL())}
+	what := map[fastjson.Type]string{fastjson.TypeNumber: "numeric", fastjson.TypeTrue: "boolean", fastjson.TypeFalse: "boolean"}[v.Type()]
+	if what == "" {
+		what = v.Type().String()
+	}
+	return Null, &EvalError{Code: "22023", Message: fmt.Sprintf("cannot cast jsonb %s to type %s", what, t.SQL())}
 }
 
 // jsonContains is the operator @>.

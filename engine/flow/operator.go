@@ -40,15 +40,19 @@ type Slot struct {
 
 // Step takes a step with the changes of the inputs, one for each slot. The result may contain a row several times.
 func (d *Dataflow) Step(c *Context, inputs []Delta) Delta {
+	c.spent = 0
 	return d.Root.Step(&Step{Inputs: inputs, Context: c})
 }
 
 // State is what all operators hold.
 func (d *Dataflow) State() State {
 	var sum State
-	walk(d.Root, 0, func(o Operator, _ int) { sum.Add(o.State()) })
+	d.Each(func(o Operator) { sum.Add(o.State()) })
 	return sum
 }
+
+// Each calls f for every operator.
+func (d *Dataflow) Each(f func(Operator)) { walk(d.Root, 0, func(o Operator, _ int) { f(o) }) }
 
 // Explain writes the tree of operators, one a line, inputs indented below. With state each operator that holds something says how
 // much.

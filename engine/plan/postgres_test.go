@@ -21,13 +21,28 @@ var zeros = regexp.MustCompile(`(\.\d*?)0+\b`)
 // normal is the text of a value, less the trailing zeros of numerics and the sign of a zero, which are not kept here.
 func normal(f pgconn.FieldDescription, v []byte) string {
 	s := string(v)
-	switch {
-	case v == nil:
+	switch f.DataTypeOID {
+	case flow.Numeric.OID(), flow.Float4.OID(), flow.Float8.OID():
+		s = normalNumber(s)
+	case flow.ArrayOf(flow.Numeric).OID(), flow.ArrayOf(flow.Float4).OID(), flow.ArrayOf(flow.Float8).OID():
+		elements := strings.Split(strings.Trim(s, "{}"), ",")
+		for i, e := range elements {
+			elements[i] = normalNumber(e)
+		}
+		s = "{" + strings.Join(elements, ",") + "}"
+	}
+	if v == nil {
 		return "NULL"
-	case f.DataTypeOID == flow.Numeric.OID() && strings.Contains(s, "."):
-		return strings.TrimSuffix(zeros.ReplaceAllString(s, "$1"), ".")
-	case s == "-0" && (f.DataTypeOID == flow.Float4.OID() || f.DataTypeOID == flow.Float8.OID()):
+	}
+	return s
+}
+
+func normalNumber(s string) string {
+	if s == "-0" {
 		return "0"
+	}
+	if strings.Contains(s, ".") && !strings.Contains(s, "e") {
+		s = strings.TrimSuffix(zeros.ReplaceAllString(s, "$1"), ".")
 	}
 	return s
 }

@@ -1,0 +1,77 @@
+package engine_test
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/mzdio/mzd/engine"
+)
+
+// problems are the views that cannot be read any more, and why.
+func problems(w *world) map[string]string {
+	out := map[string]string{}
+	for _, v := range w.e.Stats().Views {
+		if v.Problem != "" {
+			out[v.Name] = v.Problem
+		}
+	}
+	return out
+}
+
+// TestMemory lets one view of several grow past what all may hold: it goes, and with it who reads it, and nobody else.
+func TestMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, engine.Options{MaxBytes: 2 << 20})
+		w.write("in", "1\n")
+		w.exec(`CREATE SOURCE lines FROM FILE 'in' WITH (tail = true) FORMAT TEXT;
+			CREATE MATERIALIZED VIEW large AS SELECT text, count(*) FROM lines GROUP BY text;
+			CREATE MATERIALIZED VIEW above AS SELECT count(*) FROM large;
+			CREATE MATERIALIZED VIEW small AS SELECT count(*) FROM lines;
+			SELECT * FROM above; SELECT * FROM small`)
+		large, above, small := w.stream("TAIL large"), w.stream("TAIL above"), w.stream("TAIL small")
+		query := w.stream("TAIL (SELECT count FROM large WHERE text = '1')")
+		w.next(query)
+		w.write("in", numbered("line ", 1, 20_000))
+		const why = "out of memory: large held"
+		for _, r := range []*engine.Result{large, above, query} {
+			w.ends(r, "53200", why)
+		}
+		w.fails("SELECT * FROM large", "53200", why)
+		w.fails("SELECT * FROM above", "53200", why)
+		w.fails("TAIL (SELECT text FROM large)", "53200", why)
+		got := problems(w)
+		if len(got) != 2 || !strings.HasPrefix(got["large"], why) || got["above"] != got["large"] {
+			t.Errorf("problems are %q", got)
+		}
+		w.write("in", "2\n")
+		for last := ""; !strings.HasSuffix(last, "|1|20002"); {
+			rows := w.next(small)
+			last = rows[len(rows)-1]
+		}
+		// What it held is free for others.
+		w.exec("DROP VIEW large CASCADE; CREATE MATERIALIZED VIEW large AS SELECT substr(text, 1, 1), count(*) FROM lines GROUP BY 1")
+		w.want("SELECT * FROM large", "1|1", "2|1", "l|20000")
+		w.stop()
+	})
+}
+
+// TestMemoryOnce asks for more than there is while a view is being built, and in one step: neither takes the engine down.
+func TestMemoryOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, engine.Options{MaxBytes: 2 << 20})
+		w.exec(`CREATE TABLE t (a int); INSERT INTO t SELECT * FROM generate_series(1, 1000)`)
+		const why = "out of memory: "
+		w.want("SELECT count(*) FROM t, t AS u, t AS v", "1000000000") // a row with a count
+		w.fails("SELECT sum(t.a + u.a + v.a) FROM t, t AS u, t AS v", "53200", why)
+		w.fails("SELECT sum(a) FROM t, generate_series(1, 100000)", "53200", why)
+		w.exec("CREATE MATERIALIZED VIEW large AS SELECT t.a FROM t JOIN t AS u ON t.a > u.a")
+		w.ends(w.stream("TAIL large"), "53200", why)
+		w.exec("DROP VIEW large; CREATE MATERIALIZED VIEW small AS SELECT count(*) FROM t AS t JOIN t AS u USING (a)")
+		w.want("SELECT * FROM small", "1000")
+		w.exec("CREATE MATERIALIZED VIEW later AS SELECT t.a + u.a FROM t JOIN t AS u ON t.a > 1000 AND u.a > 1000; SELECT * FROM later; INSERT INTO t SELECT * FROM generate_series(1001, 4000)")
+		w.fails("SELECT * FROM later", "53200", why)
+		w.want("SELECT count(*) FROM t", "4000")
+		w.stop()
+	})
+}
