@@ -82,19 +82,18 @@ func (g *generator) expr(k kind, s scope, depth int) *node {
 		n.kind = k
 		return n
 	}
-	var reads []readable
-	for _, r := range s {
-		if r.kind.is(k) {
-			reads = append(reads, r)
-		}
-	}
-	if len(reads) > 0 && !g.chance(5) {
+	if reads := readables(s, k); len(reads) > 0 && !g.chance(5) {
 		return &node{kind: k, parts: []any{pick(g.rnd, reads).node}}
 	}
 	if k == "int4s" && g.chance(2) { // a number without a type
 		return &node{kind: k, parts: []any{pick(g.rnd, []string{"0", "1", "2", "3", "(-1)"})}}
 	}
 	return &node{kind: k, parts: []any{k.value(g.rnd)}}
+}
+
+// readables are what there is of a kind.
+func readables(s scope, k kind) []readable {
+	return slices.DeleteFunc(slices.Clone(s), func(r readable) bool { return !r.kind.is(k) })
 }
 
 // write fills the holes of a production. Some labels may have been filled already.
@@ -137,9 +136,7 @@ func (g *generator) fill(want string, s scope, depth int) *node {
 // among picks a kind, mostly one that can be read.
 func (g *generator) among(list []kind, s scope) kind {
 	if !g.chance(4) {
-		there := slices.DeleteFunc(slices.Clone(list), func(k kind) bool {
-			return !slices.ContainsFunc(s, func(r readable) bool { return r.kind.is(k) })
-		})
+		there := slices.DeleteFunc(slices.Clone(list), func(k kind) bool { return len(readables(s, k)) == 0 })
 		if len(there) > 0 {
 			return pick(g.rnd, there)
 		}
@@ -147,14 +144,15 @@ func (g *generator) among(list []kind, s scope) kind {
 	return pick(g.rnd, list)
 }
 
-// production picks a way to write an expression of a kind, mostly one that reads something.
+// production picks a way to write an expression of a kind, mostly one that reads something and is particular to the kind.
 func (g *generator) production(lines []line, s scope) production {
 	p := pick(g.rnd, pick(g.rnd, lines))
 	for range 4 {
-		if slices.ContainsFunc(p.parts, func(part any) bool {
+		reads := slices.ContainsFunc(p.parts, func(part any) bool {
 			h, ok := part.(hole)
-			return ok && (classes[h.want] != nil || slices.ContainsFunc(s, func(r readable) bool { return r.kind.is(kind(h.want)) }))
-		}) {
+			return ok && (classes[h.want] != nil || len(readables(s, kind(h.want))) > 0)
+		})
+		if reads && (!p.general || g.chance(2)) {
 			break
 		}
 		p = pick(g.rnd, pick(g.rnd, lines))
@@ -169,7 +167,7 @@ func (g *generator) subqueryExpr(k kind, s scope, depth int) *node {
 		switch g.rnd.IntN(3) {
 		case 0:
 			q, _ := g.query(nil, depth)
-			return &node{kind: k, parts: []any{pick(g.rnd, []string{"EXISTS (", "NOT EXISTS ("}), q, ")"}}
+			return &node{kind: k, parts: []any{pick(g.rnd, []string{"(EXISTS (", "(NOT EXISTS ("}), q, "))"}}
 		default:
 			q, _ := g.query([]kind{inner}, depth)
 			return &node{kind: k, parts: []any{"(", g.expr(inner, s, depth), pick(g.rnd, []string{" IN (", " NOT IN ("}), q, "))"}}
@@ -181,7 +179,7 @@ func (g *generator) subqueryExpr(k kind, s scope, depth int) *node {
 		return &node{kind: k, parts: []any{"(SELECT ", agg, " FROM ", from, ")"}}
 	}
 	items := &node{list: true, parts: []any{g.expr(k, inner, depth)}}
-	if k == "jsonb" {
+	if k == "interval" {
 		return nil
 	}
 	return &node{kind: k, parts: []any{"(SELECT ", items, " FROM ", from, " ORDER BY 1 LIMIT 1)"}}
@@ -218,22 +216,17 @@ func (g *generator) from(depth, n int) (*node, scope) {
 	if how == " FULL JOIN " && !hasFull {
 		how = " LEFT JOIN "
 	}
-	if how == " CROSS JOIN " {
-		return &node{kind: "from", parts: []any{left, how, right}}, both
-	}
 	var keys []any
-	for range 1 + g.rnd.IntN(2) {
-		l, r := pick(g.rnd, ls), pick(g.rnd, rs)
-		want := l.kind
-		if want.info().wider != "" {
-			want = want.info().wider
+	for range 6 {
+		l := pick(g.rnd, ls)
+		if same := readables(rs, l.kind.base()); len(same) > 0 && len(keys) < 2 {
+			keys = append(keys, text("(", l.node, " = ", pick(g.rnd, same).node, ")"))
 		}
-		read := g.expr(want, rs, 0)
-		if r.kind.is(want) {
-			read = r.node
-		}
-		keys = append(keys, text("(", l.node, " = ", read, ")"))
 	}
+	if how == " CROSS JOIN " || len(keys) == 0 {
+		return &node{kind: "from", parts: []any{left, " CROSS JOIN ", right}}, both
+	}
+	keys = keys[:1+g.rnd.IntN(len(keys))]
 	cond := &node{}
 	for i, k := range keys {
 		if i > 0 {
@@ -261,7 +254,7 @@ func (g *generator) relation(depth int) (*node, scope) {
 	t := pick(g.rnd, slices.Concat(g.tables, g.ctes))
 	n := &node{kind: "from", parts: []any{t.name + " AS " + alias}}
 	s := named(alias, t.columns)
-	if docs := slices.DeleteFunc(slices.Clone(s), func(r readable) bool { return r.kind != "jsonb" }); len(docs) > 0 && hasTableFunc && g.chance(4) {
+	if docs := readables(s, "jsonb"); len(docs) > 0 && hasTableFunc && g.chance(4) {
 		item := g.name("e")
 		doc := pick(g.rnd, docs).node
 		function := pick(g.rnd, []struct {
@@ -293,7 +286,7 @@ func outputs(kinds []kind) []testColumn {
 
 func (g *generator) someKinds(s scope) []kind {
 	var out []kind
-	for range 1 + g.rnd.IntN(4) {
+	for range 1 + g.rnd.IntN(6) {
 		out = append(out, g.among(classes["any"], s))
 	}
 	return out
@@ -374,7 +367,7 @@ func (g *generator) selectQuery(n *node, want []kind, depth int) []testColumn {
 		want = g.someKinds(s)
 	}
 	where := &node{}
-	if g.chance(2) {
+	if g.chance(3) {
 		where = optional(" WHERE ", g.expr("bool", s, min(depth+1, 2)))
 	}
 	tail := &node{}
@@ -385,7 +378,7 @@ func (g *generator) selectQuery(n *node, want []kind, depth int) []testColumn {
 	}
 	items := &node{list: true}
 	for i, k := range want {
-		items.parts = append(items.parts, text(g.expr(k, s, min(depth+1, 2)), fmt.Sprintf(" AS c%d", i+1)))
+		items.parts = append(items.parts, text(g.expr(k, s, 1+g.rnd.IntN(min(depth+1, 3))), fmt.Sprintf(" AS c%d", i+1)))
 	}
 	distinct := &node{}
 	n.parts = append(n.parts, "SELECT ", distinct, items, " FROM ", from, where, tail)
@@ -471,8 +464,10 @@ func (g *generator) group(tail *node, inner scope, want []kind, depth int) scope
 	}
 	count := g.aggregate("int8s", inner, depth)
 	out = append(out, readable{count, "int8s"})
-	if len(keys.parts) == 0 || g.chance(3) {
-		tail.parts = append(tail.parts, " HAVING ", g.expr("bool", out, 1))
+	if g.chance(6) {
+		tail.parts = append(tail.parts, optional(" HAVING ", g.expr("bool", out, 1)))
+	} else if len(keys.parts) == 0 {
+		tail.parts = append(tail.parts, " HAVING true") // a query of groups, though no item has an aggregate
 	}
 	return out
 }
@@ -480,12 +475,12 @@ func (g *generator) group(tail *node, inner scope, want []kind, depth int) scope
 // distinctOn makes SELECT DISTINCT ON. Which row of a group stays depends on the order, and then on the whole row.
 func (g *generator) distinctOn(n, distinct, items *node, s scope, cols []testColumn) {
 	var keys []string
-	for i, c := range cols {
-		if c.kind != "jsonb" && (len(keys) == 0 || g.chance(2)) {
+	for i := range cols {
+		if len(keys) == 0 || g.chance(2) {
 			keys = append(keys, strconv.Itoa(i+1))
 		}
 	}
-	if len(keys) == 0 || slices.ContainsFunc(cols, func(c testColumn) bool { return c.kind == "jsonb" }) {
+	if hasIntervals(cols) {
 		return
 	}
 	distinct.parts = []any{"DISTINCT ON (" + strings.Join(keys, ", ") + ") "}
@@ -496,12 +491,17 @@ func (g *generator) distinctOn(n, distinct, items *node, s scope, cols []testCol
 	n.parts = append(n.parts, ordinals{items})
 }
 
+// hasIntervals tells whether the rows have another order in PostgreSQL.
+func hasIntervals(cols []testColumn) bool {
+	return slices.ContainsFunc(cols, func(c testColumn) bool { return c.kind == "interval" })
+}
+
 // window makes ORDER BY, LIMIT and OFFSET, of the columns of the output and, where there is a scope, of expressions too.
 func (g *generator) window(n, items *node, s scope, cols []testColumn) {
 	if !g.chance(6) {
 		return
 	}
-	if slices.ContainsFunc(cols, func(c testColumn) bool { return c.kind == "jsonb" }) {
+	if hasIntervals(cols) {
 		return
 	}
 	order := &node{list: true}
@@ -509,7 +509,7 @@ func (g *generator) window(n, items *node, s scope, cols []testColumn) {
 		c := g.rnd.IntN(len(cols))
 		e := text(pick(g.rnd, []string{cols[c].name, strconv.Itoa(c + 1)}))
 		if s != nil && g.chance(3) {
-			if r := pick(g.rnd, s); r.kind != "jsonb" {
+			if r := pick(g.rnd, s); r.kind != "interval" {
 				e = r.node
 			}
 		}
