@@ -1,6 +1,7 @@
 package plan_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/mzdio/mzd/core/pgtest"
@@ -78,6 +80,30 @@ func TestExpressionsPostgres(t *testing.T) {
 		}
 		if differs := got != want; differs != (g.difference != "") {
 			t.Errorf("%s: got %s, PostgreSQL says %s %v; known difference: %q", g.input, g.output, want, result.Err, g.difference)
+		}
+	}
+}
+
+// TestBinaryPostgres holds the binary form of the values of testdata against PostgreSQL's: what it sends is read as the value, and what
+// the engine sends is the same. Numerics are only read, because they keep no trailing zeros here, and NaN, which has many forms.
+func TestBinaryPostgres(t *testing.T) {
+	pg := connect(t, pgtest.Start(t))
+	for _, g := range expressions(t) {
+		typ, d, err := evaluate(g.input)
+		if err != nil || d.IsNull() || g.difference != "" {
+			continue
+		}
+		result := pg.conn.ExecParams(t.Context(), "SELECT "+g.input, nil, nil, nil, []int16{pgx.BinaryFormatCode}).Read()
+		if result.Err != nil {
+			t.Fatalf("%s: %v", g.input, result.Err)
+		}
+		want := result.Rows[0][0]
+		if got, err := flow.FromBinary(typ, want); err != nil || got != d {
+			t.Errorf("%s: PostgreSQL's %x is read as %s, %v, want %s", g.input, want, got, err, d)
+		}
+		exact := typ.Elem() != flow.Numeric && d.String() != "NaN" // a NaN may have a sign and more
+		if got := d.AppendBinary(nil); exact && !bytes.Equal(got, want) {
+			t.Errorf("%s: got %x, PostgreSQL sends %x", g.input, got, want)
 		}
 	}
 }
