@@ -72,7 +72,7 @@ func (t *testTable) row(rnd *rand.Rand) string {
 
 // expr makes an expression of a kind. depth bounds how many are within each other.
 func (g *generator) expr(k kind, s scope, depth int) *node {
-	if depth > 0 && g.plain == 0 && hasSubquery && g.chance(25) {
+	if depth > 0 && g.plain == 0 && g.chance(25) {
 		if n := g.subqueryExpr(k, s, depth-1); n != nil {
 			return n
 		}
@@ -213,9 +213,6 @@ func (g *generator) from(depth, n int) (*node, scope) {
 	g.plain++
 	defer func() { g.plain-- }()
 	how := pick(g.rnd, []string{" JOIN ", " JOIN ", " LEFT JOIN ", " LEFT JOIN ", " RIGHT JOIN ", " FULL JOIN ", " CROSS JOIN "})
-	if how == " FULL JOIN " && !hasFull {
-		how = " LEFT JOIN "
-	}
 	var keys []any
 	for range 6 {
 		l := pick(g.rnd, ls)
@@ -234,7 +231,7 @@ func (g *generator) from(depth, n int) (*node, scope) {
 		}
 		cond.parts = append(cond.parts, k)
 	}
-	if how != " FULL JOIN " && (hasOuter || how == " JOIN ") && g.chance(3) {
+	if how != " FULL JOIN " && g.chance(3) {
 		cond.parts = append(cond.parts, optional(" AND ", g.expr("bool", both, min(depth, 1))))
 	}
 	return &node{kind: "from", parts: []any{"(", left, how, right, " ON ", cond, ")"}}, both
@@ -254,7 +251,7 @@ func (g *generator) relation(depth int) (*node, scope) {
 	t := pick(g.rnd, slices.Concat(g.tables, g.ctes))
 	n := &node{kind: "from", parts: []any{t.name + " AS " + alias}}
 	s := named(alias, t.columns)
-	if docs := readables(s, "jsonb"); len(docs) > 0 && hasTableFunc && g.chance(4) {
+	if docs := readables(s, "jsonb"); len(docs) > 0 && g.chance(4) {
 		item := g.name("e")
 		doc := pick(g.rnd, docs).node
 		function := pick(g.rnd, []struct {
@@ -472,7 +469,7 @@ func (g *generator) selectQuery(n *node, want []kind, depth int) []testColumn {
 func (g *generator) partialQuery() *node {
 	// Of a view PostgreSQL might evaluate what no row needs, if it turned out to be a constant.
 	t := pick(g.rnd, slices.DeleteFunc(slices.Clone(g.tables), func(t *testTable) bool { return t.query != nil }))
-	if hasSubquery && g.chance(10) { // fails if there are several rows
+	if g.chance(10) { // fails if there are several rows
 		c := pick(g.rnd, t.columns)
 		return &node{kind: "query", parts: []any{"SELECT (SELECT " + c.name + " FROM " + t.name + " AS x", optional(" WHERE " + c.name + " IS NOT NULL"), ") AS c1"}}
 	}
