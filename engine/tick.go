@@ -328,7 +328,7 @@ func (e *Engine) report(last *time.Time) {
 	defer e.mu.Unlock()
 	for _, o := range e.objects {
 		if s := o.source; s != nil && s.state == SourceLoading {
-			e.log.Info("source loading", "source", s.name, "bytes", s.extent.Offset, "of", s.target, "lines", s.extent.Lines)
+			e.log.Info("source loading", "source", s.name, "percent", 100*s.extent.Offset/max(s.target, 1), "bytes", s.extent.Offset, "of", s.target, "lines", s.extent.Lines)
 		}
 	}
 }

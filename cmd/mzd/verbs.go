@@ -122,7 +122,7 @@ psql -h 127.0.0.1 -p 6875 materialize`,
 				}
 			},
 		},
-	}, logVerbs(), []verb{
+	}, []verb{initVerb()}, logVerbs(), []verb{
 		{
 			name:     "version",
 			short:    "say which mzd this is",
