@@ -11,7 +11,13 @@ import (
 var aggregates = map[string]flow.AggregateFunc{
 	"count": flow.Count, "sum": flow.Sum, "avg": flow.Avg, "min": flow.Min, "max": flow.Max,
 	"bool_and": flow.BoolAnd, "every": flow.BoolAnd, "bool_or": flow.BoolOr,
+	"string_agg": flow.StringAgg, "array_agg": flow.ArrayAgg, "jsonb_agg": flow.JsonbAgg, "jsonb_object_agg": flow.JsonbObjectAgg,
 }
+
+const noClock = "The views here have no clock: put the time into the event."
+
+// clocks are the functions of PostgreSQL that tell the time, and that Materialize has not either.
+var clocks = map[string]bool{"current_date": true, "current_time": true, "localtime": true, "localtimestamp": true, "clock_timestamp": true}
 
 // elsewhere are functions of Materialize that the engine knows by name only, with a hint where there is something else to do.
 var elsewhere = makeElsewhere()
@@ -19,8 +25,8 @@ var elsewhere = makeElsewhere()
 func makeElsewhere() map[string]string {
 	m := map[string]string{}
 	for hint, names := range map[string]string{
-		"the views here have no clock; put the time into the event": "now current_timestamp",
-		"temporal filters": "mz_now mz_logical_timestamp",
+		noClock: "now current_timestamp",
+		"Temporal filters need a clock, and the views here have none.": "mz_now mz_logical_timestamp",
 		"": `acos age array_cat array_fill array_length array_lower array_position array_remove array_to_string array_upper ascii asin atan
 			bit_count bit_length cbrt chr constant_time_eq convert_from corr cos cot crc32 current_database current_role current_schema
 			current_schemas current_user date_bin decode degrees dense_rank digest encode exp first_value format_type
@@ -278,11 +284,9 @@ func (b *planner) operator(name string, l, r flow.Expr, pos int) flow.Expr {
 }
 
 func (b *planner) apply(name string, args []flow.Expr, pos int) flow.Expr {
-	types := make([]flow.Type, len(args))
-	names := make([]string, len(args))
+	types, names := make([]flow.Type, len(args)), typeList(args)
 	for i, a := range args {
 		types[i] = a.Type()
-		names[i] = a.Type().SQL()
 	}
 	f := flow.Resolve(name, types)
 	if f == nil {
@@ -413,6 +417,10 @@ func (b *planner) call(e *sql.Call, s *scope) flow.Expr {
 	switch {
 	case e.Name == "coalesce" && len(args) > 0:
 		return flow.Fold(&flow.Coalesce{T: b.unify(args, e.Pos(), "COALESCE"), X: args})
+	case (e.Name == "greatest" || e.Name == "least") && len(args) > 0:
+		b.unify(args, e.Pos(), strings.ToUpper(e.Name))
+	case e.Name == "jsonb_build_object" && len(args)%2 != 0:
+		b.fail(e.Pos(), "22023", "argument list must have even number of elements")
 	case e.Name == "nullif" && len(args) == 2:
 		same := b.operator("=", args[0], args[1], e.Pos())
 		first := b.known(args[0])
@@ -424,10 +432,15 @@ func (b *planner) call(e *sql.Call, s *scope) flow.Expr {
 		panic(err)
 	}
 	if hint, ok := elsewhere[e.Name]; ok {
-		err := sql.Unsupported(e.Pos(), e.Name+"() is")
+		err := sql.Unsupported(e.Pos(), "function "+e.Name+" is")
 		if hint != "" {
-			err.Hint += " (" + hint + ")"
+			err.Hint += " " + hint
 		}
+		panic(err)
+	}
+	if clocks[e.Name] {
+		err := sql.Refused(e.Pos(), e.Name+" is")
+		err.Hint = noClock
 		panic(err)
 	}
 	if !flow.Known(e.Name) || e.Name == "not" {
@@ -443,26 +456,78 @@ func (b *planner) call(e *sql.Call, s *scope) flow.Expr {
 // emptyJSON is what the functions that build a jsonb make of no arguments.
 var emptyJSON = map[string]string{"jsonb_build_array": "[]", "jsonb_build_object": "{}"}
 
+// countsRows tells whether an aggregate is count(*).
+func countsRows(e *sql.Call) bool {
+	if e.Name != "count" || e.Distinct || len(e.Args) != 1 {
+		return false
+	}
+	_, star := e.Args[0].(*sql.Star)
+	return star
+}
+
+func (b *planner) aggregateArgs(fn flow.AggregateFunc, e *sql.Call, s *scope) []flow.Expr {
+	if fn == flow.Count && len(e.Args) == 0 {
+		b.fail(e.Pos(), "42809", "count(*) must be used to call a parameterless aggregate function")
+	}
+	args := make([]flow.Expr, len(e.Args))
+	for i, x := range e.Args {
+		args[i] = b.expr(x, s)
+		if i == 1 && fn == flow.StringAgg { // a quoted separator is of the type of the values
+			if y, ok := flow.CastTo(args[i], args[0].Type()); ok && args[i].Type() == flow.Unknown {
+				args[i] = y
+			}
+		}
+		args[i] = b.known(args[i])
+	}
+	if fn == flow.ArrayAgg && len(args) == 1 && args[0].Type().IsArray() {
+		panic(sql.Unsupported(e.Pos(), "array_agg of arrays is"))
+	}
+	fits := len(args) == fn.Arity()
+	if fits {
+		_, fits = flow.AggregateType(fn, args[0].Type())
+	}
+	if fits && fn == flow.StringAgg {
+		fits = args[1].Type() == args[0].Type()
+	}
+	if !fits {
+		b.fail(e.Pos(), "42883", "function %s(%s) does not exist", e.Name, strings.Join(typeList(args), ", "))
+	}
+	return args
+}
+
+// aggregateOrder plans ORDER BY within an aggregate. Where the order does not show in the result there is nothing to keep.
+func (b *planner) aggregateOrder(a *aggregate, e *sql.Call, s *scope) {
+	n := len(a.args)
+	for _, o := range e.OrderBy {
+		at := b.column(&a.args, b.known(b.expr(o.Expr, s)))
+		if e.Distinct && at >= n {
+			b.fail(o.Expr.Pos(), "42P10", "in an aggregate with DISTINCT, ORDER BY expressions must appear in argument list")
+		}
+		a.order = append(a.order, sortKey(o, at))
+	}
+	if !a.fn.Ordered() {
+		a.args, a.order = a.args[:n], nil
+	}
+}
+
+func typeList(list []flow.Expr) []string {
+	names := make([]string, len(list))
+	for i, e := range list {
+		names[i] = e.Type().SQL()
+	}
+	return names
+}
+
 func (b *planner) aggregate(fn flow.AggregateFunc, e *sql.Call, s *scope) flow.Expr {
 	g := s.group
 	if g == nil {
 		b.fail(e.Pos(), "42803", "aggregate functions are not allowed here")
 	}
-	if len(e.Args) != 1 {
-		if fn == flow.Count && len(e.Args) == 0 {
-			b.fail(e.Pos(), "42809", "count(*) must be used to call a parameterless aggregate function")
-		}
-		b.fail(e.Pos(), "42883", "%s takes one argument", e.Name)
-	}
 	a := aggregate{fn: fn, distinct: e.Distinct}
-	if _, star := e.Args[0].(*sql.Star); star && fn == flow.Count && !e.Distinct {
-		a.arg = nil
-	} else {
-		a.arg = b.known(b.expr(e.Args[0], g.inner))
-		if _, ok := flow.AggregateType(fn, a.arg.Type()); !ok {
-			b.fail(e.Pos(), "42883", "function %s(%s) does not exist", e.Name, a.arg.Type().SQL())
-		}
+	if !countsRows(e) {
+		a.args = b.aggregateArgs(fn, e, g.inner)
 	}
+	b.aggregateOrder(&a, e, g.inner)
 	if e.Filter != nil {
 		a.filter = b.boolean(e.Filter, g.inner)
 	}
