@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -91,7 +92,10 @@ func TestWebhook(t *testing.T) {
 		select {
 		case <-next:
 		case <-ctx.Done():
-			t.Fatalf("seed %d: the receiver does not get everything: %+v, want %v\n%s", *seed, h.paths, m.rows, d.log)
+			for path, s := range h.paths {
+				t.Errorf("seed %d: %s has %v at %v, want %v", *seed, path, s.rows, s.tokens, m.rows)
+			}
+			t.Fatal(d.log)
 		}
 	}
 	d.stop()
@@ -238,7 +242,7 @@ func (h *hook) take(s *hookState, header http.Header, body string) error {
 	if s.staged = append(s.staged, m); m.More {
 		return nil
 	}
-	applied := make(map[string]bool)
+	tokens := make(map[string]string) // of what is applied now
 	for _, m := range s.staged {
 		if m.Views == nil {
 			v := m.hookView
@@ -246,18 +250,19 @@ func (h *hook) take(s *hookState, header http.Header, body string) error {
 			m.Views = map[string]hookView{m.View: v}
 		}
 		for name, v := range m.Views {
-			if err := s.apply(name, v, applied); err != nil {
+			if err := s.apply(name, v, tokens); err != nil {
 				return err
 			}
 		}
 	}
+	maps.Copy(s.tokens, tokens)
 	s.staged = nil
 	return nil
 }
 
 // apply applies a part of a view, unless its message was applied before.
-func (s *hookState) apply(view string, v hookView, applied map[string]bool) error {
-	if first := !applied[view]; first {
+func (s *hookState) apply(view string, v hookView, tokens map[string]string) error {
+	if first := tokens[view] == ""; first {
 		if s.tokens[view] == v.Token {
 			return nil
 		}
@@ -267,7 +272,7 @@ func (s *hookState) apply(view string, v hookView, applied map[string]bool) erro
 		if v.Type == "base" {
 			s.rows[view] = make(map[string]int)
 		}
-		applied[view] = true
+		tokens[view] = v.Token
 	}
 	for i, list := range [][]json.RawMessage{v.Inserted, v.Deleted} {
 		for _, row := range list {
