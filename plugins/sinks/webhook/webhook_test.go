@@ -384,7 +384,6 @@ func TestFailures(t *testing.T) {
 					}
 				}
 			}
-			r.Config.Handler = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 			all := r.take()
 			if len(all) != 2 || all[0].body != all[1].body || all[0].id() != all[1].id() {
 				t.Errorf("got %+v, want one message twice", all)
