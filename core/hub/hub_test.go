@@ -273,6 +273,30 @@ func TestSinkRetriesTheSameCut(t *testing.T) {
 	})
 }
 
+// busy is an error of a receiver that says when to come back.
+type busy time.Duration
+
+func (b busy) Error() string             { return "busy" }
+func (b busy) RetryAfter() time.Duration { return time.Duration(b) }
+
+func TestSinkIsLeftAloneForAsLongAsItWants(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, r := &upstream{}, &recorder{}
+		s := u.offer("v", &stream{columns: oneColumn, identity: "env"})
+		r.refuse = fmt.Errorf("write: %w", busy(10*time.Minute))
+		start(t, hub.Options{
+			Views: []hub.View{{Name: "v"}}, Subscribe: u.subscribe,
+			Sinks: []hub.Sink{{Name: "out", Sink: r, Views: []string{"v"}}},
+		})
+		s.batches <- batch(0, 10, "a+1")
+		<-time.After(10*time.Minute - time.Second)
+		equal(t, "tries before", r.take(), "refused v[0,10) a+1")
+		r.setRefuse(nil)
+		<-time.After(time.Minute)
+		equal(t, "tries after", r.take(), "v[0,10) a+1")
+	})
+}
+
 func TestPermanentErrorWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u, r := &upstream{}, &recorder{}
