@@ -28,6 +28,7 @@ type server struct {
 	objects     map[string]string // ids by name; nil: no catalog
 	schema      string            // in which they are; empty: the catalog has no schemas
 	startup     *pgproto3.ErrorResponse
+	flush       int // bytes in one write, at most; 0: a message; all: an answer
 	scripts     []script
 
 	mu         sync.Mutex // guards the fields below, and scripts
@@ -47,6 +48,25 @@ type (
 	step func()
 )
 
+// all makes a server flush once for each answer.
+const all = 1 << 20
+
+// inPieces writes pieces of a size.
+type inPieces struct {
+	net.Conn
+	size int
+}
+
+func (w inPieces) Write(b []byte) (n int, err error) {
+	for piece := range slices.Chunk(b, w.size) {
+		k, err := w.Conn.Write(piece)
+		if n += k; err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
 func today() *server {
 	return &server{version: "v26.39.0 (abcdef123)", announced: true, environment: "aws-1", objects: map[string]string{"v": "u7"}, schema: "public"}
 }
@@ -55,6 +75,9 @@ func (s *server) dial(context.Context, string, string) (net.Conn, error) {
 	client, conn := net.Pipe()
 	s.conns.Go(func() {
 		defer conn.Close()
+		if s.flush > 0 {
+			conn = inPieces{conn, s.flush}
+		}
 		s.serve(pgproto3.NewBackend(conn, conn))
 	})
 	return client, nil
@@ -114,8 +137,10 @@ func (s *server) serve(b *pgproto3.Backend) {
 		for _, m := range s.answer(q.String) {
 			switch m := m.(type) {
 			case cut:
+				b.Flush()
 				return
 			case hang:
+				b.Flush()
 				b.Receive()
 				return
 			case step:
@@ -123,10 +148,11 @@ func (s *server) serve(b *pgproto3.Backend) {
 				return
 			case pgproto3.BackendMessage:
 				b.Send(m)
-				if b.Flush() != nil {
+				if s.flush < all && b.Flush() != nil {
 					return
 				}
 				if _, ok := m.(*pgproto3.CopyInResponse); ok {
+					b.Flush()
 					b.Receive()
 				}
 			}
