@@ -137,10 +137,11 @@ func (s *server) serve(b *pgproto3.Backend) {
 		for _, m := range s.answer(q.String) {
 			switch m := m.(type) {
 			case cut:
-				b.Flush()
+				if s.flush == all {
+					b.Flush()
+				}
 				return
 			case hang:
-				b.Flush()
 				b.Receive()
 				return
 			case step:
@@ -152,7 +153,6 @@ func (s *server) serve(b *pgproto3.Backend) {
 					return
 				}
 				if _, ok := m.(*pgproto3.CopyInResponse); ok {
-					b.Flush()
 					b.Receive()
 				}
 			}
