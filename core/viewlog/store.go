@@ -406,6 +406,7 @@ func (s *store) write(records []record) error {
 		if err := s.saveManifest(s.current()); err != nil {
 			return err
 		}
+		s.removeStrangers() // what the other manifest named
 	}
 	written, err := s.writeTo(s.file, s.synced, slices.Values(records))
 	if err != nil {
@@ -489,6 +490,7 @@ func (s *store) roll() error {
 		return err
 	}
 	s.file, s.size, s.synced = f, size, size
+	s.removeStrangers() // of tries before this one
 	return nil
 }
 
@@ -510,10 +512,17 @@ func (s *store) create() (number int, f durable.File, size int64, err error) {
 		err = s.fs.SyncDir(s.dir)
 	}
 	if err != nil {
-		f.Close()
+		s.discard(number, f)
 		return 0, nil, 0, fmt.Errorf("create %s: %w", path, err)
 	}
 	return number, f, int64(len(h)), nil
+}
+
+// discard removes the file of a segment that no manifest names: on a full disk
+// it would take the space that what comes next needs.
+func (s *store) discard(number int, f durable.File) {
+	f.Close()
+	s.fs.Remove(s.path(segment{Number: number}.file()))
 }
 
 // rewrite puts the records, which end at upper, into a new segment that takes
@@ -529,12 +538,15 @@ func (s *store) rewrite(m manifest, records iter.Seq[record], upper core.Time) e
 	if err == nil {
 		err = s.sync(f)
 	}
-	if err == nil {
+	if err != nil {
+		s.discard(number, f)
+	} else {
 		m.Format, m.Name, m.Segments, m.Rewritten = formatVersion, s.view, []segment{{number, size}}, size
-		err = s.saveManifest(m)
+		if err = s.saveManifest(m); err != nil {
+			f.Close() // and no more: the manifest on disk may name it
+		}
 	}
 	if err != nil {
-		f.Close()
 		s.rewritten = max(s.rewritten, s.total()) // not again at once
 		return fmt.Errorf("rewrite the log as %s: %w", s.path(segment{Number: number}.file()), err)
 	}
