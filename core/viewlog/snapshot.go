@@ -13,7 +13,8 @@ import (
 // mark, only others are kept. It is for [Log.Reset] and [Log.Rebase], and belongs
 // to the log's writer, who writes nothing else until then.
 type Snapshot struct {
-	held contents
+	at   core.Token    // the log's frontier; zero: there is none
+	held contents      // the view then
 	seen [][]core.Diff // by chunk and row of held: how many copies have come; nil: none of the chunk
 	last place         // of the last row that was held: many upstreams send rows in some order
 
@@ -28,11 +29,12 @@ const snapshotRun = 1 << 16
 func (l *Log) Snapshot() *Snapshot {
 	held := func() contents { return contents{} }
 	l.mu.Lock()
-	if len(l.generations) > 0 {
-		held = l.whole(l.upper)
+	at := l.frontier()
+	if !at.IsZero() {
+		held = l.whole(at.Time)
 	}
 	l.mu.Unlock()
-	s := &Snapshot{held: held()}
+	s := &Snapshot{at: at, held: held()}
 	s.seen = make([][]core.Diff, len(s.held.chunks))
 	return s
 }

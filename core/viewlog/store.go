@@ -343,7 +343,7 @@ func (c *stored) add(r record, pieces [][]core.Update) error {
 		r.updates = slices.Concat(pieces...)
 	}
 	if r.flags&flagSolid != 0 {
-		c.spans = append(c.spans, span{lower: r.lower, upper: endOfSolid(r.lower, r.upper), arrived: timeOf(r.arrived), run: r.updates})
+		c.spans = append(c.spans, spanOf(r.lower, endOfSolid(r.lower, r.upper), timeOf(r.arrived), r.updates))
 	} else {
 		c.spans = appendExact(c.spans, timeOf(r.arrived), r.updates)
 	}
