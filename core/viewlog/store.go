@@ -437,6 +437,9 @@ func (s *store) writeTo(w io.Writer, synced int64, records iter.Seq[record]) (wr
 		return err == nil
 	}
 	for r := range records {
+		if err := checkRows(r); err != nil {
+			return written, err
+		}
 		r.synced = synced
 		for more := true; more; more = len(r.updates) > 0 {
 			if buf, r = appendPiece(buf, r); len(buf) >= pieceBytes && !flush() {
