@@ -2,7 +2,9 @@ package engine
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -89,10 +91,22 @@ func (e *Engine) saveCatalog(add *object, remove []*object) error {
 		return nil
 	}
 	// It may be there and not be known to stay there: then what was there before must come back.
-	if after, _ := e.opt.FS.ReadFile(path); !bytes.Equal(before, after) && e.writeCatalog(nil, nil) != nil {
+	after, readErr := e.opt.FS.ReadFile(path)
+	same := bytes.Equal(before, after) && (readErr == nil || errors.Is(readErr, fs.ErrNotExist))
+	if !same && e.writeCatalog(nil, nil) != nil {
+		e.catalogUnsure = true
 		return &Error{Code: "40003", Message: fmt.Sprintf("it is not known whether a restart would find the change: %v", err)}
 	}
 	return diskError("the catalog", err)
+}
+
+// settleCatalog brings back the catalog on disk after a change of which it is not known whether it is there.
+func (e *Engine) settleCatalog() {
+	e.ddl.Lock()
+	defer e.ddl.Unlock()
+	if e.catalogUnsure && e.writeCatalog(nil, nil) == nil {
+		e.catalogUnsure = false
+	}
 }
 
 func (e *Engine) writeCatalog(add *object, remove []*object) error {

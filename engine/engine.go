@@ -55,8 +55,9 @@ type Engine struct {
 
 	wake chan struct{} // has an element when there may be transactions to commit
 
-	ddl    sync.Mutex // serializes statements that change the catalog, and guards nextID
-	nextID int
+	ddl           sync.Mutex // serializes statements that change the catalog, and guards what follows
+	nextID        int
+	catalogUnsure bool // the one on disk may have a change that was not made
 
 	saveMu sync.Mutex // serializes writing of the state file
 
@@ -67,21 +68,22 @@ type Engine struct {
 	observed time.Time        // when the engine's own relations were last brought up to date
 
 	// mu guards the catalog, what is published of views and sources, and time.
-	mu        sync.Mutex
-	objects   map[string]*object // by name
-	system    []*object          // the engine's own, constant
-	ticks     tickStats
-	upper     uint64        // all times below are closed
-	reserved  uint64        // times below may be used
-	saveErr   error         // why no more can be reserved, while that lasts
-	opening   bool          // no time closes before the sources have been read again
-	changed   chan struct{} // closed, and replaced, when something has been published
-	holds     map[*hold]struct{}
-	filling   int64     // bytes that views hold which are not in the graph yet
-	starting  []*source // for Run to read
-	hydrating []*view   // for Run to fill
-	writers   writers
-	running   bool
+	mu         sync.Mutex
+	objects    map[string]*object // by name
+	system     []*object          // the engine's own, constant
+	ticks      tickStats
+	upper      uint64        // all times below are closed
+	reserved   uint64        // times below may be used
+	saveErr    error         // why no more can be reserved, while that lasts
+	journalErr error         // why it is not certain what the journal has, while that lasts
+	opening    bool          // no time closes before the sources have been read again
+	changed    chan struct{} // closed, and replaced, when something has been published
+	holds      map[*hold]struct{}
+	filling    int64     // bytes that views hold which are not in the graph yet
+	starting   []*source // for Run to read
+	hydrating  []*view   // for Run to fill
+	writers    writers
+	running    bool
 }
 
 // hold keeps the history from a time on.
@@ -236,6 +238,7 @@ func (e *Engine) saver(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		e.save(false) // it is tried again soon, and says itself what is wrong
+		e.settleCatalog()
 		select {
 		case <-ctx.Done():
 			return nil

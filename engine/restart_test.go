@@ -28,6 +28,8 @@ func neverThePast(t *testing.T, seed uint64) {
 	w := newWorld(t, engine.Options{TickEvents: 1 + rnd.IntN(50)})
 	w.write("in", numbered("x", 1, 50))
 	w.exec(lines)
+	w.exec("CREATE TABLE t (x int); CREATE MATERIALIZED VIEW both AS SELECT count(*) AS n FROM (SELECT x FROM t UNION ALL SELECT 0 FROM lines) AS u")
+	acknowledged, most := int64(0), int64(0)
 	written := 50
 	var time0, count int64
 	observe := func(what string, at, n int64) {
@@ -45,6 +47,16 @@ func neverThePast(t *testing.T, seed uint64) {
 			time.Sleep(time.Duration(rnd.IntN(200)) * time.Millisecond)
 			rows := query(t, w.s, "SELECT * FROM n")
 			observe("SELECT", time0, rows[0][0].Int())
+			w.exec("INSERT INTO t VALUES (1), (2)")
+			acknowledged += 2
+			if got := query(t, w.s, "SELECT count(*) FROM t")[0][0].Int(); got != acknowledged {
+				t.Fatalf("seed %d: %d rows are acknowledged, and %d there", seed, acknowledged, got)
+			}
+			if got := query(t, w.s, "SELECT * FROM both")[0][0].Int(); got < most || got < acknowledged+count {
+				t.Fatalf("seed %d: %d rows in both, after %d and %d of %d", seed, got, most, acknowledged, count)
+			} else {
+				most = got
+			}
 		}
 		switch rnd.IntN(3) {
 		case 0:
@@ -57,6 +69,9 @@ func neverThePast(t *testing.T, seed uint64) {
 			w.stop()
 			w.opt.DataDir = crashed
 			w.start()
+		}
+		for range rnd.IntN(3) { // while it reads again what it had
+			w.restart()
 		}
 		r := w.stream("SUBSCRIBE TO n WITH (PROGRESS)")
 		for i := range 3 {

@@ -57,6 +57,7 @@ type Result struct {
 	Fields  []Field  // nil: no rows
 	Copy    string   // COPY ... TO STDOUT: the rows go in copy messages, in this format: text, csv or binary
 	Notices []Notice // to be sent before the rows
+	CopyIn  *CopyIn  // COPY ... FROM STDIN: takes the data, and gives the tag
 	// Next returns the rows that are to be sent together, and io.EOF at the end. It blocks until there is something or the context
 	// ends; a call that the context has ended may be followed by another, and nothing is lost. It is nil if there are no rows.
 	Next func(ctx context.Context) ([]flow.Row, error)
@@ -202,7 +203,7 @@ func (s *Session) execute(ctx context.Context, st Statement) (*Result, error) {
 	case *sql.Delete:
 		return s.write(ctx, "DELETE", n, st.params)
 	case *sql.CopyFrom:
-		return s.copyFrom(n)
+		return s.copyFrom(st, n)
 	case *sql.Subscribe:
 		return s.subscribe(n)
 	case *sql.Copy:

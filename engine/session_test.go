@@ -211,6 +211,33 @@ func TestCatalog(t *testing.T) {
 	}
 }
 
+// TestRelationsDocumented holds docs/engine.md against the relations of the engine.
+func TestRelationsDocumented(t *testing.T) {
+	text, err := os.ReadFile("../docs/engine.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, engine.Options{})
+		for _, name := range w.rows("SELECT name FROM mz_objects WHERE type = 'system'") {
+			_, section, _ := strings.Cut(string(text), "\n"+name+": ")
+			_, section, _ = strings.Cut(section, "|---|---|---|\n")
+			var got []string
+			for line := range strings.Lines(section) {
+				cells := strings.Split(line, "|")
+				if len(cells) < 4 {
+					break
+				}
+				got = append(got, strings.TrimSpace(cells[1])+"|t|"+strings.TrimSpace(cells[2]))
+			}
+			if want := w.rows("SHOW COLUMNS FROM " + name); !slices.Equal(got, want) {
+				t.Errorf("docs/engine.md has of %s\n%q\nand there is\n%q", name, got, want)
+			}
+		}
+		w.stop()
+	})
+}
+
 // recorded is the folder of recorded events.
 func recorded(t *testing.T, name string) []byte {
 	t.Helper()

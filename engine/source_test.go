@@ -9,6 +9,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/mzdio/mzd/engine"
 )
 
@@ -135,6 +138,23 @@ func TestSource(t *testing.T) {
 			w.want("SELECT * FROM n", "3|7")
 			if s := sourceState(w); s.Bad != 4 || s.Lines != 7 {
 				w.Errorf("got %+v", s)
+			}
+			registry := prometheus.NewPedanticRegistry()
+			registry.MustRegister(w.e)
+			want := `
+# HELP mzd_engine_source_lines_total Lines that the embedded engine has read of a file.
+# TYPE mzd_engine_source_lines_total counter
+mzd_engine_source_lines_total{source="lines"} 7
+# HELP mzd_engine_source_rejected_lines_total Lines left out because they are too long, no UTF-8 or no JSON.
+# TYPE mzd_engine_source_rejected_lines_total counter
+mzd_engine_source_rejected_lines_total{source="lines"} 4
+# HELP mzd_engine_source_up 1 unless the file cannot be read, or is not the one that was read before.
+# TYPE mzd_engine_source_up gauge
+mzd_engine_source_up{source="lines"} 1
+`
+			if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "mzd_engine_source_lines_total",
+				"mzd_engine_source_rejected_lines_total", "mzd_engine_source_up"); err != nil {
+				w.Error(err)
 			}
 		},
 		"regex": func(w *world) {

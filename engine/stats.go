@@ -1,5 +1,7 @@
 package engine
 
+import "cmp"
+
 // Stats is what an operator wants to know of an engine.
 type Stats struct {
 	Views   []ViewStats   `json:"views"`
@@ -49,8 +51,8 @@ func (e *Engine) Stats() Stats {
 
 func (e *Engine) stats() Stats {
 	s := Stats{Views: []ViewStats{}, Sources: []SourceStats{}, Upper: e.upper, Opening: e.opening}
-	if e.saveErr != nil {
-		s.Problem = e.saveErr.Error()
+	if err := cmp.Or(e.saveErr, e.journalErr); err != nil {
+		s.Problem = err.Error()
 	}
 	for _, o := range e.ordered() {
 		if src := o.source; src != nil {

@@ -88,6 +88,21 @@ func (e *Engine) openJournal() ([]core.Update, error) {
 	return rows, nil
 }
 
+// settleJournal makes certain what is in the journal. The caller holds graphMu.
+func (e *Engine) settleJournal() error {
+	if e.journal == nil {
+		return nil
+	}
+	err := e.journal.Settle()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err == nil && e.journalErr != nil {
+		e.log.Info("the tables can be written again")
+	}
+	e.journalErr = err
+	return err
+}
+
 func (e *Engine) closeJournal() error {
 	e.graphMu.Lock()
 	defer e.graphMu.Unlock()

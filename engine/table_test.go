@@ -1,6 +1,8 @@
 package engine_test
 
 import (
+	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -81,6 +83,19 @@ func TestTables(t *testing.T) {
 			}
 			w.fails("INSERT INTO u DEFAULT VALUES", "22P02", "invalid input syntax")
 			w.want("SELECT count(*) FROM t", "0")
+		},
+		"types": func(w *world) {
+			w.exec(`CREATE TABLE k (v varchar(3), n numeric(4,1), s timestamp(0), i interval day, y bytea, u uuid, a text[])`)
+			w.tag(`INSERT INTO k VALUES ('abc   ', 12.345, '2024-01-02 03:04:05.6', '2 days 5 hours', '\x00ff', 'a0eebc999c0b4ef8bb6d6bb9bd380a11', '{a,NULL}')`, "INSERT 0 1")
+			w.fails("INSERT INTO k (v) VALUES ('abcd')", "22001", "value too long for type character varying(3)")
+			w.fails("INSERT INTO k (n) VALUES (999.95)", "22003", "numeric field overflow")
+			w.fails("UPDATE k SET v = v || 'd'", "22001", "value too long")
+			w.tag("UPDATE k SET n = n + 0.07, i = i + interval '1 hour'", "UPDATE 1")
+			const row = `abc|12.4|2024-01-02 03:04:06|2 days|\x00ff|a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11|{a,NULL}`
+			w.want("SELECT * FROM k", row)
+			w.restart()
+			w.want("SELECT * FROM k", row)
+			w.fails("INSERT INTO k (v) VALUES ('abcd')", "22001", "value too long")
 		},
 		"no columns": func(w *world) {
 			w.exec("CREATE TABLE e ()")
@@ -200,4 +215,58 @@ func (w *world) tag(text, want string) {
 	if got := r.Tag(); got != want {
 		w.Errorf("%s: got %s, want %s", text, got, want)
 	}
+}
+
+// TestAlone counts a table into another while many sessions insert: at the time of each count, the table had as many rows as it says.
+func TestAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, engine.Options{})
+		w.exec("CREATE TABLE n (x int); CREATE TABLE c (total int)")
+		r := w.stream("SUBSCRIBE TO (SELECT x, 'n' FROM n UNION ALL SELECT total, 'c' FROM c) WITH (PROGRESS)")
+		w.next(r) // AS OF
+		w.next(r) // nothing is there
+		const sessions, each = 6, 20
+		var wg sync.WaitGroup
+		for i := range sessions {
+			wg.Go(func() {
+				s := w.e.NewSession()
+				defer s.Close()
+				for range each {
+					exec(t, s, fmt.Sprintf("INSERT INTO n VALUES (%d)", i))
+					if i == 0 {
+						exec(t, s, "INSERT INTO c SELECT count(*) FROM n")
+					}
+				}
+			})
+		}
+		wg.Wait()
+		rows, counts := int64(0), 0
+		for rows < sessions*each || counts < each {
+			chunk, err := r.Next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for len(chunk) > 0 {
+				at, n := chunk[0][0], 0 // the changes of one time
+				for n < len(chunk) && chunk[n][0] == at {
+					if chunk[n][4].Str() == "n" {
+						rows += chunk[n][2].Int()
+					}
+					n++
+				}
+				for _, c := range chunk[:n] {
+					if c[4].Str() != "c" {
+						continue
+					}
+					counts++
+					if c[3].Int() != rows {
+						t.Errorf("at %s there are %d rows, and %s were counted", at, rows, c[3])
+					}
+				}
+				chunk = chunk[n:]
+			}
+		}
+		r.Close()
+		w.stop()
+	})
 }

@@ -139,7 +139,7 @@ func (e *Engine) tick(ctx context.Context, c *flow.Context, batch []*chunk) bool
 	e.graphMu.Lock()
 	at, err := e.reserve()
 	for err != nil {
-		e.refuse(e.takeWriters(), err)
+		e.refuseWaiting(err)
 		e.graphMu.Unlock()
 		if len(batch) == 0 {
 			return true
@@ -151,10 +151,7 @@ func (e *Engine) tick(ctx context.Context, c *flow.Context, batch []*chunk) bool
 		at, err = e.reserve()
 	}
 	defer e.graphMu.Unlock()
-	transactions, ok := e.harden(ctx, at, e.takeWriters())
-	if !ok {
-		return false
-	}
+	transactions := e.harden(at, e.takeWriters())
 	if len(batch) == 0 && len(transactions) == 0 {
 		return true
 	}
@@ -296,6 +293,7 @@ func (e *Engine) advance(c *flow.Context) {
 	defer e.graphMu.Unlock()
 	at, err := e.reserve()
 	if err != nil {
+		e.refuseWaiting(err)
 		return
 	}
 	outcomes := e.stepGraph(c, nil, nil)
@@ -307,6 +305,9 @@ func (e *Engine) advance(c *flow.Context) {
 // reserve returns the next time, the clock's but never one that has been closed, and makes sure that it may be used. The caller
 // holds graphMu, so that nobody else uses it.
 func (e *Engine) reserve() (uint64, error) {
+	if err := e.settleJournal(); err != nil {
+		return 0, err
+	}
 	e.mu.Lock()
 	at := max(uint64(time.Now().UnixMilli()), e.upper)
 	enough := at+1 < e.reserved
@@ -327,7 +328,7 @@ func (e *Engine) report(last *time.Time) {
 	defer e.mu.Unlock()
 	for _, o := range e.objects {
 		if s := o.source; s != nil && s.state == SourceLoading {
-			e.log.Info("source loading", "source", s.name, "bytes", s.extent.Offset, "of", s.target, "lines", s.extent.Lines)
+			e.log.Info("source loading", "source", s.name, "percent", 100*s.extent.Offset/max(s.target, 1), "bytes", s.extent.Offset, "of", s.target, "lines", s.extent.Lines)
 		}
 	}
 }

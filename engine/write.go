@@ -32,13 +32,17 @@ type tableWrite struct {
 // maxTransaction bounds the bytes that a transaction holds in memory.
 const maxTransaction = 256 << 20
 
+func errTooMuch() *Error {
+	return &Error{Code: "54000", Message: fmt.Sprintf("transaction writes more than %d MiB", maxTransaction>>20), Hint: "Write in several transactions."}
+}
+
 // add writes rows of a table.
 func (t *transaction) add(table *object, rows []flow.Update) error {
 	for _, u := range rows {
 		t.bytes += u.Row.Size()
 	}
 	if t.bytes > maxTransaction {
-		return &Error{Code: "54000", Message: fmt.Sprintf("transaction writes more than %d MiB", maxTransaction>>20), Hint: "Write in several transactions."}
+		return errTooMuch()
 	}
 	t.writes = append(t.writes, tableWrite{table, rows})
 	return nil
@@ -125,6 +129,15 @@ func (e *Engine) takeWriters() []*transaction {
 	return taken
 }
 
+// refuseWaiting refuses all transactions that wait, because nothing can be committed for some time.
+func (e *Engine) refuseWaiting(err error) {
+	e.mu.Lock()
+	list := e.writers.queue
+	e.writers.queue = nil
+	e.mu.Unlock()
+	e.refuse(list, err)
+}
+
 // refuse decides that nothing of the transactions is there.
 func (e *Engine) refuse(list []*transaction, err error) {
 	if len(list) == 0 {
@@ -159,16 +172,15 @@ func diskError(what string, err error) *Error {
 	return errorf(code, "%s could not be written: %v", what, err)
 }
 
-// harden makes transactions durable, with one sync, and returns those that are; the others have been told. It is false when the
-// context ended while the disk did not say what it has. The caller holds graphMu.
-func (e *Engine) harden(ctx context.Context, at uint64, list []*transaction) (durable []*transaction, ok bool) {
+// harden makes transactions durable, with one sync, and returns those that are; the others have been told. The caller holds graphMu.
+func (e *Engine) harden(at uint64, list []*transaction) []*transaction {
 	var rows []core.Update
 	list = e.refuseDropped(list)
 	for _, t := range list {
 		rows = append(rows, t.rows...)
 	}
 	if len(list) == 0 || e.journal == nil {
-		return list, true
+		return list
 	}
 	for i := range rows {
 		rows[i].Time = core.Time(at)
@@ -176,24 +188,17 @@ func (e *Engine) harden(ctx context.Context, at uint64, list []*transaction) (du
 	e.shrinkJournal()
 	err := e.journal.Append(core.Time(at)+1, core.Consolidate(rows))
 	if err == nil {
-		return list, true
+		return list
 	}
 	if !errors.Is(err, viewlog.ErrInDoubt) {
 		e.log.Error("transactions not committed", "transactions", len(list), "error", err)
 		e.refuse(list, err)
-		return nil, true
+		return nil
 	}
-	// Nothing more may be written, and nothing shown, before it is certain that a restart does not find them.
+	// No time closes, and nothing more is written, before it is certain that a restart does not find them; see reserve.
 	e.log.Error("transactions neither committed nor undone; no time closes until they are undone", "transactions", len(list), "error", err)
 	e.refuse(list, &Error{Code: "40003", Message: fmt.Sprintf("it is not known whether the transaction will be committed: %v", err)})
-	for e.journal.Settle() != nil {
-		if sleep(ctx, retryWait); ctx.Err() != nil {
-			return nil, false
-		}
-		e.refuse(e.takeWriters(), err)
-	}
-	e.log.Info("the transactions are undone")
-	return nil, true
+	return nil
 }
 
 // refuseDropped refuses the transactions that write to a table that is no more, and returns the others.

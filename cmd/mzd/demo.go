@@ -21,23 +21,74 @@ import (
 	"github.com/mzdio/mzd/sql"
 )
 
-// demoHistory is how much of the simulated past a fresh demo begins with, so
-// that the page has something to show at once.
-const demoHistory = 10 * time.Second
+// scenario is a set of views that the demo can show.
+type scenario struct {
+	name    string
+	about   string        // for the help
+	sql     []string      // the files of package sql that make its views
+	views   string        // in YAML, the view to try with curl last
+	try     string        // that view
+	history time.Duration // how much of the simulated past it begins with, to have something to show at once
+}
+
+var scenarios = []scenario{
+	{
+		name: "edits", about: "how many edits, and the ten busiest users",
+		sql: []string{"wikipedia.sql"}, history: 10 * time.Second,
+		views: `
+  counter: {}
+  top10: {key: [user]}`,
+		try: "top10",
+	},
+	{
+		name: "joins", about: "edits joined with a table of wikis, by language and by minute, and the engine itself",
+		sql: []string{"wikipedia.sql", "joins.sql"}, history: 5 * time.Minute,
+		views: `
+  languages: {key: [language]}
+  minutes: {key: [minute]}
+  mzd_views: {query: "SELECT name, rows, bytes, updates FROM mz_internal.mzd_views", key: [name]}`,
+		try: "languages",
+	},
+}
+
+// scenarioOf returns the scenario of a name.
+func scenarioOf(name string) (scenario, error) {
+	var names []string
+	for _, s := range scenarios {
+		if s.name == name {
+			return s, nil
+		}
+		names = append(names, s.name)
+	}
+	return scenario{}, fmt.Errorf("-scenario: there is no %q; known: %s", name, strings.Join(names, ", "))
+}
+
+// scenarioHelp lists the scenarios, a line each.
+func scenarioHelp() string {
+	var lines []string
+	for _, s := range scenarios {
+		lines = append(lines, fmt.Sprintf("  %-8s %s", s.name, s.about))
+	}
+	return strings.Join(lines, "\n")
+}
 
 // runDemo runs the pipeline of the demo until ctx ends: simulated edits, unless
 // they are to be real ones, the embedded engine, and the page.
 func runDemo(ctx context.Context, o demoOptions, stdout io.Writer, log *slog.Logger) error {
+	s, err := scenarioOf(o.Scenario)
+	if err != nil {
+		return err
+	}
 	dir, remove, err := demoDir(o.DataDir)
 	if err != nil {
 		return environment(err)
 	}
 	defer remove()
 
-	p := demoPipeline{Dir: dir, Web: o.Listen, Admin: o.Admin, Engine: o.Engine}
+	p := demoPipeline{scenario: s, Dir: dir, Web: o.Listen, Admin: o.Admin, Engine: o.Engine}
 	var stages []stage
 	if !o.Live {
-		start := time.Now().Add(-demoHistory)
+		start := time.Now().Add(-s.history)
 		sim := simulator.New(simulator.Options{Rate: o.Rate, Seed: o.Seed, Start: start, Total: o.Edits})
 		l, err := listen("127.0.0.1:0", "simulated stream")
 		if err != nil {
@@ -81,6 +132,7 @@ func demoDir(name string) (dir string, remove func(), err error) {
 
 // demoPipeline is what a demo's pipeline.yaml is made of.
 type demoPipeline struct {
+	scenario
 	Dir, Web, Admin, Engine string
 	URL, Since, Notice      string // empty: the real stream
 }
@@ -100,8 +152,7 @@ sources:
     {{- end}}
     to: {file: {{q .File}}}
 views:
-  counter: {}
-  top10: {key: [user]}
+{{- .Views}}
 sinks:
   web:
     plugin: websocket
@@ -113,16 +164,23 @@ admin: {listen: {{q .Admin}}}
 func (p demoPipeline) Data() string { return filepath.Join(p.Dir, "data") }
 
 // Init is the file of the views.
-func (p demoPipeline) Init() string { return filepath.Join(p.Dir, "wikipedia.sql") }
+func (p demoPipeline) Init() string { return filepath.Join(p.Dir, p.name+".sql") }
+
+// Views are the views that it carries.
+func (p demoPipeline) Views() string { return p.views }
 
 // File is where events land, as the views expect it.
 func (p demoPipeline) File() string { return filepath.Join(p.Dir, "data", "recentchanges") }
 
 // load writes the files of the pipeline and reads them as the daemon would.
 func (p demoPipeline) load() (*config.Config, error) {
-	views, err := sql.Files.ReadFile("wikipedia.sql")
-	if err != nil {
-		return nil, err
+	var views []byte
+	for _, name := range p.sql {
+		text, err := sql.Files.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		views = append(views, text...)
 	}
 	var yaml strings.Builder
 	if err := demoYAML.Execute(&yaml, p); err != nil {
@@ -141,7 +199,7 @@ func (p demoPipeline) greet(w io.Writer, o demoOptions, d *daemon, page string) 
 	if o.Live {
 		what = "Wikipedia's edits, live"
 	}
-	fmt.Fprintf(w, "mzd demo: %s\n\n  page       %s\n  stream     curl -N %sapi/stream/top10\n", what, page, page)
+	fmt.Fprintf(w, "mzd demo: %s\n\n  page       %s\n  stream     curl -N %sapi/stream/%s\n", what, page, page, p.try)
 	if d.psql != nil {
 		host, port, _ := net.SplitHostPort(d.psql.Addr().String())
 		fmt.Fprintf(w, "  SQL        psql -h %s -p %s -U materialize materialize\n", host, port)

@@ -129,6 +129,58 @@ func TestDemo(t *testing.T) {
 	}
 }
 
+// TestDemoJoins runs the scenario with a table: its views and one of the
+// engine's own are tables on the page, which agree at every moment.
+func TestDemoJoins(t *testing.T) {
+	const total = 6200 // at 20 a second: five minutes of the past, and ten seconds to come
+	ctx := deadline(t, 2*time.Minute)
+	d := &daemon{t: t, dir: t.TempDir(), web: freePort(t), admin: freePort(t), sql: freePort(t)}
+	var stdout logBuffer
+	d.startTo(&stdout, "demo", "-scenario", "joins", "-rate", "20", "-edits", fmt.Sprint(total), "-listen", d.web, "-admin", d.admin, "-engine", d.sql)
+	<-stdout.contains("/api/stream/languages")
+	b := newBrowser(ctx, t, 1200, 800)
+	b.open("http://" + d.web + "/")
+	b.until(`document.querySelectorAll("#tables table").length === 3 && document.querySelectorAll("tbody tr").length > 20`)
+	b.eval(`window.edits = (name) => [...document.querySelectorAll("[aria-label=" + name + "] tbody tr td:last-child")]
+		.reduce((n, td) => n + +td.textContent.replace(/\D/g, ""), 0);
+		window.seen = []; new MutationObserver(() => seen.push([edits("languages"), edits("minutes")])).observe(
+		document.getElementById("tables"), {subtree: true, childList: true}); 0`)
+	b.until(fmt.Sprintf(`edits("languages") === %d`, total))
+	// Edits that came very late belong to minutes that are not shown: as many always, but where a new minute pushes an old one out.
+	if got := b.eval(`seen.length > 3 && new Set(seen.map(([a, b]) => a - b)).size <= 2`); got != "true" {
+		t.Errorf("the tables did not agree, or did not change: %s", b.eval(`JSON.stringify(seen)`))
+	}
+	if got := b.eval(`seen.every(([n], i) => i === 0 || seen[i-1][0] <= n)`); got != "true" {
+		t.Errorf("the count went down: %s", b.eval(`JSON.stringify(seen)`))
+	}
+	if got := b.eval(`[...document.querySelectorAll("[aria-label=languages] td:first-child")].some((td) => td.textContent === "German")`); got != "true" {
+		t.Error("no edits in German")
+	}
+	if got := b.eval(`[...document.querySelectorAll("[aria-label=minutes] td:first-child")].every((td, i, all) => i === 0 || all[i-1].textContent > td.textContent)`); got != "true" {
+		t.Error("the minutes are not in order")
+	}
+	if got := selectCount(ctx, t, d.sql); got != fmt.Sprint(total) {
+		t.Errorf("the engine counted %s", got)
+	}
+	// The engine says of itself, on the page, what it is asked for: another view appears there.
+	execute(ctx, t, d.sql, "CREATE MATERIALIZED VIEW another AS SELECT 7")
+	b.until(`[...document.querySelectorAll("[aria-label=mzd_views] td:first-child")].some((td) => td.textContent === "another")`)
+	for _, size := range []struct {
+		name          string
+		width, height int
+	}{{"desktop", 1200, 1400}, {"phone", 390, 1600}} {
+		for _, scheme := range []string{"light", "dark"} {
+			b.size(size.width, size.height)
+			b.scheme(scheme)
+			if got := b.eval(`document.documentElement.scrollWidth <= innerWidth`); got != "true" {
+				t.Errorf("%s: the page is wider than the window", size.name)
+			}
+			b.screenshot("joins-" + size.name + "-" + scheme)
+		}
+	}
+	d.stop()
+}
+
 // TestPsql talks to the running pipeline with the real psql.
 func TestPsql(t *testing.T) {
 	psql, err := exec.LookPath("psql")

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/mzdio/mzd/core"
 	"github.com/mzdio/mzd/core/durable"
@@ -21,7 +22,9 @@ import (
 func mainRecording() {
 	dataFS, rewriteBytes = &deadly, 1
 	builtinSinks = func() []plugins.Sink {
-		return append(sinks.Builtin(), plugins.NewSink("recorder", "Notes every write, and kills the process.", openRecorder))
+		return append(sinks.Builtin(),
+			plugins.NewSink("recorder", "Notes every write, and kills the process.", openRecorder),
+			plugins.NewSink("dying", "Serves nobody, and not for long.", openDying))
 	}
 	main()
 }
@@ -120,6 +123,23 @@ func die() {
 	syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	select {} // it does not return from there
 }
+
+// dying is a broadcaster that ends by itself after a while.
+type dying struct{}
+
+func openDying(context.Context, struct{}) (*dying, error) { return &dying{}, nil }
+
+func (d *dying) Serve(ctx context.Context, _ []core.Reader) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-time.After(time.Second): // long enough to be seen by a scrape
+		return errors.New("died, for the test")
+	}
+}
+
+func (d *dying) Write(context.Context, []core.Batch) error { return errors.New("not written to") }
+func (d *dying) Close() error                              { return nil }
 
 // deadly is the file system of mainRecording.
 var deadly = deadlyFS{FS: durable.OS}

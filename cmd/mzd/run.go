@@ -197,6 +197,9 @@ func (d *daemon) openUpstream(base string) (hub.Subscribe, error) {
 		if err != nil {
 			return nil, environment(err)
 		}
+		if err := d.registry.Register(e); err != nil {
+			return nil, fmt.Errorf("metrics of the engine: %w", err)
+		}
 		d.engine, d.wire = e, pgwire.New(e, pgwire.Options{Logger: log, Version: version().Version})
 		if d.cfg.Engine.Listen != "" {
 			if d.psql, err = listen(d.cfg.Engine.Listen, "engine.listen"); err != nil {

@@ -45,15 +45,20 @@ mzd -config wikipedia.yaml`,
 			long: `
 Runs a whole pipeline on this machine, with nothing to install or to configure:
 a local server with simulated edits of Wikipedia, the embedded engine with the
-views of a count and a top ten, and a page that shows them move. -live follows
-the real Wikipedia instead.`,
+views of a scenario, and a page that shows them move. -live follows the real
+Wikipedia instead.
+
+The scenarios:
+` + scenarioHelp(),
 			examples: `
 mzd demo
 mzd demo -open
+mzd demo -scenario joins
 mzd demo -rate 2000 -seed 7
 mzd demo -live -data-dir ./demo`,
 			setup: func(flags *flag.FlagSet) runFunc {
 				var o demoOptions
+				flags.StringVar(&o.Scenario, "scenario", "edits", "show the scenario `NAME`")
 				flags.Float64Var(&o.Rate, "rate", 30, "simulate `N` edits a second")
 				flags.Uint64Var(&o.Seed, "seed", 1, "simulate the edits that follow from `N`")
 				flags.IntVar(&o.Edits, "edits", 0, "end the simulation after `N` edits (default: never)")
@@ -117,7 +122,7 @@ psql -h 127.0.0.1 -p 6875 materialize`,
 				}
 			},
 		},
-	}, logVerbs(), []verb{
+	}, []verb{initVerb()}, logVerbs(), []verb{
 		{
 			name:     "version",
 			short:    "say which mzd this is",
@@ -158,19 +163,21 @@ mzd help log ls`,
 
 // demoOptions are the flags of "mzd demo".
 type demoOptions struct {
-	Rate    float64 // simulated edits a second
-	Seed    uint64  // what they follow from
-	Edits   int     // how many there are; 0: no end
-	Listen  string  // address of the page
-	Admin   string  // address of the admin server; empty: none
-	Engine  string  // address of the engine for psql; empty: none
-	DataDir string  // empty: a temporary one, removed at exit
-	Open    bool    // open a browser
-	Live    bool    // the real stream instead of simulated edits
+	Scenario string  // one of scenarios
+	Rate     float64 // simulated edits a second
+	Seed     uint64  // what they follow from
+	Edits    int     // how many there are; 0: no end
+	Listen   string  // address of the page
+	Admin    string  // address of the admin server; empty: none
+	Engine   string  // address of the engine for psql; empty: none
+	DataDir  string  // empty: a temporary one, removed at exit
+	Open     bool    // open a browser
+	Live     bool    // the real stream instead of simulated edits
 }
 
 func (o demoOptions) validate() error {
-	var errs []error
+	_, err := scenarioOf(o.Scenario)
+	errs := []error{err}
 	if !(o.Rate > 0 && o.Rate <= 100_000) {
 		errs = append(errs, fmt.Errorf("-rate %v is not between 0 and 100000", o.Rate))
 	}

@@ -33,6 +33,7 @@ type group struct {
 	places    []place    // by view
 	trouble   trouble
 	permanent bool
+	serving   bool // a broadcaster's code runs
 }
 
 func newGroup(c Sink, views []*view, o Options, m *metrics) *group {
@@ -75,7 +76,14 @@ func (g *group) run(ctx context.Context) error {
 	for _, v := range g.views {
 		readers = append(readers, reader{v.data, v})
 	}
+	begun := false
 	g.persist(ctx, func() error {
+		if begun {
+			g.metrics.restarts.Inc()
+		}
+		begun = true
+		g.setServing(true)
+		defer g.setServing(false)
 		// It says nothing while it works: it works again when it has served for
 		// longer than any wait between tries.
 		recovered := time.AfterFunc(longestWait, g.succeeded)
@@ -86,6 +94,12 @@ func (g *group) run(ctx context.Context) error {
 		return errors.New("ended without an error")
 	})
 	return nil
+}
+
+func (g *group) setServing(serving bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.serving = serving
 }
 
 // reader is the log of a view for a broadcaster.

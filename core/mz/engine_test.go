@@ -264,6 +264,38 @@ func TestEngineRestart(t *testing.T) {
 	}
 }
 
+// A row holds what the engine's own to_jsonb gives for each value.
+func TestEngineEncodes(t *testing.T) {
+	t.Parallel()
+	m := runEngine(t, engine.Options{})
+	for _, expr := range []string{
+		"true", "1::int2", "-5", "9223372036854775807", "1.5", "-0.001", "'NaN'::numeric", "1e20::float8", "1e-7::float8", "0.1::float4", "'-Infinity'::float8",
+		`E'a"b\\c\n\u0001é😀'`, `'{"b": [1, 2.5, "x  y"], "a": null}'::jsonb`, "date '0044-03-15 BC'", "date '12024-01-02'",
+		"timestamp '2024-01-02 03:04:05.678'", "timestamp '0044-03-15 00:00:00 BC'", "timestamptz '2024-01-02 03:04:05+02'",
+		"interval '1 year -2 days 03:04:05.6'", "interval '0'", "uuid 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'", `'\x00ff'::bytea`,
+		"'{}'::int8[]", "'{1,NULL}'::int8[]", `'{a,"b c",NULL,"NULL","","q\""}'::text[]`, "'{2024-01-02 03:04:05,NULL}'::timestamptz[]",
+		`'{"{\"a\": [1]}",NULL}'::jsonb[]`, "'{1 day}'::interval[]", "'{t,f}'::bool[]", "'{1.5,NaN}'::float8[]", `'{"\\\\x00"}'::bytea[]`,
+	} {
+		s := m.subscribe(mz.Request{Name: "x", Query: "SELECT x, to_jsonb(x) FROM (SELECT " + expr + " AS x) AS t"})
+		b, err := s.Next(t.Context())
+		if err != nil {
+			t.Fatalf("%s: %v", expr, err)
+		}
+		rows := 0
+		for u := range b.Updates.All() {
+			rows++
+			row := strings.TrimSuffix(strings.TrimPrefix(string(u.Row), "["), "]")
+			if half := len(row) / 2; len(row) == 0 || row[:half] != row[half+1:] {
+				t.Errorf("%s: the value and its to_jsonb are encoded as %s", expr, row)
+			}
+		}
+		if rows != 1 {
+			t.Errorf("%s: %d rows", expr, rows)
+		}
+		s.Close()
+	}
+}
+
 // A reader that is cut off at random while events arrive resumes each time, and
 // ends each round equal to the view.
 func TestEngineCuts(t *testing.T) {

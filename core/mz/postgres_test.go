@@ -54,12 +54,12 @@ func TestEncodeLikePostgres(t *testing.T) {
 		"'2024-01-02'::date", "'0044-03-15 BC'::date", "'infinity'::date", "'12024-01-02'::date",
 		"'2024-01-02 03:04:05'::timestamp", "'2024-01-02 03:04:05.678901'::timestamp", "'0044-03-15 00:00:00 BC'::timestamp", "'-infinity'::timestamp", "'infinity'::timestamp",
 		"'2024-01-02 03:04:05+02'::timestamptz", "'2024-01-02 03:04:05.1'::timestamptz", "'0044-03-15 00:00:00 BC'::timestamptz", "'infinity'::timestamptz", "'12024-01-02 03:04:05'::timestamptz",
-		"'03:04:05.6'::time", "'03:04:05+05:30'::timetz", "'1 year 2 days 03:04:05'::interval", "'-1 month'::interval",
+		"'03:04:05.6'::time", "'03:04:05+05:30'::timetz", "'1 year 2 days 03:04:05'::interval", "'-1 month'::interval", "'1 year -2 days +03:04:05.6'::interval", "'0'::interval",
 		`'\x0001ff'::bytea`, "''::bytea", "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid", "1::oid", "'int4'::regtype", "'pg_class'::regclass", "'192.168.0.0/16'::cidr", "'::1'::inet",
 		"'{}'::int4[]", "'{1,NULL,3}'::int4[]", "'[0:1]={1,2}'::int8[]", "'{{1,2},{3,4}}'::int2[]", "'[2:3][0:0]={{1},{2}}'::int8[]",
 		`ARRAY['a b', 'NULL', NULL, '', 'q"\', '{x}', 'a,b', 'é']::text[]`, "ARRAY['a']::varchar[]", "ARRAY['a']::name[]", "'{t,f}'::bool[]", "'{1.5,NaN,-0}'::float8[]", "'{1.50,NaN}'::numeric[]",
 		`ARRAY['{"a": [1, "x y"]}', 'null', '"{}"']::jsonb[]`, "ARRAY['2024-01-02 03:04:05']::timestamp[]", "ARRAY['2024-01-02 03:04:05', 'infinity']::timestamptz[]", "ARRAY['2024-01-02']::date[]",
-		`ARRAY['\x00ff']::bytea[]`, "ARRAY['1 day']::interval[]", "ARRAY['a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11']::uuid[]",
+		`ARRAY['\x00ff']::bytea[]`, "ARRAY['1 day', NULL, '-00:00:01']::interval[]", `ARRAY['\x', NULL]::bytea[]`, "'{}'::uuid[]", "'{1e20,-5e-7,NULL}'::float8[]", "'{1.1}'::float4[]", "'{5,NULL}'::int2[]", "ARRAY['a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11']::uuid[]",
 	} {
 		compare(expr)
 	}

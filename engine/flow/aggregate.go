@@ -15,25 +15,47 @@ type AggregateFunc string
 
 // The aggregate functions.
 const (
-	Count   AggregateFunc = "count"
-	Sum     AggregateFunc = "sum"
-	Avg     AggregateFunc = "avg"
-	Min     AggregateFunc = "min"
-	Max     AggregateFunc = "max"
-	BoolAnd AggregateFunc = "bool_and"
-	BoolOr  AggregateFunc = "bool_or"
+	Count          AggregateFunc = "count"
+	Sum            AggregateFunc = "sum"
+	Avg            AggregateFunc = "avg"
+	Min            AggregateFunc = "min"
+	Max            AggregateFunc = "max"
+	BoolAnd        AggregateFunc = "bool_and"
+	BoolOr         AggregateFunc = "bool_or"
+	StringAgg      AggregateFunc = "string_agg"
+	ArrayAgg       AggregateFunc = "array_agg"
+	JsonbAgg       AggregateFunc = "jsonb_agg"
+	JsonbObjectAgg AggregateFunc = "jsonb_object_agg"
 )
 
 // Aggregate is one aggregate of a [Reduce].
 type Aggregate struct {
-	Func     AggregateFunc
-	Arg      int // column of the input, -1 for count(*)
+	Func AggregateFunc
+	// Args are columns of the input: the arguments, none for count(*); and behind those of an ordered aggregate, what else Order sorts by.
+	Args     []int
 	Filter   int // boolean column of the input, -1 for none
 	Distinct bool
-	In       Type // type of the argument
+	Order    []SortKey // of an ordered aggregate, over Args
+	In       Type      // type of the first argument
 }
 
-// AggregateType is the type of an aggregate's result for an argument type, as Materialize has it, and false if the function does
+// Ordered tells whether the result of the function depends on the order of its input.
+func (f AggregateFunc) Ordered() bool {
+	return f == StringAgg || f == ArrayAgg || f == JsonbAgg || f == JsonbObjectAgg
+}
+
+// Arity is the number of arguments.
+func (f AggregateFunc) Arity() int {
+	if f == StringAgg || f == JsonbObjectAgg {
+		return 2
+	}
+	return 1
+}
+
+// takesNulls tells whether a NULL as the first argument counts.
+func (f AggregateFunc) takesNulls() bool { return f.Ordered() && f != StringAgg }
+
+// AggregateType is the type of an aggregate's result for the type of its first argument, as Materialize has it, and false if the function does
 // not take the argument.
 func AggregateType(f AggregateFunc, in Type) (Type, bool) {
 	switch f {
@@ -42,7 +64,7 @@ func AggregateType(f AggregateFunc, in Type) (Type, bool) {
 	case BoolAnd, BoolOr:
 		return Bool, in == Bool
 	case Min, Max:
-		return in, in != Jsonb && in != Unknown
+		return in, in != Jsonb && in != Unknown && in != UUID && in != Bytea && !in.IsArray()
 	case Sum:
 		switch in {
 		case Int2, Int4:
@@ -50,29 +72,40 @@ func AggregateType(f AggregateFunc, in Type) (Type, bool) {
 		case Int8:
 			return Numeric, true
 		}
-		return in, in.IsNumber()
+		return in, in.IsNumber() || in == Interval
 	case Avg:
-		if in.IsFloat() {
+		switch {
+		case in.IsFloat():
 			return Float8, true
+		case in == Interval:
+			return Interval, true
 		}
 		return Numeric, in.IsNumber()
+	case StringAgg:
+		return in, in == Text || in == Bytea
+	case ArrayAgg:
+		return ArrayOf(in), !in.IsArray()
+	case JsonbAgg, JsonbObjectAgg:
+		return Jsonb, true
 	}
 	return Unknown, false
 }
 
 // accumulator keeps what an aggregate needs to answer after any insertion and deletion.
 type accumulator interface {
-	// add takes a value that is not NULL diff more times.
-	add(d Datum, diff int64)
+	// add takes the arguments diff more times. The first of them is not NULL unless the function takes NULLs. The row may be kept.
+	add(args Row, diff int64)
 	// result is the aggregate of what is there, NULL of nothing.
 	result() (Datum, error)
 	// size is an estimate of the bytes that it holds. It is asked for after every change, so it must not cost more than a change.
 	size() int
 }
 
-func newAccumulator(a Aggregate) accumulator {
+func newAccumulator(a *Aggregate) accumulator {
 	var acc accumulator
 	switch a.Func {
+	case StringAgg, ArrayAgg, JsonbAgg, JsonbObjectAgg:
+		return newOrderedAcc(a)
 	case Count:
 		acc = &countAcc{}
 	case BoolAnd, BoolOr:
@@ -87,6 +120,8 @@ func newAccumulator(a Aggregate) accumulator {
 			acc = &intSum{avg: avg, out: out}
 		case a.In.IsFloat():
 			acc = &floatSum{avg: avg, out: out}
+		case a.In == Interval:
+			acc = &intervalSum{avg: avg}
 		default:
 			acc = &numericSum{avg: avg}
 		}
@@ -99,17 +134,17 @@ func newAccumulator(a Aggregate) accumulator {
 
 type countAcc struct{ n int64 }
 
-func (a *countAcc) add(_ Datum, diff int64) { a.n += diff }
-func (a *countAcc) result() (Datum, error)  { return NewInt(Int8, a.n), nil }
-func (a *countAcc) size() int               { return int(unsafe.Sizeof(*a)) }
+func (a *countAcc) add(_ Row, diff int64)  { a.n += diff }
+func (a *countAcc) result() (Datum, error) { return NewInt(Int8, a.n), nil }
+func (a *countAcc) size() int              { return int(unsafe.Sizeof(*a)) }
 
 type boolAcc struct {
 	n   [2]int64 // falses, trues
 	and bool
 }
 
-func (a *boolAcc) add(d Datum, diff int64) { a.n[d.n] += diff }
-func (a *boolAcc) size() int               { return int(unsafe.Sizeof(*a)) }
+func (a *boolAcc) add(args Row, diff int64) { a.n[args[0].n] += diff }
+func (a *boolAcc) size() int                { return int(unsafe.Sizeof(*a)) }
 
 func (a *boolAcc) result() (Datum, error) {
 	switch {
@@ -142,7 +177,8 @@ func (a *extremeAcc) size() int {
 	return treeBase + treeSlack*a.tree.Len()*int(unsafe.Sizeof(valueCount{})) + a.texts
 }
 
-func (a *extremeAcc) add(d Datum, diff int64) {
+func (a *extremeAcc) add(args Row, diff int64) {
+	d := args[0]
 	v, ok := a.tree.Get(valueCount{d: d})
 	if v.n += diff; v.n == 0 {
 		a.tree.Delete(valueCount{d: d})
@@ -175,8 +211,8 @@ type distinctAcc struct {
 	keys int // bytes of the keys of seen
 }
 
-func (a *distinctAcc) add(d Datum, diff int64) {
-	a.buf = d.appendKey(a.buf[:0])
+func (a *distinctAcc) add(args Row, diff int64) {
+	a.buf = args.AppendKey(a.buf[:0])
 	before := a.seen[string(a.buf)]
 	after := before + diff
 	switch {
@@ -190,9 +226,9 @@ func (a *distinctAcc) add(d Datum, diff int64) {
 		a.seen[string(a.buf)] = after
 	}
 	if before <= 0 && after > 0 {
-		a.of.add(d, 1)
+		a.of.add(args, 1)
 	} else if before > 0 && after <= 0 {
-		a.of.add(d, -1)
+		a.of.add(args, -1)
 	}
 }
 
@@ -210,15 +246,17 @@ type intSum struct {
 
 func (a *intSum) size() int { return int(unsafe.Sizeof(*a)) }
 
-func (a *intSum) add(d Datum, diff int64) {
+func (a *intSum) add(args Row, diff int64) { a.addInt(args[0].n, diff) }
+
+func (a *intSum) addInt(v, diff int64) {
 	a.n += diff
-	hi, lo := bits.Mul64(uint64(d.n), uint64(diff))
+	hi, lo := bits.Mul64(uint64(v), uint64(diff))
 	// Mul64 is unsigned; these two corrections make the product signed.
-	if d.n < 0 {
+	if v < 0 {
 		hi -= uint64(diff)
 	}
 	if diff < 0 {
-		hi -= uint64(d.n)
+		hi -= uint64(v)
 	}
 	var carry uint64
 	a.lo, carry = bits.Add64(a.lo, lo, 0)
@@ -226,27 +264,65 @@ func (a *intSum) add(d Datum, diff int64) {
 }
 
 func (a *intSum) result() (Datum, error) {
-	if a.n == 0 {
+	switch {
+	case a.n == 0:
+		return Null, nil
+	case a.avg:
+		return numericOp('/', a.sum(), NewInt(Numeric, a.n))
+	case a.out == Numeric:
+		return a.sum(), nil
+	}
+	return numericToInt(a.sum(), a.out)
+}
+
+// sum is the sum as a numeric.
+func (a *intSum) sum() Datum {
+	if small := int64(a.lo); a.hi == small>>63 {
+		return NewInt(Numeric, small)
+	}
+	v := new(big.Int).Lsh(big.NewInt(a.hi), 64)
+	v.Add(v, new(big.Int).SetUint64(a.lo))
+	var x apd.Decimal
+	x.Coeff.SetMathBigInt(v.Abs(v))
+	x.Negative = a.hi < 0
+	return NewDecimal(&x)
+}
+
+// intervalSum sums intervals part by part.
+type intervalSum struct {
+	months, days, micros intSum
+	avg                  bool
+}
+
+func (a *intervalSum) size() int { return int(unsafe.Sizeof(*a)) }
+
+func (a *intervalSum) add(args Row, diff int64) {
+	v := args[0].interval()
+	a.months.addInt(int64(v.months), diff)
+	a.days.addInt(int64(v.days), diff)
+	a.micros.addInt(v.micros, diff)
+}
+
+func (a *intervalSum) result() (Datum, error) {
+	if a.months.n == 0 {
 		return Null, nil
 	}
-	var sum Datum
-	if small := int64(a.lo); a.hi == small>>63 {
-		sum = NewInt(Numeric, small)
-	} else {
-		v := new(big.Int).Lsh(big.NewInt(a.hi), 64)
-		v.Add(v, new(big.Int).SetUint64(a.lo))
-		var x apd.Decimal
-		x.Coeff.SetMathBigInt(v.Abs(v))
-		x.Negative = a.hi < 0
-		sum = NewDecimal(&x)
+	var parts [3]int64
+	for i, sum := range []*intSum{&a.months, &a.days, &a.micros} {
+		d, err := numericToInt(sum.sum(), Int8)
+		if err != nil {
+			return Null, errIntervalRange
+		}
+		parts[i] = d.n
+	}
+	v := interval{int32(parts[0]), int32(parts[1]), parts[2]}
+	if int64(v.months) != parts[0] || int64(v.days) != parts[1] {
+		return Null, errIntervalRange
 	}
 	if a.avg {
-		return numericOp('/', sum, NewInt(Numeric, a.n))
+		return v.scale(func(f float64) float64 { return f / float64(a.months.n) })
 	}
-	if a.out == Numeric {
-		return sum, nil
-	}
-	return numericToInt(sum, a.out)
+	return newInterval(v), nil
 }
 
 // numericSum sums decimals exactly.
@@ -259,7 +335,8 @@ type numericSum struct {
 
 func (a *numericSum) size() int { return int(unsafe.Sizeof(*a)) + a.sum.Coeff.BitLen()/8 }
 
-func (a *numericSum) add(d Datum, diff int64) {
+func (a *numericSum) add(args Row, diff int64) {
+	d := args[0]
 	a.n += diff
 	switch d.numClass() {
 	case -1:
@@ -315,9 +392,9 @@ type floatSum struct {
 
 func (a *floatSum) size() int { return int(unsafe.Sizeof(*a)) + a.sum.BitLen()/8 }
 
-func (a *floatSum) add(d Datum, diff int64) {
+func (a *floatSum) add(args Row, diff int64) {
 	a.n += diff
-	f := d.Float()
+	f := args[0].Float()
 	switch {
 	case f != f:
 		a.special[2] += diff

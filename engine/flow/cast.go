@@ -213,7 +213,13 @@ func Modifier(t Type, mods []int64) *Func {
 			if n < 0 {
 				half = -half
 			}
-			d.n = zero + (n+half)/unit*unit
+			n, ok := int64Op('+', n, half)
+			switch d.n = zero + n/unit*unit; {
+			case t != Interval:
+				return checkedTime(t, d.n)
+			case !ok:
+				return Null, errIntervalRange
+			}
 			return d, nil
 		}
 	default:

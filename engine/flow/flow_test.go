@@ -34,7 +34,7 @@ func must(t *testing.T, text string, typ flow.Type) flow.Datum {
 
 // aggregate runs a global aggregate over batches of changes and returns what it says in the end.
 func aggregate(f flow.AggregateFunc, in flow.Type, batches ...[]flow.Update) flow.Datum {
-	df := &flow.Dataflow{Root: &flow.Reduce{In: &flow.Input{Map: &flow.Map{}}, Aggregates: []flow.Aggregate{{Func: f, In: in, Filter: -1}}}}
+	df := &flow.Dataflow{Root: &flow.Reduce{In: &flow.Input{Map: &flow.Map{}}, Aggregates: []flow.Aggregate{{Func: f, Args: []int{0}, In: in, Filter: -1}}}}
 	var last flow.Datum
 	for _, b := range batches {
 		for _, u := range df.Step(&flow.Context{}, []flow.Delta{{Rows: b}}).Rows {

@@ -126,8 +126,8 @@ func Common(a, b Type) (Type, bool) {
 		return b, true
 	case ImplicitCost(b, a) >= 0:
 		return a, true
-	case a.IsNumber() && b.IsNumber():
-		return Float8, true
+	case a.IsNumber() && b.IsNumber(): // one of them is real, which has no place among the implicit casts of operators
+		return Float4, true
 	}
 	return Unknown, false
 }

@@ -404,7 +404,11 @@ func castJSON(c *Context, v *fastjson.Value, t Type) (Datum, error) {
 		}
 		return numericToInt(d, t)
 	}
-	return Null, &EvalError{Code: "22023", Message: fmt.Sprintf("cannot cast jsonb %s to type %s", v.Type(), t.SQL())}
+	what := map[fastjson.Type]string{fastjson.TypeNumber: "numeric", fastjson.TypeTrue: "boolean", fastjson.TypeFalse: "boolean"}[v.Type()]
+	if what == "" {
+		what = v.Type().String()
+	}
+	return Null, &EvalError{Code: "22023", Message: fmt.Sprintf("cannot cast jsonb %s to type %s", what, t.SQL())}
 }
 
 // jsonContains is the operator @>.

@@ -69,13 +69,20 @@ func (a *Aggregate) feed(acc accumulator, u Update) {
 			return
 		}
 	}
-	var d Datum
-	if a.Arg >= 0 {
-		if d = u.Row[a.Arg]; d.IsNull() {
-			return
+	var args Row
+	switch len(a.Args) {
+	case 0:
+	case 1:
+		args = u.Row[a.Args[0] : a.Args[0]+1]
+	default:
+		for _, c := range a.Args {
+			args = append(args, u.Row[c])
 		}
 	}
-	acc.add(d, u.Diff)
+	if len(args) > 0 && args[0].IsNull() && !a.Func.takesNulls() {
+		return
+	}
+	acc.add(args, u.Diff)
 }
 
 // touch returns the group of a key and notes that it has to be answered for.
@@ -88,7 +95,7 @@ func (o *Reduce) touch(keys Row) *group {
 			g.accs = make([]accumulator, len(o.Aggregates))
 			for i, a := range o.Aggregates {
 				if !a.countsRows() {
-					g.accs[i] = newAccumulator(a)
+					g.accs[i] = newAccumulator(&o.Aggregates[i])
 				}
 			}
 		}
@@ -178,7 +185,7 @@ func (o *Reduce) measure(g *group) {
 }
 
 // countsRows tells whether the aggregate is the number of rows of its group, which needs no accumulator.
-func (a *Aggregate) countsRows() bool { return a.Func == Count && a.Arg < 0 && a.Filter < 0 }
+func (a *Aggregate) countsRows() bool { return a.Func == Count && len(a.Args) == 0 && a.Filter < 0 }
 
 // State implements [Operator].
 func (o *Reduce) State() State { return o.state }
@@ -192,17 +199,32 @@ func (o *Reduce) String() string {
 	for i, a := range o.Aggregates {
 		b.WriteString([]string{", ", ": "}[b2i(i == 0)])
 		b.WriteString(string(a.Func))
-		switch {
-		case a.Arg < 0:
-			b.WriteString("(*)")
-		case a.Distinct:
-			fmt.Fprintf(&b, "(DISTINCT #%d)", a.Arg)
-		default:
-			fmt.Fprintf(&b, "(#%d)", a.Arg)
-		}
+		b.WriteString("(" + a.arguments() + ")")
 		if a.Filter >= 0 {
 			fmt.Fprintf(&b, " FILTER (#%d)", a.Filter)
 		}
 	}
 	return b.String()
+}
+
+// arguments is what stands between the parentheses of an aggregate.
+func (a *Aggregate) arguments() string {
+	if len(a.Args) == 0 {
+		return "*"
+	}
+	parts := make([]string, a.Func.Arity())
+	for i := range parts {
+		parts[i] = fmt.Sprintf("#%d", a.Args[i])
+	}
+	s := strings.Join(parts, ", ")
+	if a.Distinct {
+		s = "DISTINCT " + s
+	}
+	for i, k := range a.Order {
+		s += fmt.Sprintf("%s#%d", []string{", ", " order "}[b2i(i == 0)], a.Args[k.Column])
+		if k.Desc {
+			s += " desc"
+		}
+	}
+	return s
 }

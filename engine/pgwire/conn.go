@@ -276,6 +276,8 @@ func (c *conn) handle(ctx context.Context, msg any) error {
 	}
 	var err error
 	switch m := msg.(type) {
+	case copyData, pgproto3.CopyDone, pgproto3.CopyFail:
+		return nil // left over from a COPY that failed; the protocol says to drop them
 	case pgproto3.Query:
 		err = c.statement(ctx, func(ctx context.Context) error { return c.query(ctx, m.String) })
 	case pgproto3.FunctionCall:

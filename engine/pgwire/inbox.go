@@ -102,7 +102,7 @@ func (b *inbox) fill(ctx context.Context, backend *pgproto3.Backend, src *source
 		if _, ok := msg.(*pgproto3.Terminate); ok {
 			return errGone
 		}
-		if m := detach(msg); m != nil && !b.put(ctx, m) {
+		if !b.put(ctx, detach(msg)) {
 			return context.Cause(ctx)
 		}
 	}
@@ -132,7 +132,7 @@ type bind struct {
 }
 
 // detach copies a message out of the receive buffer, which the next Receive
-// overwrites. Messages that may be ignored give nil.
+// overwrites.
 func detach(msg pgproto3.FrontendMessage) any {
 	switch m := msg.(type) {
 	case *pgproto3.Query:
@@ -157,8 +157,12 @@ func detach(msg pgproto3.FrontendMessage) any {
 		return *m
 	case *pgproto3.FunctionCall:
 		return pgproto3.FunctionCall{}
-	case *pgproto3.CopyData, *pgproto3.CopyDone, *pgproto3.CopyFail:
-		return nil // left over from a COPY that failed; the protocol says to drop them
+	case *pgproto3.CopyData:
+		return copyData(bytes.Clone(m.Data))
+	case *pgproto3.CopyDone:
+		return *m
+	case *pgproto3.CopyFail:
+		return *m
 	default:
 		return unexpected{msg}
 	}
@@ -181,6 +185,10 @@ func sizeOf(msg any) int {
 			size += 24 + len(p)
 		}
 		return size
+	case copyData:
+		return overhead + len(m)
+	case pgproto3.CopyFail:
+		return overhead + len(m.Message)
 	case pgproto3.Describe:
 		return overhead + len(m.Name)
 	case pgproto3.Execute:

@@ -248,6 +248,9 @@ func (c *conn) sendRows(ctx context.Context, p *portal, limit uint32) error {
 		c.out.send(noticeResponse(n))
 	}
 	r.Notices = nil // once, though the portal may be resumed
+	if r.CopyIn != nil {
+		return c.copyIn(ctx, p)
+	}
 	var out *copyOut
 	if r.Copy != "" {
 		limit = 0 // COPY is never suspended

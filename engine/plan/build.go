@@ -162,9 +162,12 @@ func (b *builder) reduce(r *reduced, filters, exprs []flow.Expr) flow.Operator {
 			continue
 		}
 		a := r.aggs[c-len(r.keys)]
-		agg := flow.Aggregate{Func: a.fn, Arg: add(a.arg), Filter: add(a.filter), Distinct: a.distinct}
-		if a.arg != nil {
-			agg.In = a.arg.Type()
+		agg := flow.Aggregate{Func: a.fn, Filter: add(a.filter), Distinct: a.distinct, Order: a.order}
+		for _, e := range a.args {
+			agg.Args = append(agg.Args, add(e))
+		}
+		if len(a.args) > 0 {
+			agg.In = a.args[0].Type()
 		}
 		where[c] = len(r.keys) + len(o.Aggregates)
 		o.Aggregates = append(o.Aggregates, agg)

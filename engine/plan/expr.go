@@ -8,49 +8,6 @@ import (
 	"github.com/mzdio/mzd/engine/sql"
 )
 
-var aggregates = map[string]flow.AggregateFunc{
-	"count": flow.Count, "sum": flow.Sum, "avg": flow.Avg, "min": flow.Min, "max": flow.Max,
-	"bool_and": flow.BoolAnd, "every": flow.BoolAnd, "bool_or": flow.BoolOr,
-}
-
-// elsewhere are functions of Materialize that the engine knows by name only, with a hint where there is something else to do.
-var elsewhere = makeElsewhere()
-
-func makeElsewhere() map[string]string {
-	m := map[string]string{}
-	for hint, names := range map[string]string{
-		"the views here have no clock; put the time into the event": "now current_timestamp",
-		"temporal filters": "mz_now mz_logical_timestamp",
-		"": `acos age array_cat array_fill array_length array_lower array_position array_remove array_to_string array_upper ascii asin atan
-			bit_count bit_length cbrt chr constant_time_eq convert_from corr cos cot crc32 current_database current_role current_schema
-			current_schemas current_user date_bin decode degrees dense_rank digest encode exp first_value format_type
-			generate_subscripts get_bit get_byte hmac initcap jsonb_each jsonb_each_text
-			jsonb_pretty jsonb_strip_nulls justify_days justify_hours justify_interval kafka_murmur2 lag last_value lead
-			list_agg list_append list_cat list_length list_prepend list_remove ln log log10 lpad make_timestamp map_agg map_build map_length md5
-			parse_ident pg_typeof quote_ident radians rank regexp_match regexp_matches regexp_replace regexp_split_to_array
-			regexp_split_to_table repeat reverse row_number seahash session_user sha224 sha256 sha384 sha512 sin stddev stddev_pop
-			stddev_samp string_to_array tan timezone to_char translate try_parse_monotonic_iso8601_timestamp unnest uuid_generate_v5
-			var_pop var_samp variance`,
-	} {
-		for _, n := range strings.Fields(names) {
-			m[n] = hint
-		}
-	}
-	return m
-}
-
-// hasAggregate tells whether an expression contains an aggregate.
-func hasAggregate(e sql.Expr) bool {
-	found := false
-	walk(e, func(e sql.Expr) {
-		if c, ok := e.(*sql.Call); ok {
-			_, isAggregate := aggregates[c.Name]
-			found = found || isAggregate
-		}
-	})
-	return found
-}
-
 func walk(e sql.Expr, f func(sql.Expr)) {
 	if e == nil {
 		return
@@ -278,11 +235,9 @@ func (b *planner) operator(name string, l, r flow.Expr, pos int) flow.Expr {
 }
 
 func (b *planner) apply(name string, args []flow.Expr, pos int) flow.Expr {
-	types := make([]flow.Type, len(args))
-	names := make([]string, len(args))
+	types, names := make([]flow.Type, len(args)), typeList(args)
 	for i, a := range args {
 		types[i] = a.Type()
-		names[i] = a.Type().SQL()
 	}
 	f := flow.Resolve(name, types)
 	if f == nil {
@@ -413,6 +368,10 @@ func (b *planner) call(e *sql.Call, s *scope) flow.Expr {
 	switch {
 	case e.Name == "coalesce" && len(args) > 0:
 		return flow.Fold(&flow.Coalesce{T: b.unify(args, e.Pos(), "COALESCE"), X: args})
+	case (e.Name == "greatest" || e.Name == "least") && len(args) > 0:
+		b.unify(args, e.Pos(), strings.ToUpper(e.Name))
+	case e.Name == "jsonb_build_object" && len(args)%2 != 0:
+		b.fail(e.Pos(), "22023", "argument list must have even number of elements")
 	case e.Name == "nullif" && len(args) == 2:
 		same := b.operator("=", args[0], args[1], e.Pos())
 		first := b.known(args[0])
@@ -424,10 +383,15 @@ func (b *planner) call(e *sql.Call, s *scope) flow.Expr {
 		panic(err)
 	}
 	if hint, ok := elsewhere[e.Name]; ok {
-		err := sql.Unsupported(e.Pos(), e.Name+"() is")
+		err := sql.Unsupported(e.Pos(), "function "+e.Name+" is")
 		if hint != "" {
-			err.Hint += " (" + hint + ")"
+			err.Hint += " " + hint
 		}
+		panic(err)
+	}
+	if clocks[e.Name] {
+		err := sql.Refused(e.Pos(), e.Name+" is")
+		err.Hint = noClock
 		panic(err)
 	}
 	if !flow.Known(e.Name) || e.Name == "not" {
@@ -443,38 +407,10 @@ func (b *planner) call(e *sql.Call, s *scope) flow.Expr {
 // emptyJSON is what the functions that build a jsonb make of no arguments.
 var emptyJSON = map[string]string{"jsonb_build_array": "[]", "jsonb_build_object": "{}"}
 
-func (b *planner) aggregate(fn flow.AggregateFunc, e *sql.Call, s *scope) flow.Expr {
-	g := s.group
-	if g == nil {
-		b.fail(e.Pos(), "42803", "aggregate functions are not allowed here")
+func typeList(list []flow.Expr) []string {
+	names := make([]string, len(list))
+	for i, e := range list {
+		names[i] = e.Type().SQL()
 	}
-	if len(e.Args) != 1 {
-		if fn == flow.Count && len(e.Args) == 0 {
-			b.fail(e.Pos(), "42809", "count(*) must be used to call a parameterless aggregate function")
-		}
-		b.fail(e.Pos(), "42883", "%s takes one argument", e.Name)
-	}
-	a := aggregate{fn: fn, distinct: e.Distinct}
-	if _, star := e.Args[0].(*sql.Star); star && fn == flow.Count && !e.Distinct {
-		a.arg = nil
-	} else {
-		a.arg = b.known(b.expr(e.Args[0], g.inner))
-		if _, ok := flow.AggregateType(fn, a.arg.Type()); !ok {
-			b.fail(e.Pos(), "42883", "function %s(%s) does not exist", e.Name, a.arg.Type().SQL())
-		}
-	}
-	if e.Filter != nil {
-		a.filter = b.boolean(e.Filter, g.inner)
-	}
-	at := -1
-	for i, x := range g.aggs {
-		if x.same(a) {
-			at = i
-		}
-	}
-	if at < 0 {
-		at = len(g.aggs)
-		g.aggs = append(g.aggs, a)
-	}
-	return &flow.Col{Index: len(g.keys) + at, T: a.typ(), Name: e.Name}
+	return names
 }

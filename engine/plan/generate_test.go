@@ -72,7 +72,7 @@ func (t *testTable) row(rnd *rand.Rand) string {
 
 // expr makes an expression of a kind. depth bounds how many are within each other.
 func (g *generator) expr(k kind, s scope, depth int) *node {
-	if depth > 0 && g.plain == 0 && hasSubquery && g.chance(25) {
+	if depth > 0 && g.plain == 0 && g.chance(25) {
 		if n := g.subqueryExpr(k, s, depth-1); n != nil {
 			return n
 		}
@@ -82,19 +82,18 @@ func (g *generator) expr(k kind, s scope, depth int) *node {
 		n.kind = k
 		return n
 	}
-	var reads []readable
-	for _, r := range s {
-		if r.kind.is(k) {
-			reads = append(reads, r)
-		}
-	}
-	if len(reads) > 0 && !g.chance(5) {
+	if reads := readables(s, k); len(reads) > 0 && !g.chance(5) {
 		return &node{kind: k, parts: []any{pick(g.rnd, reads).node}}
 	}
 	if k == "int4s" && g.chance(2) { // a number without a type
 		return &node{kind: k, parts: []any{pick(g.rnd, []string{"0", "1", "2", "3", "(-1)"})}}
 	}
 	return &node{kind: k, parts: []any{k.value(g.rnd)}}
+}
+
+// readables are what there is of a kind.
+func readables(s scope, k kind) []readable {
+	return slices.DeleteFunc(slices.Clone(s), func(r readable) bool { return !r.kind.is(k) })
 }
 
 // write fills the holes of a production. Some labels may have been filled already.
@@ -137,9 +136,7 @@ func (g *generator) fill(want string, s scope, depth int) *node {
 // among picks a kind, mostly one that can be read.
 func (g *generator) among(list []kind, s scope) kind {
 	if !g.chance(4) {
-		there := slices.DeleteFunc(slices.Clone(list), func(k kind) bool {
-			return !slices.ContainsFunc(s, func(r readable) bool { return r.kind.is(k) })
-		})
+		there := slices.DeleteFunc(slices.Clone(list), func(k kind) bool { return len(readables(s, k)) == 0 })
 		if len(there) > 0 {
 			return pick(g.rnd, there)
 		}
@@ -147,14 +144,15 @@ func (g *generator) among(list []kind, s scope) kind {
 	return pick(g.rnd, list)
 }
 
-// production picks a way to write an expression of a kind, mostly one that reads something.
+// production picks a way to write an expression of a kind, mostly one that reads something and is particular to the kind.
 func (g *generator) production(lines []line, s scope) production {
 	p := pick(g.rnd, pick(g.rnd, lines))
 	for range 4 {
-		if slices.ContainsFunc(p.parts, func(part any) bool {
+		reads := slices.ContainsFunc(p.parts, func(part any) bool {
 			h, ok := part.(hole)
-			return ok && (classes[h.want] != nil || slices.ContainsFunc(s, func(r readable) bool { return r.kind.is(kind(h.want)) }))
-		}) {
+			return ok && (classes[h.want] != nil || len(readables(s, kind(h.want))) > 0)
+		})
+		if reads && (!p.general || g.chance(2)) {
 			break
 		}
 		p = pick(g.rnd, pick(g.rnd, lines))
@@ -169,7 +167,7 @@ func (g *generator) subqueryExpr(k kind, s scope, depth int) *node {
 		switch g.rnd.IntN(3) {
 		case 0:
 			q, _ := g.query(nil, depth)
-			return &node{kind: k, parts: []any{pick(g.rnd, []string{"EXISTS (", "NOT EXISTS ("}), q, ")"}}
+			return &node{kind: k, parts: []any{pick(g.rnd, []string{"(EXISTS (", "(NOT EXISTS ("}), q, "))"}}
 		default:
 			q, _ := g.query([]kind{inner}, depth)
 			return &node{kind: k, parts: []any{"(", g.expr(inner, s, depth), pick(g.rnd, []string{" IN (", " NOT IN ("}), q, "))"}}
@@ -181,7 +179,7 @@ func (g *generator) subqueryExpr(k kind, s scope, depth int) *node {
 		return &node{kind: k, parts: []any{"(SELECT ", agg, " FROM ", from, ")"}}
 	}
 	items := &node{list: true, parts: []any{g.expr(k, inner, depth)}}
-	if k == "jsonb" {
+	if k == "interval" {
 		return nil
 	}
 	return &node{kind: k, parts: []any{"(SELECT ", items, " FROM ", from, " ORDER BY 1 LIMIT 1)"}}
@@ -215,25 +213,17 @@ func (g *generator) from(depth, n int) (*node, scope) {
 	g.plain++
 	defer func() { g.plain-- }()
 	how := pick(g.rnd, []string{" JOIN ", " JOIN ", " LEFT JOIN ", " LEFT JOIN ", " RIGHT JOIN ", " FULL JOIN ", " CROSS JOIN "})
-	if how == " FULL JOIN " && !hasFull {
-		how = " LEFT JOIN "
-	}
-	if how == " CROSS JOIN " {
-		return &node{kind: "from", parts: []any{left, how, right}}, both
-	}
 	var keys []any
-	for range 1 + g.rnd.IntN(2) {
-		l, r := pick(g.rnd, ls), pick(g.rnd, rs)
-		want := l.kind
-		if want.info().wider != "" {
-			want = want.info().wider
+	for range 6 {
+		l := pick(g.rnd, ls)
+		if same := readables(rs, l.kind.base()); len(same) > 0 && len(keys) < 2 {
+			keys = append(keys, text("(", l.node, " = ", pick(g.rnd, same).node, ")"))
 		}
-		read := g.expr(want, rs, 0)
-		if r.kind.is(want) {
-			read = r.node
-		}
-		keys = append(keys, text("(", l.node, " = ", read, ")"))
 	}
+	if how == " CROSS JOIN " || len(keys) == 0 {
+		return &node{kind: "from", parts: []any{left, " CROSS JOIN ", right}}, both
+	}
+	keys = keys[:1+g.rnd.IntN(len(keys))]
 	cond := &node{}
 	for i, k := range keys {
 		if i > 0 {
@@ -241,7 +231,7 @@ func (g *generator) from(depth, n int) (*node, scope) {
 		}
 		cond.parts = append(cond.parts, k)
 	}
-	if how != " FULL JOIN " && (hasOuter || how == " JOIN ") && g.chance(3) {
+	if how != " FULL JOIN " && g.chance(3) {
 		cond.parts = append(cond.parts, optional(" AND ", g.expr("bool", both, min(depth, 1))))
 	}
 	return &node{kind: "from", parts: []any{"(", left, how, right, " ON ", cond, ")"}}, both
@@ -261,7 +251,7 @@ func (g *generator) relation(depth int) (*node, scope) {
 	t := pick(g.rnd, slices.Concat(g.tables, g.ctes))
 	n := &node{kind: "from", parts: []any{t.name + " AS " + alias}}
 	s := named(alias, t.columns)
-	if docs := slices.DeleteFunc(slices.Clone(s), func(r readable) bool { return r.kind != "jsonb" }); len(docs) > 0 && hasTableFunc && g.chance(4) {
+	if docs := readables(s, "jsonb"); len(docs) > 0 && g.chance(4) {
 		item := g.name("e")
 		doc := pick(g.rnd, docs).node
 		function := pick(g.rnd, []struct {
@@ -293,7 +283,7 @@ func outputs(kinds []kind) []testColumn {
 
 func (g *generator) someKinds(s scope) []kind {
 	var out []kind
-	for range 1 + g.rnd.IntN(4) {
+	for range 1 + g.rnd.IntN(6) {
 		out = append(out, g.among(classes["any"], s))
 	}
 	return out
@@ -367,15 +357,86 @@ func (g *generator) values(want []kind) (*node, []testColumn) {
 	return &node{kind: "query", parts: []any{"VALUES ", rows}}, cols
 }
 
+// fromList is a FROM clause, perhaps with the beginning of a WHERE.
+type fromList struct {
+	node *node
+	and  string // what begins a further condition
+}
+
+// fromClause makes what follows FROM: mostly joins, and sometimes what can only stand there.
+func (g *generator) fromClause(depth int) (fromList, scope) {
+	switch g.rnd.IntN(16) {
+	case 0: // a list whose keys are in WHERE
+		left, ls := g.relation(depth)
+		right, rs := g.relation(depth)
+		l := pick(g.rnd, ls)
+		if same := readables(rs, l.kind.base()); len(same) > 0 {
+			r := pick(g.rnd, same)
+			return fromList{text(left, ", ", right, " WHERE ", l.node, " = ", r.node), " AND "}, slices.Concat(ls, rs)
+		}
+		return fromList{text(left, ", ", right), " WHERE "}, slices.Concat(ls, rs)
+	case 1: // USING, of which there is one column for both
+		l, r := pick(g.rnd, g.tables), pick(g.rnd, g.tables)
+		for _, c := range l.columns {
+			i := slices.IndexFunc(r.columns, func(x testColumn) bool { return x.name == c.name && x.kind.base() == c.kind.base() })
+			if i < 0 {
+				continue
+			}
+			a, b := g.name("r"), g.name("r")
+			s := slices.Concat(named(a, l.columns), named(b, r.columns))
+			for range 3 {
+				s = append(s, readable{text(c.name), c.kind.base()})
+			}
+			how := pick(g.rnd, []string{"JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"})
+			return fromList{text(fmt.Sprintf("%s AS %s %s %s AS %s USING (%s)", l.name, a, how, r.name, b, c.name)), " WHERE "}, s
+		}
+	case 2: // the first rows of each
+		left, ls := g.relation(depth)
+		t := pick(g.rnd, g.tables)
+		inner := g.name("r")
+		is := named(inner, t.columns)
+		l := pick(g.rnd, ls)
+		same := readables(is, l.kind.base())
+		if len(same) == 0 || l.kind == "interval" || hasIntervals(t.columns) {
+			break
+		}
+		alias := g.name("l")
+		items := &node{}
+		var outer []testColumn
+		for i, c := range t.columns {
+			items.parts = append(items.parts, []string{"", ", "}[min(i, 1)]+inner+"."+c.name)
+			outer = append(outer, testColumn{c.name, c.kind})
+		}
+		key := pick(g.rnd, same)
+		how, on := " CROSS JOIN LATERAL (", ""
+		if g.chance(2) {
+			how, on = " LEFT JOIN LATERAL (", " ON true"
+		}
+		n := text(left, how+"SELECT ", items, " FROM "+t.name+" AS "+inner+" WHERE ", key.node, " = ", l.node,
+			fmt.Sprintf(" ORDER BY %d%s", 1+g.rnd.IntN(len(t.columns)), pick(g.rnd, []string{"", " DESC"})), ordinals{items},
+			fmt.Sprintf(" LIMIT %d) AS %s%s", 1+g.rnd.IntN(3), alias, on))
+		return fromList{n, " WHERE "}, slices.Concat(ls, named(alias, outer))
+	case 3:
+		left, ls := g.relation(depth)
+		if counts := readables(ls, "int4s"); len(counts) > 0 {
+			n := g.name("n")
+			return fromList{text(left, ", generate_series(1, ", pick(g.rnd, counts).node, ") AS "+n), " WHERE "}, append(slices.Clone(ls), readable{text(n), "int4s"})
+		}
+		return fromList{left, " WHERE "}, ls
+	}
+	n, s := g.from(depth, 1+g.rnd.IntN(3))
+	return fromList{n, " WHERE "}, s
+}
+
 // selectQuery makes a SELECT.
 func (g *generator) selectQuery(n *node, want []kind, depth int) []testColumn {
-	from, s := g.from(depth, 1+g.rnd.IntN(3))
+	from, s := g.fromClause(depth)
 	if want == nil {
 		want = g.someKinds(s)
 	}
 	where := &node{}
-	if g.chance(2) {
-		where = optional(" WHERE ", g.expr("bool", s, min(depth+1, 2)))
+	if g.chance(3) {
+		where = optional(from.and, g.expr("bool", s, min(depth+1, 2)))
 	}
 	tail := &node{}
 	inner := s
@@ -385,10 +446,10 @@ func (g *generator) selectQuery(n *node, want []kind, depth int) []testColumn {
 	}
 	items := &node{list: true}
 	for i, k := range want {
-		items.parts = append(items.parts, text(g.expr(k, s, min(depth+1, 2)), fmt.Sprintf(" AS c%d", i+1)))
+		items.parts = append(items.parts, text(g.expr(k, s, 1+g.rnd.IntN(min(depth+1, 3))), fmt.Sprintf(" AS c%d", i+1)))
 	}
 	distinct := &node{}
-	n.parts = append(n.parts, "SELECT ", distinct, items, " FROM ", from, where, tail)
+	n.parts = append(n.parts, "SELECT ", distinct, items, " FROM ", from.node, where, tail)
 	cols := outputs(want)
 	switch {
 	case g.chance(8):
@@ -408,7 +469,7 @@ func (g *generator) selectQuery(n *node, want []kind, depth int) []testColumn {
 func (g *generator) partialQuery() *node {
 	// Of a view PostgreSQL might evaluate what no row needs, if it turned out to be a constant.
 	t := pick(g.rnd, slices.DeleteFunc(slices.Clone(g.tables), func(t *testTable) bool { return t.query != nil }))
-	if hasSubquery && g.chance(10) { // fails if there are several rows
+	if g.chance(10) { // fails if there are several rows
 		c := pick(g.rnd, t.columns)
 		return &node{kind: "query", parts: []any{"SELECT (SELECT " + c.name + " FROM " + t.name + " AS x", optional(" WHERE " + c.name + " IS NOT NULL"), ") AS c1"}}
 	}
@@ -471,8 +532,10 @@ func (g *generator) group(tail *node, inner scope, want []kind, depth int) scope
 	}
 	count := g.aggregate("int8s", inner, depth)
 	out = append(out, readable{count, "int8s"})
-	if len(keys.parts) == 0 || g.chance(3) {
-		tail.parts = append(tail.parts, " HAVING ", g.expr("bool", out, 1))
+	if g.chance(6) {
+		tail.parts = append(tail.parts, optional(" HAVING ", g.expr("bool", out, 1)))
+	} else if len(keys.parts) == 0 {
+		tail.parts = append(tail.parts, " HAVING true") // a query of groups, though no item has an aggregate
 	}
 	return out
 }
@@ -480,12 +543,12 @@ func (g *generator) group(tail *node, inner scope, want []kind, depth int) scope
 // distinctOn makes SELECT DISTINCT ON. Which row of a group stays depends on the order, and then on the whole row.
 func (g *generator) distinctOn(n, distinct, items *node, s scope, cols []testColumn) {
 	var keys []string
-	for i, c := range cols {
-		if c.kind != "jsonb" && (len(keys) == 0 || g.chance(2)) {
+	for i := range cols {
+		if len(keys) == 0 || g.chance(2) {
 			keys = append(keys, strconv.Itoa(i+1))
 		}
 	}
-	if len(keys) == 0 || slices.ContainsFunc(cols, func(c testColumn) bool { return c.kind == "jsonb" }) {
+	if hasIntervals(cols) {
 		return
 	}
 	distinct.parts = []any{"DISTINCT ON (" + strings.Join(keys, ", ") + ") "}
@@ -496,12 +559,17 @@ func (g *generator) distinctOn(n, distinct, items *node, s scope, cols []testCol
 	n.parts = append(n.parts, ordinals{items})
 }
 
+// hasIntervals tells whether the rows have another order in PostgreSQL.
+func hasIntervals(cols []testColumn) bool {
+	return slices.ContainsFunc(cols, func(c testColumn) bool { return c.kind == "interval" })
+}
+
 // window makes ORDER BY, LIMIT and OFFSET, of the columns of the output and, where there is a scope, of expressions too.
 func (g *generator) window(n, items *node, s scope, cols []testColumn) {
 	if !g.chance(6) {
 		return
 	}
-	if slices.ContainsFunc(cols, func(c testColumn) bool { return c.kind == "jsonb" }) {
+	if hasIntervals(cols) {
 		return
 	}
 	order := &node{list: true}
@@ -509,7 +577,7 @@ func (g *generator) window(n, items *node, s scope, cols []testColumn) {
 		c := g.rnd.IntN(len(cols))
 		e := text(pick(g.rnd, []string{cols[c].name, strconv.Itoa(c + 1)}))
 		if s != nil && g.chance(3) {
-			if r := pick(g.rnd, s); r.kind != "jsonb" {
+			if r := pick(g.rnd, s); r.kind != "interval" {
 				e = r.node
 			}
 		}

@@ -28,7 +28,7 @@ var kinds = map[kind]kindInfo{
 	"int4s":   {sql: "int4", wider: "int4", values: []string{"0", "1", "2", "3", "-1", "-2", "5", "10"}},
 	"int8s":   {sql: "int8", wider: "int8", values: []string{"0", "1", "2", "3", "-1", "100"}},
 	"float4":  {sql: "float4", values: []string{"0", "1", "-0", "0.1", "3.4e38", "1e-40", "NaN", "Infinity", "-Infinity"}},
-	"float8":  {sql: "float8", values: []string{"0", "1", "-0", "0.1", "1e300", "-1e-300", "5e-324", "123456789.125", "NaN", "Infinity", "-Infinity"}},
+	"float8":  {sql: "float8", values: []string{"0", "1", "-0", "0.1", "1e300", "-1e-300", "1e16", "5e-324", "123456789.125", "NaN", "Infinity", "-Infinity"}},
 	"float8s": {sql: "float8", wider: "float8", values: []string{"0", "1", "-0", "0.5", "-2.25", "3", "100.125"}},
 	"numeric": {sql: "numeric", values: []string{"0", "1", "1.50", "-0.00", "123456789012345678901234567890.123456789", "1e-20", "-99999999999999999999", "NaN", "0.1"}},
 	"numerics": {sql: "numeric", wider: "numeric",
@@ -59,8 +59,8 @@ var documents = []string{
 var classes = map[string][]kind{
 	// the kinds that columns of tables have
 	"any": {"bool", "int2", "int4", "int8", "int4s", "int8s", "float4", "float8", "float8s", "numeric", "numerics", "text", "digits", "jsonb", "date", "timestamp", "timestamptz", "interval", "uuid", "bytea"},
-	"ord": {"bool", "int2", "int4", "int8", "int4s", "int8s", "float4", "float8", "float8s", "numeric", "numerics", "text", "digits", "date", "timestamp", "timestamptz", "interval", "uuid", "bytea"},
-	"mm":  {"int2", "int4", "int8", "int4s", "int8s", "float4", "float8", "float8s", "numeric", "numerics", "text", "digits", "date", "timestamp", "timestamptz", "interval"},
+	"ord": {"bool", "int2", "int4", "int8", "int4s", "int8s", "float4", "float8", "float8s", "numeric", "numerics", "text", "digits", "jsonb", "date", "timestamp", "timestamptz", "uuid", "bytea"}, // intervals have another order
+	"mm":  {"int2", "int4", "int8", "int4s", "int8s", "float4", "float8", "float8s", "numeric", "numerics", "text", "digits", "date", "timestamp", "timestamptz"},
 	"num": {"int2", "int4", "int8", "int4s", "int8s", "float8", "float8s", "numeric", "numerics"},
 	"int": {"int2", "int4", "int8", "int4s", "int8s"},
 	// what a cast to text writes the same in both; see [dialects]
@@ -79,6 +79,14 @@ func (k kind) is(want kind) bool {
 	return false
 }
 
+// base is the kind of all values of the type.
+func (k kind) base() kind {
+	for k.info().wider != "" {
+		k = k.info().wider
+	}
+	return k
+}
+
 func (k kind) literals() []string { return k.info().values }
 
 // literal is a value written in SQL.
@@ -88,8 +96,9 @@ func (k kind) literal(value string) string {
 
 // production is a way to write an expression of a kind.
 type production struct {
-	result kind // "T" for any kind, which the holes T are filled with
-	parts  []any
+	result  kind
+	parts   []any
+	general bool // it can be of any kind
 }
 
 // hole is a place for an expression in a production. Holes with one label are filled with one expression.
@@ -110,6 +119,8 @@ any:bool  ({T} IS NOT NULL)
 any:bool  ({T} = {T})
 any:bool  ({T} <> {T})
 ord:bool  ({T} < {T})
+ord:bool  ({T} > {T})
+ord:bool  ({T} <= {T})
 ord:bool  ({T} >= {T})
 ord:bool  ({T} BETWEEN {T} AND {T})
 ord:bool  ({T} NOT BETWEEN {T} AND {T})
@@ -127,6 +138,8 @@ bool      ({text} LIKE {pattern} ESCAPE '!')
 bool      ({text} ~ {regex})
 bool      ({text} !~ {regex})
 bool      ({text} ~* {regex})
+bool      ({text} !~* {regex})
+bool      ({jsonb} <@ {jsonb})
 bool      starts_with({text}, {text})
 bool      ({jsonb} @> {jsonb})
 bool      ({jsonb} ? {key})
@@ -180,6 +193,8 @@ float8    ({float8s} * {float8s})
 float8    ({float8s} / nullif({float8s}, 0))
 float8    ({int4s} + {float8s})
 float8    sqrt(abs({float8s}))
+float8    power({float8s}, 2)
+float8    (- {float8})
 float8    {float4}::float8
 float8    {numerics}::float8
 float8    date_part({field}, {timestamp})
@@ -201,9 +216,14 @@ numeric   ({int8s} + {numeric})
 numeric   {float8s}::numeric
 numeric   CASE WHEN jsonb_typeof({a=jsonb}) = 'number' THEN {a}::numeric END
 numeric   extract({field*} FROM {timestamp})
-numeric   extract({field*} FROM {date})
+numeric   extract({field**} FROM {date})
+numeric   extract({field*} FROM {timestamptz})
 text      ({text} || {text})
 text      ({text} || {int4})
+text      concat({text}, {int4}, {bool})
+text      concat_ws({key}, {text}, {text})
+text      substr({text}, {int4s}, {position*})
+int4s     char_length({text})
 text      lower({text})
 text      upper({text})
 text      substring({text}, {int4s})
@@ -238,26 +258,29 @@ timestamp {date}::timestamp
 timestamp ({timestamp} + {interval})
 timestamp ({date} - {interval})
 timestamp date_trunc({unit}, {timestamp})
-timestamp ({timestamptz} AT TIME ZONE 'UTC')
 timestamptz {timestamp}::timestamptz
 timestamptz date_trunc({unit}, {timestamptz})
 timestamptz to_timestamp({float8s})
 interval  ({timestamp} - {timestamp})
 interval  ({interval} + {interval})
 interval  (- {interval})
+interval  ({interval} * 2)
+timestamptz ({timestamptz} - {interval})
 `
 
 // words fill the holes of constants.
 var words = map[string][]string{
-	"pattern":  {"'%'", "'a%'", "'_b%'", "'%é'", "''", "'a'", `'%\%%'`, "'%,%'", "'__'"},
-	"regex":    {"'^a'", "'b+'", "'[a-c]x?$'", "'(ab|é)'", "'^.$'", "'\\d+'", "''"},
-	"key":      {"'a'", "'b'", "'n'", "'bb'", "'日本'", "''"},
-	"index":    {"0", "1", "-1", "5"},
-	"path":     {"'{a}'", "'{a,b}'", "'{a,b,1,c}'", "'{0}'", "'{}'", "'{a,0}'", "'{a,-1}'"},
-	"position": {"1", "2", "-1", "9"},
-	"field":    {"'year'", "'month'", "'day'", "'hour'", "'dow'", "'doy'"},
-	"field*":   {"YEAR", "MONTH", "DAY", "HOUR", "EPOCH", "DOW", "DOY", "QUARTER", "WEEK", "SECOND"},
-	"unit":     {"'year'", "'month'", "'day'", "'hour'", "'minute'", "'second'", "'week'", "'quarter'"},
+	"pattern":   {"'%'", "'a%'", "'_b%'", "'%é'", "''", "'a'", `'%\%%'`, "'%,%'", "'__'"},
+	"regex":     {"'^a'", "'b+'", "'[a-c]x?$'", "'(ab|é)'", "'^.$'", "'\\d+'", "''"},
+	"key":       {"'a'", "'b'", "'n'", "'bb'", "'日本'", "''"},
+	"index":     {"0", "1", "-1", "5"},
+	"path":      {"'{a}'", "'{a,b}'", "'{a,b,1,c}'", "'{0}'", "'{}'", "'{a,0}'", "'{a,-1}'"},
+	"position":  {"1", "2", "-1", "9"},
+	"field":     {"'year'", "'month'", "'day'", "'hour'", "'dow'", "'doy'"},
+	"field*":    {"YEAR", "MONTH", "DAY", "HOUR", "EPOCH", "DOW", "DOY", "QUARTER", "WEEK", "SECOND"},
+	"field**":   {"YEAR", "MONTH", "DAY", "EPOCH", "DOW", "DOY", "QUARTER", "WEEK"},
+	"position*": {"0", "1", "3"},
+	"unit":      {"'year'", "'month'", "'day'", "'hour'", "'minute'", "'second'", "'week'", "'quarter'"},
 }
 
 // aggregateGrammar is how aggregates are written. {filter} is where FILTER stands. PostgreSQL adds floats up in the order in which they
@@ -284,6 +307,10 @@ text      string_agg({a=text}, ','[~ ORDER BY {a}]){filter}
 text      string_agg(DISTINCT {a=text}, '' ORDER BY {a}){filter}
 text      string_agg({a=text}, '-' ORDER BY {b=int4} DESC, {a}){filter}
 jsonb     jsonb_agg({a=text}[~ ORDER BY {a}]){filter}
+jsonb     jsonb_agg({a=int4s} ORDER BY {b=text} DESC NULLS LAST, {a}){filter}
+jsonb     to_jsonb(array_agg({a=date}[~ ORDER BY {a}]){filter})
+text      array_agg({a=text}[~ ORDER BY {a}]){filter}::text
+text      array_agg({a=int4} ORDER BY {b=text}, {a}){filter}::text
 `
 
 // partialGrammar is expressions that fail for some values. They stand where PostgreSQL evaluates them for the same rows as the
@@ -343,12 +370,12 @@ func parseGrammar(text string) []line {
 		parts := parseParts(strings.TrimSpace(rest))
 		class, result, ok := strings.Cut(head, ":")
 		if !ok {
-			out = append(out, line{{kind(head), parts}})
+			out = append(out, line{{result: kind(head), parts: parts}})
 			continue
 		}
 		var variants line
 		for _, k := range classes[class] {
-			variants = append(variants, production{kind(strings.ReplaceAll(result, "T", string(k))), fill(parts, k)})
+			variants = append(variants, production{kind(strings.ReplaceAll(result, "T", string(k))), fill(parts, k), result == "T"})
 		}
 		out = append(out, variants)
 	}
@@ -398,9 +425,9 @@ func fill(parts []any, k kind) []any {
 }
 
 var (
-	productions map[kind][]line
-	aggregators map[kind][]line
-	partials    map[kind][]line
+	productions = byKind(parseGrammar(grammar))
+	aggregators = byKind(parseGrammar(aggregateGrammar))
+	partials    = byKind(parseGrammar(partialGrammar))
 )
 
 // byKind lists the lines that make each kind.

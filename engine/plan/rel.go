@@ -70,11 +70,14 @@ type reduced struct {
 	cols []Column
 }
 
-// aggregate is an aggregate over expressions of the input; a nil argument is count(*).
+// aggregate is an aggregate over expressions of the input. It has no arguments for count(*); those of an ordered aggregate are followed by
+// what else it is ordered by.
 type aggregate struct {
-	fn          flow.AggregateFunc
-	arg, filter flow.Expr
-	distinct    bool
+	fn       flow.AggregateFunc
+	args     []flow.Expr
+	filter   flow.Expr
+	distinct bool
+	order    []flow.SortKey // over args
 }
 
 // topK keeps the first rows of each group.

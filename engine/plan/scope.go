@@ -103,9 +103,7 @@ func (g *grouping) rel(in rel) rel {
 		r.cols = append(r.cols, Column{name, k.Type()})
 	}
 	for _, a := range g.aggs {
-		if a.arg != nil {
-			a.arg = subs.placed(a.arg)
-		}
+		a.args = subs.place(a.args)
 		if a.filter != nil {
 			a.filter = subs.placed(a.filter)
 		}
@@ -116,19 +114,15 @@ func (g *grouping) rel(in rel) rel {
 }
 
 func (a aggregate) typ() flow.Type {
-	if a.arg == nil {
+	if len(a.args) == 0 {
 		return flow.Int8
 	}
-	t, _ := flow.AggregateType(a.fn, a.arg.Type())
+	t, _ := flow.AggregateType(a.fn, a.args[0].Type())
 	return t
 }
 
 func (a aggregate) same(o aggregate) bool {
-	text := func(e flow.Expr) string {
-		if e == nil {
-			return ""
-		}
-		return e.String()
-	}
-	return a.fn == o.fn && a.distinct == o.distinct && text(a.arg) == text(o.arg) && text(a.filter) == text(o.filter)
+	equal := func(x, y flow.Expr) bool { return x.String() == y.String() }
+	filters := a.filter == nil && o.filter == nil || a.filter != nil && o.filter != nil && equal(a.filter, o.filter)
+	return a.fn == o.fn && a.distinct == o.distinct && filters && slices.EqualFunc(a.args, o.args, equal) && slices.Equal(a.order, o.order)
 }

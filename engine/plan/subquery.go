@@ -171,7 +171,7 @@ func (b *planner) in(e *sql.InQuery, s *scope) flow.Expr {
 	// The query is planned a second time, so that it counts twice: its operators are there twice.
 	y := &flow.Col{T: m.y.Type(), Name: "member"}
 	counts := s.subqueries.add(attachment{text: "counts of " + text, rel: &reduced{
-		in: m.list(b.uncorrelated(e.Query, s.inner())), aggs: []aggregate{{fn: flow.Count}, {fn: flow.Count, arg: y}},
+		in: m.list(b.uncorrelated(e.Query, s.inner())), aggs: []aggregate{{fn: flow.Count}, {fn: flow.Count, args: []flow.Expr{y}}},
 		cols: []Column{{"members", flow.Int8}, {"known", flow.Int8}},
 	}})
 	isNull := func(e flow.Expr) flow.Expr { return flow.Fold(&flow.Test{X: e}) }

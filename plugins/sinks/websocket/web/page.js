@@ -6,6 +6,7 @@ import { subscribe } from "./mzd.js";
 const element = (id) => document.getElementById(id);
 const demoViews = ["counter", "top10"];
 const numeric = new Set(["int2", "int4", "int8", "uint2", "uint4", "uint8", "float4", "float8", "numeric"]);
+const times = new Set(["date", "timestamp", "timestamptz"]);
 const format = new Intl.NumberFormat("en", { maximumFractionDigits: 20 });
 
 start();
@@ -204,8 +205,9 @@ class Table {
     if (started) this.#start(view, columns);
 
     const all = view.rows;
-    const sorter = view.columns.findLastIndex((c) => numeric.has(c.type));
-    if (sorter >= 0) all.sort((a, b) => Number(b[sorter]) - Number(a[sorter]) || (String(a) < String(b) ? -1 : 1));
+    const amount = view.columns.findLastIndex((c) => numeric.has(c.type));
+    all.sort(order(view.columns, amount));
+    const most = Math.max(1, ...all.map((row) => Number(row[amount] ?? 0)));
     const copies = new Map();
     const kept = new Map();
     const rows = all.slice(0, Table.most).map((row) => {
@@ -213,8 +215,9 @@ class Table {
       const copy = (copies.get(text) ?? 0) + 1;
       copies.set(text, copy);
       const id = `${copy} ${text}`;
-      const tr = this.#rows.get(id) ?? this.#row(view, row, !started);
+      const tr = this.#rows.get(id) ?? this.#row(view, row, amount, !started);
       kept.set(id, tr);
+      tr.style.setProperty("--share", Math.max(0, Number(row[amount] ?? 0)) / most);
       return tr;
     });
     for (const [id, tr] of this.#rows) {
@@ -243,18 +246,37 @@ class Table {
     }
   }
 
-  #row(view, row, fresh) {
+  #row(view, row, amount, fresh) {
     const tr = document.createElement("tr");
     if (fresh) tr.className = "fresh";
     tr.onanimationend = () => (tr.className = "");
     row.forEach((value, i) => {
       const isNumber = numeric.has(view.columns[i]?.type);
-      const td = part(tr, "td", isNumber ? "numeric" : "");
+      const td = part(tr, "td", isNumber ? `numeric${i === amount ? " amount" : ""}` : "");
       td.dir = "auto";
-      td.textContent = td.title = isNumber ? number(value) : plain(value);
+      td.textContent = td.title = isNumber ? number(value) : times.has(view.columns[i]?.type) ? moment(value) : plain(value);
     });
     return tr;
   }
+}
+
+// The order of a table's rows: the latest first where there are times, else the largest.
+function order(columns, amount) {
+  const time = columns.findIndex((c) => times.has(c.type));
+  return (a, b) => {
+    if (time >= 0 && a[time] !== b[time]) return String(a[time]) < String(b[time]) ? 1 : -1;
+    if (amount >= 0 && a[amount] !== b[amount]) return Number(b[amount]) - Number(a[amount]);
+    return String(a) < String(b) ? -1 : 1;
+  };
+}
+
+// A time as people write it, in their own time zone if it names one; seconds only where they are not zero.
+function moment(value) {
+  const time = new Date(value);
+  if (typeof value !== "string" || !value.includes("T") || Number.isNaN(time.getTime())) return plain(value);
+  const two = (n) => String(n).padStart(2, "0");
+  const seconds = time % 60_000 ? `:${two(time.getSeconds())}` : "";
+  return `${time.getFullYear()}-${two(time.getMonth() + 1)}-${two(time.getDate())} ${two(time.getHours())}:${two(time.getMinutes())}${seconds}`;
 }
 
 // A number with separators; what is not one is shown as it is.

@@ -1,0 +1,94 @@
+package viewlog_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"syscall"
+	"testing"
+
+	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/durable/durabletest"
+	"github.com/mzdio/mzd/core/viewlog"
+)
+
+// contents are the rows of a journal, a text for each.
+func contents(rows []core.Update) []string {
+	var out []string
+	for _, u := range rows {
+		out = append(out, fmt.Sprintf("%s*%d", u.Row, u.Diff))
+	}
+	return out
+}
+
+// TestJournalFaults fails calls of the file system at random while a journal is written. A batch whose Append failed is not there after
+// a crash, unless it was in doubt and has not been settled; all others are.
+func TestJournalFaults(t *testing.T) {
+	for seed := range uint64(300) {
+		rnd := rand.New(rand.NewPCG(seed, 0))
+		fs := durabletest.New()
+		j, rows, err := viewlog.OpenJournal("dir", "tables", viewlog.Options{FS: fs})
+		if err != nil || len(rows) != 0 {
+			t.Fatal(err)
+		}
+		faults := rnd.Float64() * 0.3
+		r := rand.New(rand.NewPCG(seed, 1))
+		fs.Fail(func(int, string) error {
+			if r.Float64() < faults {
+				return []error{syscall.ENOSPC, syscall.EIO}[r.IntN(2)]
+			}
+			return nil
+		})
+		var held []core.Update // what must be there
+		var doubt []core.Update
+		for i := range 60 {
+			if doubt != nil {
+				if j.Settle() != nil {
+					continue
+				}
+				doubt = nil
+			}
+			upper := j.Upper() + 1 + core.Time(rnd.IntN(3))
+			batch := []core.Update{{Time: upper - 1, Diff: 1, Row: core.Row(fmt.Sprintf("row %02d", i))}}
+			if len(held) > 0 && rnd.IntN(2) == 0 {
+				batch = append(batch, core.Update{Time: upper - 1, Diff: -held[0].Diff, Row: held[0].Row})
+			}
+			batch = core.Consolidate(batch)
+			all := slices.Concat(held, batch)
+			for k := range all {
+				all[k].Time = 0
+			}
+			all = core.Consolidate(all)
+			switch err := j.Append(upper, slices.Clone(batch)); {
+			case err == nil:
+				held = all
+			case errors.Is(err, viewlog.ErrInDoubt):
+				doubt = all
+			}
+			if rnd.IntN(10) == 0 {
+				now := slices.Clone(held)
+				for k := range now {
+					now[k].Time = j.Upper() - 1
+				}
+				if doubt == nil {
+					j.Rewrite(now) // it may fail, and changes nothing
+				}
+			}
+		}
+		again, rows, err := viewlog.OpenJournal("dir", "tables", viewlog.Options{FS: fs.Crash(rnd)})
+		if err != nil {
+			t.Fatalf("seed %d: open again: %v", seed, err)
+		}
+		got := contents(rows)
+		if !slices.Equal(got, contents(held)) && (doubt == nil || !slices.Equal(got, contents(doubt))) {
+			t.Errorf("seed %d: got %q, want %q, in doubt %q", seed, got, contents(held), contents(doubt))
+		}
+		if err := again.Append(again.Upper()+1, nil); err != nil {
+			t.Errorf("seed %d: go on: %v", seed, err)
+		}
+		if err := again.Close(); err != nil {
+			t.Errorf("seed %d: close: %v", seed, err)
+		}
+	}
+}
