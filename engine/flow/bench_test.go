@@ -103,7 +103,7 @@ func BenchmarkReduce(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			o := &flow.Reduce{In: input(0, 2), Keys: 1, Aggregates: []flow.Aggregate{
-				{Func: flow.Count, Arg: -1, Filter: -1}, {Func: flow.Sum, Arg: 1, Filter: -1, In: flow.Int8}, {Func: flow.Max, Arg: 1, Filter: -1, In: flow.Int8},
+				{Func: flow.Count, Filter: -1}, {Func: flow.Sum, Args: []int{1}, Filter: -1, In: flow.Int8}, {Func: flow.Max, Args: []int{1}, Filter: -1, In: flow.Int8},
 			}}
 			changing(b, &flow.Dataflow{Root: o}, n, func(rnd *rand.Rand, i int) flow.Row { return integers(rnd.IntN(n/10), rnd.IntN(1000)) })
 		})
