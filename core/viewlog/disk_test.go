@@ -322,6 +322,31 @@ func TestRewriteBytes(t *testing.T) {
 	})
 }
 
+// TestRewritesOverRestarts opens and closes a log again and again, each time
+// before it has grown enough to be written anew: the files must not grow for ever.
+func TestRewritesOverRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs, n := durabletest.New(), 0
+		for round := range 100 {
+			o := openWith(t, viewlog.Options{FS: fs, Retain: time.Second, RewriteBytes: 2000})
+			if round == 0 {
+				must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, snapshot(o, nil)))
+			}
+			for range 10 {
+				n++
+				o.step(n)
+				synctest.Wait()
+				pass(time.Second)
+				o.Compact()
+			}
+			if size := o.Stats().DiskBytes; size > 5000 {
+				t.Fatalf("%d bytes on disk after %d restarts", size, round)
+			}
+			must(t, o.stop())
+		}
+	})
+}
+
 // TestDiskFull looks at what people are told while the disk is full, and that
 // what waits is merged.
 func TestDiskFull(t *testing.T) {

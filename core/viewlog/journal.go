@@ -41,9 +41,7 @@ func OpenJournal(dir, name string, o Options) (*Journal, []core.Update, error) {
 	for _, sp := range c.spans {
 		runs = append(runs, sp.run)
 	}
-	contents := net(c.upper-1, runs...)
-	disk.rewritten = size(contents) // about what it would take, written anew
-	return j, contents, nil
+	return j, net(c.upper-1, runs...), nil
 }
 
 // Upper is where the journal ends: the next batch begins there.

@@ -53,6 +53,7 @@ type manifest struct {
 	Identity    string        `json:"identity"`
 	Generations []generation  `json:"generations"` // the last one is current
 	Segments    []segment     `json:"segments"`    // in the order of their times
+	Rewritten   int64         `json:"rewritten"`   // how much was written when all was written anew
 }
 
 // generation is a history, or the part of it between two openings.
@@ -191,7 +192,7 @@ func openStore(dir, view string, o Options) (s *store, c stored, fresh bool, err
 	if c.since == 0 {
 		return nil, c, false, &DamageError{s.path(manifestName), 0, errors.New("its segments have no base")}
 	}
-	s.upper, s.rewritten = c.upper, s.manifest.Segments[0].Bytes
+	s.upper, s.rewritten = c.upper, s.manifest.Rewritten
 	if err := s.removeStrangers(); err != nil {
 		return nil, c, false, err
 	}
@@ -529,7 +530,7 @@ func (s *store) rewrite(m manifest, records iter.Seq[record], upper core.Time) e
 		err = s.sync(f)
 	}
 	if err == nil {
-		m.Format, m.Name, m.Segments = formatVersion, s.view, []segment{{number, size}}
+		m.Format, m.Name, m.Segments, m.Rewritten = formatVersion, s.view, []segment{{number, size}}, size
 		err = s.saveManifest(m)
 	}
 	if err != nil {

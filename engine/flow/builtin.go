@@ -134,7 +134,7 @@ func floatOp(op byte, t Type, a, b float64) (Datum, error) {
 	case '*':
 		v = a * b
 	case '/':
-		if b == 0 {
+		if b == 0 && a == a { // NaN stays NaN
 			return Null, errDivisionByZero
 		}
 		v = a / b

@@ -72,7 +72,7 @@ func (t *testTable) row(rnd *rand.Rand) string {
 
 // expr makes an expression of a kind. depth bounds how many are within each other.
 func (g *generator) expr(k kind, s scope, depth int) *node {
-	if depth > 0 && g.plain == 0 && hasSubquery && g.chance(25) {
+	if depth > 0 && g.plain == 0 && g.chance(25) {
 		if n := g.subqueryExpr(k, s, depth-1); n != nil {
 			return n
 		}
@@ -213,9 +213,6 @@ func (g *generator) from(depth, n int) (*node, scope) {
 	g.plain++
 	defer func() { g.plain-- }()
 	how := pick(g.rnd, []string{" JOIN ", " JOIN ", " LEFT JOIN ", " LEFT JOIN ", " RIGHT JOIN ", " FULL JOIN ", " CROSS JOIN "})
-	if how == " FULL JOIN " && !hasFull {
-		how = " LEFT JOIN "
-	}
 	var keys []any
 	for range 6 {
 		l := pick(g.rnd, ls)
@@ -234,7 +231,7 @@ func (g *generator) from(depth, n int) (*node, scope) {
 		}
 		cond.parts = append(cond.parts, k)
 	}
-	if how != " FULL JOIN " && (hasOuter || how == " JOIN ") && g.chance(3) {
+	if how != " FULL JOIN " && g.chance(3) {
 		cond.parts = append(cond.parts, optional(" AND ", g.expr("bool", both, min(depth, 1))))
 	}
 	return &node{kind: "from", parts: []any{"(", left, how, right, " ON ", cond, ")"}}, both
@@ -254,7 +251,7 @@ func (g *generator) relation(depth int) (*node, scope) {
 	t := pick(g.rnd, slices.Concat(g.tables, g.ctes))
 	n := &node{kind: "from", parts: []any{t.name + " AS " + alias}}
 	s := named(alias, t.columns)
-	if docs := readables(s, "jsonb"); len(docs) > 0 && hasTableFunc && g.chance(4) {
+	if docs := readables(s, "jsonb"); len(docs) > 0 && g.chance(4) {
 		item := g.name("e")
 		doc := pick(g.rnd, docs).node
 		function := pick(g.rnd, []struct {
@@ -360,15 +357,86 @@ func (g *generator) values(want []kind) (*node, []testColumn) {
 	return &node{kind: "query", parts: []any{"VALUES ", rows}}, cols
 }
 
+// fromList is a FROM clause, perhaps with the beginning of a WHERE.
+type fromList struct {
+	node *node
+	and  string // what begins a further condition
+}
+
+// fromClause makes what follows FROM: mostly joins, and sometimes what can only stand there.
+func (g *generator) fromClause(depth int) (fromList, scope) {
+	switch g.rnd.IntN(16) {
+	case 0: // a list whose keys are in WHERE
+		left, ls := g.relation(depth)
+		right, rs := g.relation(depth)
+		l := pick(g.rnd, ls)
+		if same := readables(rs, l.kind.base()); len(same) > 0 {
+			r := pick(g.rnd, same)
+			return fromList{text(left, ", ", right, " WHERE ", l.node, " = ", r.node), " AND "}, slices.Concat(ls, rs)
+		}
+		return fromList{text(left, ", ", right), " WHERE "}, slices.Concat(ls, rs)
+	case 1: // USING, of which there is one column for both
+		l, r := pick(g.rnd, g.tables), pick(g.rnd, g.tables)
+		for _, c := range l.columns {
+			i := slices.IndexFunc(r.columns, func(x testColumn) bool { return x.name == c.name && x.kind.base() == c.kind.base() })
+			if i < 0 {
+				continue
+			}
+			a, b := g.name("r"), g.name("r")
+			s := slices.Concat(named(a, l.columns), named(b, r.columns))
+			for range 3 {
+				s = append(s, readable{text(c.name), c.kind.base()})
+			}
+			how := pick(g.rnd, []string{"JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"})
+			return fromList{text(fmt.Sprintf("%s AS %s %s %s AS %s USING (%s)", l.name, a, how, r.name, b, c.name)), " WHERE "}, s
+		}
+	case 2: // the first rows of each
+		left, ls := g.relation(depth)
+		t := pick(g.rnd, g.tables)
+		inner := g.name("r")
+		is := named(inner, t.columns)
+		l := pick(g.rnd, ls)
+		same := readables(is, l.kind.base())
+		if len(same) == 0 || l.kind == "interval" || hasIntervals(t.columns) {
+			break
+		}
+		alias := g.name("l")
+		items := &node{}
+		var outer []testColumn
+		for i, c := range t.columns {
+			items.parts = append(items.parts, []string{"", ", "}[min(i, 1)]+inner+"."+c.name)
+			outer = append(outer, testColumn{c.name, c.kind})
+		}
+		key := pick(g.rnd, same)
+		how, on := " CROSS JOIN LATERAL (", ""
+		if g.chance(2) {
+			how, on = " LEFT JOIN LATERAL (", " ON true"
+		}
+		n := text(left, how+"SELECT ", items, " FROM "+t.name+" AS "+inner+" WHERE ", key.node, " = ", l.node,
+			fmt.Sprintf(" ORDER BY %d%s", 1+g.rnd.IntN(len(t.columns)), pick(g.rnd, []string{"", " DESC"})), ordinals{items},
+			fmt.Sprintf(" LIMIT %d) AS %s%s", 1+g.rnd.IntN(3), alias, on))
+		return fromList{n, " WHERE "}, slices.Concat(ls, named(alias, outer))
+	case 3:
+		left, ls := g.relation(depth)
+		if counts := readables(ls, "int4s"); len(counts) > 0 {
+			n := g.name("n")
+			return fromList{text(left, ", generate_series(1, ", pick(g.rnd, counts).node, ") AS "+n), " WHERE "}, append(slices.Clone(ls), readable{text(n), "int4s"})
+		}
+		return fromList{left, " WHERE "}, ls
+	}
+	n, s := g.from(depth, 1+g.rnd.IntN(3))
+	return fromList{n, " WHERE "}, s
+}
+
 // selectQuery makes a SELECT.
 func (g *generator) selectQuery(n *node, want []kind, depth int) []testColumn {
-	from, s := g.from(depth, 1+g.rnd.IntN(3))
+	from, s := g.fromClause(depth)
 	if want == nil {
 		want = g.someKinds(s)
 	}
 	where := &node{}
 	if g.chance(3) {
-		where = optional(" WHERE ", g.expr("bool", s, min(depth+1, 2)))
+		where = optional(from.and, g.expr("bool", s, min(depth+1, 2)))
 	}
 	tail := &node{}
 	inner := s
@@ -381,7 +449,7 @@ func (g *generator) selectQuery(n *node, want []kind, depth int) []testColumn {
 		items.parts = append(items.parts, text(g.expr(k, s, 1+g.rnd.IntN(min(depth+1, 3))), fmt.Sprintf(" AS c%d", i+1)))
 	}
 	distinct := &node{}
-	n.parts = append(n.parts, "SELECT ", distinct, items, " FROM ", from, where, tail)
+	n.parts = append(n.parts, "SELECT ", distinct, items, " FROM ", from.node, where, tail)
 	cols := outputs(want)
 	switch {
 	case g.chance(8):
@@ -401,7 +469,7 @@ func (g *generator) selectQuery(n *node, want []kind, depth int) []testColumn {
 func (g *generator) partialQuery() *node {
 	// Of a view PostgreSQL might evaluate what no row needs, if it turned out to be a constant.
 	t := pick(g.rnd, slices.DeleteFunc(slices.Clone(g.tables), func(t *testTable) bool { return t.query != nil }))
-	if hasSubquery && g.chance(10) { // fails if there are several rows
+	if g.chance(10) { // fails if there are several rows
 		c := pick(g.rnd, t.columns)
 		return &node{kind: "query", parts: []any{"SELECT (SELECT " + c.name + " FROM " + t.name + " AS x", optional(" WHERE " + c.name + " IS NOT NULL"), ") AS c1"}}
 	}

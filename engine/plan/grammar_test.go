@@ -425,9 +425,9 @@ func fill(parts []any, k kind) []any {
 }
 
 var (
-	productions map[kind][]line
-	aggregators map[kind][]line
-	partials    map[kind][]line
+	productions = byKind(parseGrammar(grammar))
+	aggregators = byKind(parseGrammar(aggregateGrammar))
+	partials    = byKind(parseGrammar(partialGrammar))
 )
 
 // byKind lists the lines that make each kind.

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -17,19 +16,37 @@ import (
 
 var seeds = flag.Int("seeds", 3, "random histories to hold the golden queries against")
 
-// blocks reads the cases of testdata/queries.txt: a query, a line of dashes, and how it is carried out.
-func blocks(t *testing.T) (queries, explained []string) {
-	t.Helper()
-	golden, err := os.ReadFile(filepath.Join("testdata", "queries.txt"))
+const queriesFile = "testdata/queries.txt"
+
+// goldenQueries are the queries of testdata/queries.txt.
+func goldenQueries(tb testing.TB) []string {
+	tb.Helper()
+	var out []string
+	for _, g := range paragraphs(tb, queriesFile) {
+		out = append(out, g.input)
+	}
+	return out
+}
+
+// paragraphs reads a golden of inputs, lines of dashes and outputs. A paragraph that begins with "# " is the heading of what follows.
+func paragraphs(tb testing.TB, file string) []golden {
+	tb.Helper()
+	text, err := os.ReadFile(file)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	for c := range strings.SplitSeq(strings.TrimSpace(string(golden)), "\n\n") {
-		q, e, _ := strings.Cut(c, "\n----")
-		queries = append(queries, q)
-		explained = append(explained, strings.TrimPrefix(e, "\n"))
+	var out []golden
+	heading := ""
+	for p := range strings.SplitSeq(strings.TrimSpace(string(text)), "\n\n") {
+		p = strings.TrimLeft(p, "\n")
+		if h, ok := strings.CutPrefix(p, "# "); ok {
+			heading = h
+			continue
+		}
+		input, output, _ := strings.Cut(p, "\n----")
+		out = append(out, golden{heading: heading, input: input, output: strings.TrimPrefix(output, "\n")})
 	}
-	return queries, explained
+	return out
 }
 
 func mustPlan(t *testing.T, text string) *plan.Plan {
@@ -43,17 +60,21 @@ func mustPlan(t *testing.T, text string) *plan.Plan {
 
 // TestExplain holds the operators of each query against testdata.
 func TestExplain(t *testing.T) {
-	queries, explained := blocks(t)
 	var out strings.Builder
-	for i, q := range queries {
-		got := strings.Join(mustPlan(t, q).Maintained().Explain(false), "\n")
-		if got != explained[i] && !*update {
-			t.Errorf("%s\ngot\n%s\nwant\n%s", q, got, explained[i])
+	heading := ""
+	for _, g := range paragraphs(t, queriesFile) {
+		got := strings.Join(mustPlan(t, g.input).Maintained().Explain(false), "\n")
+		if got != g.output && !*update {
+			t.Errorf("%s\ngot\n%s\nwant\n%s", g.input, got, g.output)
 		}
-		fmt.Fprintf(&out, "%s\n----\n%s\n\n", q, got)
+		if g.heading != heading {
+			heading = g.heading
+			fmt.Fprintf(&out, "# %s\n\n", heading)
+		}
+		fmt.Fprintf(&out, "%s\n----\n%s\n\n", g.input, got)
 	}
 	if *update {
-		if err := os.WriteFile(filepath.Join("testdata", "queries.txt"), []byte(out.String()), 0o644); err != nil {
+		if err := os.WriteFile(queriesFile, []byte(out.String()), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -122,7 +143,7 @@ func step(df *flow.Dataflow, changes map[string][]flow.Update) flow.Delta {
 
 // TestIncremental holds every golden query, after every tick of random insertions and deletions, against the same query over what is there.
 func TestIncremental(t *testing.T) {
-	queries, _ := blocks(t)
+	queries := goldenQueries(t)
 	plans := make([]*plan.Plan, len(queries))
 	for i, q := range queries {
 		plans[i] = mustPlan(t, q)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -195,12 +194,7 @@ func TestRefused(t *testing.T) {
 
 // FuzzQuery looks for queries that make the planner or the operators panic.
 func FuzzQuery(f *testing.F) {
-	blocks, err := os.ReadFile(filepath.Join("testdata", "queries.txt"))
-	if err != nil {
-		f.Fatal(err)
-	}
-	for c := range strings.SplitSeq(string(blocks), "\n\n") {
-		q, _, _ := strings.Cut(c, "\n----")
+	for _, q := range goldenQueries(f) {
 		f.Add(q)
 	}
 	for _, g := range expressions(f) {

@@ -156,7 +156,7 @@ func TestRefusedPostgres(t *testing.T) {
 // TestQueriesPostgres holds every golden query, after every tick of random insertions and deletions, against PostgreSQL's answer to it.
 func TestQueriesPostgres(t *testing.T) {
 	pg := connect(t, pgtest.Start(t))
-	golden, _ := blocks(t)
+	golden := goldenQueries(t)
 	for seed := range uint64(*seeds) {
 		c := &testCase{tables: goldenTables()}
 		c.ticks = history(rand.New(rand.NewPCG(seed, 3)), c.tables, *ticks)

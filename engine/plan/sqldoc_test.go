@@ -2,6 +2,7 @@ package plan_test
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -30,11 +31,15 @@ Three things to know before the rest:
 - **An error in one row is an error of the view** for as long as the row is there: reading the view fails with PostgreSQL's words,
   a stream of it ends, and when the row goes the view is back.
 - **Text is compared by its bytes**, as under PostgreSQL's C collation. All times are in UTC.
+
+[Types](#types) · [Statements](#statements) · [Queries](#queries) · [Expressions](#expressions) ·
+[Differences from PostgreSQL](#differences-from-postgresql) · [What is refused](#what-is-refused)
 `
 
 // TestReference holds docs/sql.md against the goldens.
 func TestReference(t *testing.T) {
-	d := document{expressions: expressions(t), queries: paragraphs(t, "testdata/queries.txt"), statements: paragraphs(t, "../sql/testdata/statements.txt")}
+	d := document{expressions: expressions(t), queries: paragraphs(t, queriesFile), statements: paragraphs(t, "../sql/testdata/statements.txt")}
+	d.refusals.queries, d.refusals.errors = refusals(t)
 	got := d.markdown()
 	const file = "../../docs/sql.md"
 	if *update {
@@ -66,38 +71,20 @@ func TestEveryFunction(t *testing.T) {
 	}
 }
 
-// paragraphs reads a golden of inputs and outputs with headings: a paragraph that begins with "# " is one, the others have a line of
-// dashes in them.
-func paragraphs(t *testing.T, file string) []golden {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out []golden
-	heading := ""
-	for p := range strings.SplitSeq(strings.TrimSpace(string(text)), "\n\n") {
-		if h, ok := strings.CutPrefix(p, "# "); ok {
-			heading = h
-			continue
-		}
-		input, output, _ := strings.Cut(strings.TrimLeft(p, "\n"), "\n----")
-		out = append(out, golden{heading: heading, input: input, output: strings.TrimPrefix(output, "\n")})
-	}
-	return out
-}
-
 // document is what the goldens say.
 type document struct {
 	expressions, queries, statements []golden
+	refusals                         struct{ queries, errors []string }
 	b                                strings.Builder
 }
 
 func (d *document) markdown() string {
 	d.b.WriteString(sqlIntro)
 	d.types()
-	d.examples("Statements", "How they are understood, one a line.", d.statements)
-	d.examples("Queries", "Each is kept up to date, and held against PostgreSQL, in the tests.", d.queries)
+	d.b.WriteString("\n## Statements\n\nWhat stands on one line is one text that a client may send.\n")
+	d.examples(byVerb(d.statements))
+	fmt.Fprintf(&d.b, "\n## Queries\n\nThe tests keep each of these up to date while tables change, and hold it against PostgreSQL. The tables are %s.\n", tableList())
+	d.examples(d.queries)
 	d.b.WriteString("\n## Expressions\n\nThe right column is the value as psql shows it, or the error.\n")
 	for _, section := range sections(d.expressions) {
 		fmt.Fprintf(&d.b, "\n### %s\n\n| expression | type | value |\n|---|---|---|\n", section[0].heading)
@@ -153,7 +140,7 @@ func (d *document) types() {
 	for _, ty := range flow.Scalars() {
 		i := slices.IndexFunc(d.expressions, func(g golden) bool {
 			return strings.HasPrefix(g.output, ty.Name()+" ") && !strings.HasSuffix(g.output, " NULL") && g.difference == "" &&
-				(strings.HasPrefix(g.input, "'") && strings.HasSuffix(g.input, "::"+ty.Name()) || strings.HasSuffix(g.input, "::"+ty.Name()))
+				strings.HasSuffix(g.input, "::"+ty.Name())
 		})
 		if i < 0 {
 			i = slices.IndexFunc(d.expressions, func(g golden) bool { return strings.HasPrefix(g.output, ty.Name()+" ") && g.difference == "" })
@@ -169,35 +156,74 @@ func (d *document) types() {
 		}
 		fmt.Fprintf(&d.b, "| %s | %s | %d | %s | %s |\n", ty.Name(), also, ty.OID(), example, value)
 	}
+	d.b.WriteString("\nOf each there are arrays of one dimension, which aggregates and casts make.\n")
+}
+
+// verbs are headings for statements by the word they begin with, in the order of the document.
+var verbs = []struct{ heading, words string }{
+	{"Tables, sources and views", "create drop alter"},
+	{"Changing tables", "insert update delete truncate copy"},
+	{"Streams and cursors", "subscribe tail declare fetch close"},
+	{"Looking around", "show explain"},
+	{"Sessions and transactions", "begin start commit set reset discard"},
+	{"The grammar of queries", "select with values"},
+}
+
+// byVerb groups statements.
+func byVerb(list []golden) []golden {
+	var out []golden
+	for _, v := range verbs {
+		for _, g := range list {
+			word, rest, _ := strings.Cut(strings.ToLower(g.input), " ")
+			word = strings.TrimSuffix(word, ";")
+			if word == "copy" && strings.HasPrefix(rest, "(") { // which is a way to read
+				word = "subscribe"
+			}
+			if slices.Contains(strings.Fields(v.words), word) {
+				g.heading = v.heading
+				out = append(out, g)
+			}
+		}
+	}
+	return out
+}
+
+// tableList names the tables of the goldens.
+func tableList() string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(tables)) {
+		cols := make([]string, len(tables[name].Columns))
+		for i, c := range tables[name].Columns {
+			cols[i] = c.Name + " " + c.Type.Name()
+		}
+		out = append(out, fmt.Sprintf("`%s (%s)`", name, strings.Join(cols, ", ")))
+	}
+	return strings.Join(out, ", ")
 }
 
 // examples lists inputs that are accepted.
-func (d *document) examples(heading, intro string, list []golden) {
-	fmt.Fprintf(&d.b, "\n## %s\n\n%s\n", heading, intro)
+func (d *document) examples(list []golden) {
 	for _, section := range sections(list) {
 		var b strings.Builder
 		for _, g := range section {
-			if !g.failed() {
-				fmt.Fprintf(&b, "%s;\n", strings.TrimSuffix(g.input, ";"))
+			if !g.failed() && !strings.Contains(g.input, "--") {
+				fmt.Fprintf(&b, "%s;\n", g.input)
 			}
 		}
-		if b.Len() == 0 {
-			continue
+		if b.Len() > 0 {
+			fmt.Fprintf(&d.b, "\n### %s\n\n```sql\n%s```\n", section[0].heading, &b)
 		}
-		if section[0].heading != "" {
-			fmt.Fprintf(&d.b, "\n### %s\n", section[0].heading)
-		}
-		fmt.Fprintf(&d.b, "\n```sql\n%s```\n", &b)
 	}
 }
 
 func (g golden) failed() bool { return strings.HasPrefix(g.output, "error") }
 
+// differences lists the goldens to which PostgreSQL has another answer, less what is only missing.
 func (d *document) differences() {
 	d.b.WriteString("\n## Differences from PostgreSQL\n\nThe tests make sure that PostgreSQL's answer to each of these is another one.\n\n| what is different | for example | here |\n|---|---|---|\n")
 	last := ""
 	for _, g := range d.expressions {
-		if g.difference == "" {
+		if g.difference == "" || g.missing() {
 			continue
 		}
 		what := g.difference
@@ -210,13 +236,32 @@ func (d *document) differences() {
 	}
 }
 
+// missing tells whether an expression is none that the engine knows.
+func (g golden) missing() bool {
+	return g.failed() && !strings.HasPrefix(g.output, "error: evaluation: ")
+}
+
 func (d *document) refused() {
-	d.b.WriteString("\n## What is refused\n\nA part of what the engine says it does not do. The error has the position and, where Materialize can do it, says so.\n\n| SQL | answer |\n|---|---|\n")
-	for _, g := range slices.Concat(d.statements, d.queries) {
+	d.b.WriteString("\n## What is refused\n\nWhat the engine knows of and does not do, or not so. The error has the line and the column, and a hint where Materialize can do it.\n\n| SQL | answer |\n|---|---|\n")
+	row := func(input, message string) {
+		fmt.Fprintf(&d.b, "| %s | %s |\n", code(strings.ReplaceAll(input, "\n", " ")), strings.ReplaceAll(message, "|", `\|`))
+	}
+	for _, g := range d.statements {
 		if message, ok := strings.CutPrefix(g.output, "error 0A000 at "); ok {
 			_, message, _ = strings.Cut(message, ": ")
 			message, _, _ = strings.Cut(message, "\n")
-			fmt.Fprintf(&d.b, "| %s | %s |\n", code(strings.ReplaceAll(g.input, "\n", " ")), message)
+			row(g.input, message)
+		}
+	}
+	for i, q := range d.refusals.queries {
+		if _, message, ok := strings.Cut(d.refusals.errors[i], " 0A000 "); ok {
+			message, _, _ = strings.Cut(message, " | ")
+			row(q, message)
+		}
+	}
+	for _, g := range d.expressions {
+		if g.difference != "" && g.missing() {
+			row("SELECT "+g.input, strings.TrimPrefix(g.output, "error: "))
 		}
 	}
 }
