@@ -83,11 +83,12 @@ func (e *Engine) commit(ctx context.Context, t *transaction) error {
 	for _, other := range e.writers.queue {
 		held += rowCopies * int64(other.bytes)
 	}
-	if t.grows() && held+rowCopies*int64(t.bytes) > e.opt.MaxBytes {
+	room := e.opt.MaxBytes - e.opt.MaxBytes/5 // the rest is for reading, which DELETE needs
+	if t.grows() && held+rowCopies*int64(t.bytes) > room {
 		e.mu.Unlock()
 		return &Error{
 			Code:    "53200",
-			Message: fmt.Sprintf("out of memory: tables and views of the embedded engine hold %d of their %d bytes, and the transaction writes %d", held, e.opt.MaxBytes, t.bytes),
+			Message: fmt.Sprintf("out of memory: tables and views of the embedded engine hold %d of %d bytes that may be written, and the transaction writes %d", held, room, t.bytes),
 			Hint:    "Delete rows, drop what is not needed, or raise engine.max_memory.",
 		}
 	}
