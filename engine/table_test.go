@@ -229,7 +229,7 @@ func TestFullTables(t *testing.T) {
 			_, err = tryQuery(t.Context(), w.s, fmt.Sprintf("INSERT INTO t VALUES (%d, '%s')", rows, strings.Repeat("x", 5000)))
 		}
 		var e *engine.Error
-		if !errors.As(err, &e) || e.Code != "53200" || rows < 50 {
+		if !errors.As(err, &e) || e.Code != "53200" || rows < 20 {
 			t.Fatalf("%d rows, then %v", rows, err)
 		}
 		w.want("SELECT * FROM n", fmt.Sprint(rows-1))
