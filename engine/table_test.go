@@ -84,6 +84,19 @@ func TestTables(t *testing.T) {
 			w.fails("INSERT INTO u DEFAULT VALUES", "22P02", "invalid input syntax")
 			w.want("SELECT count(*) FROM t", "0")
 		},
+		"types": func(w *world) {
+			w.exec(`CREATE TABLE k (v varchar(3), n numeric(4,1), s timestamp(0), i interval day, y bytea, u uuid, a text[])`)
+			w.tag(`INSERT INTO k VALUES ('abc   ', 12.345, '2024-01-02 03:04:05.6', '2 days 5 hours', '\x00ff', 'a0eebc999c0b4ef8bb6d6bb9bd380a11', '{a,NULL}')`, "INSERT 0 1")
+			w.fails("INSERT INTO k (v) VALUES ('abcd')", "22001", "value too long for type character varying(3)")
+			w.fails("INSERT INTO k (n) VALUES (999.95)", "22003", "numeric field overflow")
+			w.fails("UPDATE k SET v = v || 'd'", "22001", "value too long")
+			w.tag("UPDATE k SET n = n + 0.07, i = i + interval '1 hour'", "UPDATE 1")
+			const row = `abc|12.4|2024-01-02 03:04:06|2 days|\x00ff|a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11|{a,NULL}`
+			w.want("SELECT * FROM k", row)
+			w.restart()
+			w.want("SELECT * FROM k", row)
+			w.fails("INSERT INTO k (v) VALUES ('abcd')", "22001", "value too long")
+		},
 		"no columns": func(w *world) {
 			w.exec("CREATE TABLE e ()")
 			w.tag("INSERT INTO e DEFAULT VALUES", "INSERT 0 1")
