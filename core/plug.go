@@ -21,7 +21,9 @@ type Sink interface {
 	// position moves on. After an error the same cut comes again, the same
 	// bytes, until nil, also after a crash if positions are kept; a receiver
 	// may deduplicate on the view, Lower and Upper. An error that wraps [ErrPermanent] says that
-	// trying again cannot help: the group is shown as failed and waits.
+	// trying again cannot help: the group is shown as failed and waits. One
+	// with a method RetryAfter() time.Duration says when not to come back
+	// before.
 	//
 	// The batches are shared: Write must not change them, and may keep them.
 	Write(ctx context.Context, cut []Batch) error

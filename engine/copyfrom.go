@@ -177,7 +177,7 @@ func (in *CopyIn) record(record []byte) error {
 			return in.at(err, -1)
 		}
 	}
-	if err := in.plan.Check(row); err != nil {
+	if err := in.plan.Fit(&in.c, row); err != nil {
 		return in.at(err, -1)
 	}
 	if in.bytes += row.Size(); in.bytes > maxTransaction {

@@ -1,7 +1,9 @@
 package engine_test
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -84,6 +86,19 @@ func TestTables(t *testing.T) {
 			w.fails("INSERT INTO u DEFAULT VALUES", "22P02", "invalid input syntax")
 			w.want("SELECT count(*) FROM t", "0")
 		},
+		"types": func(w *world) {
+			w.exec(`CREATE TABLE k (v varchar(3), n numeric(4,1), s timestamp(0), i interval day, y bytea, u uuid, a text[])`)
+			w.tag(`INSERT INTO k VALUES ('abc   ', 12.345, '2024-01-02 03:04:05.6', '2 days 5 hours', '\x00ff', 'a0eebc999c0b4ef8bb6d6bb9bd380a11', '{a,NULL}')`, "INSERT 0 1")
+			w.fails("INSERT INTO k (v) VALUES ('abcd')", "22001", "value too long for type character varying(3)")
+			w.fails("INSERT INTO k (n) VALUES (999.95)", "22003", "numeric field overflow")
+			w.fails("UPDATE k SET v = v || 'd'", "22001", "value too long")
+			w.tag("UPDATE k SET n = n + 0.07, i = i + interval '1 hour'", "UPDATE 1")
+			const row = `abc|12.4|2024-01-02 03:04:06|2 days|\x00ff|a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11|{a,NULL}`
+			w.want("SELECT * FROM k", row)
+			w.restart()
+			w.want("SELECT * FROM k", row)
+			w.fails("INSERT INTO k (v) VALUES ('abcd')", "22001", "value too long")
+		},
 		"no columns": func(w *world) {
 			w.exec("CREATE TABLE e ()")
 			w.tag("INSERT INTO e DEFAULT VALUES", "INSERT 0 1")
@@ -115,7 +130,7 @@ func TestTables(t *testing.T) {
 				{"INSERT INTO t VALUES (7); SELECT * FROM t", "25000", "write-only mode"},
 				{"INSERT INTO t VALUES (7); DECLARE c CURSOR FOR TAIL t", "25000", "write-only mode"},
 				{"SELECT * FROM t; INSERT INTO t VALUES (7)", "25006", "read-only mode"},
-				{"UPDATE t SET a = 1", "25001", "UPDATE that reads cannot be run inside a transaction block"},
+				{"UPDATE t SET a = 1", "25001", "UPDATE cannot be run inside a transaction block"},
 				{"DELETE FROM t", "25001", "cannot be run inside a transaction block"},
 				{"INSERT INTO t SELECT * FROM t", "25001", "cannot be run inside a transaction block"},
 				{"CREATE TABLE z (a int)", "25001", "cannot be run inside a transaction block"},
@@ -202,6 +217,27 @@ func (w *world) tag(text, want string) {
 	if got := r.Tag(); got != want {
 		w.Errorf("%s: got %s, want %s", text, got, want)
 	}
+}
+
+// TestFullTables writes until there is no more room in memory: writers are told, views go on.
+func TestFullTables(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, engine.Options{MaxBytes: 1 << 20})
+		w.exec("CREATE TABLE t (x int, s text); CREATE MATERIALIZED VIEW n AS SELECT count(*) FROM t")
+		rows, err := 0, error(nil)
+		for ; err == nil && rows < 1000; rows++ {
+			_, err = tryQuery(t.Context(), w.s, fmt.Sprintf("INSERT INTO t VALUES (%d, '%s')", rows, strings.Repeat("x", 5000)))
+		}
+		var e *engine.Error
+		if !errors.As(err, &e) || e.Code != "53200" || rows < 20 {
+			t.Fatalf("%d rows, then %v", rows, err)
+		}
+		w.want("SELECT * FROM n", fmt.Sprint(rows-1))
+		w.exec("DELETE FROM t WHERE x < 3")
+		settle()
+		w.want("SELECT * FROM n", fmt.Sprint(rows-4))
+		w.stop()
+	})
 }
 
 // TestAlone counts a table into another while many sessions insert: at the time of each count, the table had as many rows as it says.

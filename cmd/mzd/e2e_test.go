@@ -94,6 +94,7 @@ type pipeline struct {
 	format string // of what lands; empty: json
 	init   string // SQL; empty: the demo's
 	views  string // YAML; empty: counter, top10 and useredits
+	sinks  string // YAML, beside the websocket
 }
 
 // newDaemon writes a pipeline into a new directory. It does not start it.
@@ -127,10 +128,10 @@ materialize: {url: embedded, init: init.sql}
 engine: {listen: %q}
 views: %s
 sinks:
-  web: {plugin: websocket, settings: {listen: %q}}
+  web: {plugin: websocket, settings: {listen: %q}}%s
 admin: {listen: %q}
 log: {format: json}%s
-`, d.sql, p.views, d.web, d.admin, sources))
+`, d.sql, p.views, d.web, p.sinks, d.admin, sources))
 	return d
 }
 

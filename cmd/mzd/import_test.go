@@ -26,9 +26,10 @@ var allowed = map[string]struct{ inside, outside []string }{
 	"core/durable":             {},
 	"core/durable/durabletest": {inside: []string{"core/durable"}},
 	"core/modeltest":           {},
+	"core/refusal":             {},
 	"core/viewlog":             {inside: []string{"core", "core/backoff", "core/durable"}},
 	"core/hub":                 {inside: []string{"core", "core/backoff", "core/durable", "core/viewlog"}},
-	"core/ingest":              {inside: []string{"core", "core/backoff", "core/durable"}, outside: []string{pgxPath}},
+	"core/ingest":              {inside: []string{"core", "core/backoff", "core/durable", "core/refusal"}, outside: []string{pgxPath}},
 	"core/mz":                  {inside: []string{"core", "core/backoff"}, outside: []string{pgxPath}},
 	"core/pgtest":              {},
 	"schema":                   {},
@@ -43,6 +44,7 @@ var allowed = map[string]struct{ inside, outside []string }{
 	"plugins":                             {inside: []string{"core", "schema"}},
 	"plugins/sinks":                       {inside: []string{"plugins", "plugins/sinks/*"}},
 	"plugins/sinks/stdout":                {inside: pluginImports},
+	"plugins/sinks/webhook":               {inside: pluginImports},
 	"plugins/sinks/websocket":             {inside: pluginImports, outside: []string{"github.com/coder/websocket", fastjsonPath}},
 	"plugins/sources":                     {inside: []string{"plugins", "plugins/sources/*"}},
 	"plugins/sources/wikimedia":           {inside: pluginImports, outside: []string{fastjsonPath}},
@@ -59,7 +61,7 @@ const (
 
 var (
 	// What a source or a sink may use: never the hub, the logs or each other.
-	pluginImports   = []string{"core", "core/backoff", "plugins", "schema"}
+	pluginImports   = []string{"core", "core/backoff", "core/refusal", "plugins", "schema"}
 	engineLibraries = []string{"github.com/cockroachdb/apd/v3", "github.com/tidwall/btree", fastjsonPath}
 )
 

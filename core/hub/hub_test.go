@@ -36,6 +36,7 @@ type stream struct {
 func (s *stream) Columns() []core.Column { return s.columns }
 func (s *stream) Identity() string       { return s.identity }
 func (s *stream) Resumed() bool          { return s.resumed }
+func (s *stream) Restarted() string      { return "the test says so" }
 func (s *stream) Close()                 {}
 
 func (s *stream) Next(ctx context.Context) (core.Batch, error) {
@@ -269,6 +270,30 @@ func TestSinkRetriesTheSameCut(t *testing.T) {
 		if p := h.Status().Sinks[0].Trouble; p != nil {
 			t.Errorf("status after the outage: %+v", p)
 		}
+	})
+}
+
+// busy is an error of a receiver that says when to come back.
+type busy time.Duration
+
+func (b busy) Error() string             { return "busy" }
+func (b busy) RetryAfter() time.Duration { return time.Duration(b) }
+
+func TestSinkIsLeftAloneForAsLongAsItWants(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, r := &upstream{}, &recorder{}
+		s := u.offer("v", &stream{columns: oneColumn, identity: "env"})
+		r.refuse = fmt.Errorf("write: %w", busy(10*time.Minute))
+		start(t, hub.Options{
+			Views: []hub.View{{Name: "v"}}, Subscribe: u.subscribe,
+			Sinks: []hub.Sink{{Name: "out", Sink: r, Views: []string{"v"}}},
+		})
+		s.batches <- batch(0, 10, "a+1")
+		<-time.After(10*time.Minute - time.Second)
+		equal(t, "tries before", r.take(), "refused v[0,10) a+1")
+		r.setRefuse(nil)
+		<-time.After(time.Minute)
+		equal(t, "tries after", r.take(), "v[0,10) a+1")
 	})
 }
 
@@ -521,7 +546,7 @@ mzd_sink_retries_total{sink="out"} 0
 # HELP mzd_upstream_connected 1 while the view's stream from the upstream is open.
 # TYPE mzd_upstream_connected gauge
 mzd_upstream_connected{view="v"} 1
-# HELP mzd_upstream_resnapshots_total Snapshots taken because the upstream's history was gone.
+# HELP mzd_upstream_resnapshots_total Snapshots taken of a view that was there already: the upstream's history was gone, or is another one.
 # TYPE mzd_upstream_resnapshots_total counter
 mzd_upstream_resnapshots_total{view="v"} 1
 # HELP mzd_view_frontier_timestamp_seconds Time below which the view is complete.

@@ -149,6 +149,10 @@ func (g *group) succeeded() {
 func (g *group) failed(ctx context.Context, err error, retry *backoff.Backoff) bool {
 	permanent := errors.Is(err, core.ErrPermanent)
 	wait := retry.Next()
+	var later interface{ RetryAfter() time.Duration }
+	if errors.As(err, &later) { // the receiver knows when not to come back before
+		wait += later.RetryAfter()
+	}
 	next := time.Now().Add(wait)
 	if permanent {
 		next = time.Time{}

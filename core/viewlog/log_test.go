@@ -33,8 +33,8 @@ func TestModel(t *testing.T) {
 		{50, (*model).hold}, {20, (*model).crash}, {80, (*model).readBetween}, {100, (*model).read},
 	}
 	for seed := *firstSeed; seed < *firstSeed+*seeds; seed++ {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { everything.play(t, seed, 1500, false) })
-		t.Run(fmt.Sprint("disk/seed=", seed), func(t *testing.T) { everything.play(t, seed, 1500, true) })
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { everything.play(t, seed, 800, false) })
+		t.Run(fmt.Sprint("disk/seed=", seed), func(t *testing.T) { everything.play(t, seed, 800, true) })
 	}
 }
 

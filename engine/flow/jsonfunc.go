@@ -75,8 +75,8 @@ func (r registry) jsons() {
 		return NewBool(err == nil && jsonHasKey(v, b.s)), err
 	})
 	r.json2("||", Jsonb, Jsonb, concatJSON)
-	r.json2("-", Jsonb, Text, func(c *Context, a, b Datum) (Datum, error) { return deleteKey(c, a, b.s) })
-	r.json2("-", Jsonb, Int4, func(c *Context, a, b Datum) (Datum, error) { return deleteIndex(c, a, int(b.n)) })
+	r.json2("-", Jsonb, Text, func(_ *Context, a, b Datum) (Datum, error) { return deleteKey(a, b.s) })
+	r.json2("-", Jsonb, Int4, func(_ *Context, a, b Datum) (Datum, error) { return deleteIndex(a, int(b.n)) })
 	r.add(&Func{Name: "jsonb_typeof", Params: []Type{Jsonb}, Result: Text, F1: func(c *Context, a Datum) (Datum, error) {
 		v, err := c.parse(a.s)
 		if err != nil {
@@ -181,7 +181,7 @@ func concatJSON(c *Context, a, b Datum) (Datum, error) {
 }
 
 // deleteKey is the operator - of a key: the object without it, or the array without the strings that equal it.
-func deleteKey(c *Context, d Datum, key string) (Datum, error) {
+func deleteKey(d Datum, key string) (Datum, error) {
 	quoted := string(appendJSONString(nil, []byte(key)))
 	switch d.s[0] {
 	case '{':
@@ -193,7 +193,7 @@ func deleteKey(c *Context, d Datum, key string) (Datum, error) {
 }
 
 // deleteIndex is the operator - of an index, which counts from the end when negative.
-func deleteIndex(c *Context, d Datum, index int) (Datum, error) {
+func deleteIndex(d Datum, index int) (Datum, error) {
 	switch d.s[0] {
 	case '{':
 		return Null, &EvalError{Code: "22023", Message: "cannot delete from object using integer index"}

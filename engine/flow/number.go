@@ -341,6 +341,10 @@ func numericSqrt(d Datum) (Datum, error) {
 	return roundNumeric(NewDecimal(&r), int32(scale), apd.RoundHalfUp), nil
 }
 
+// maxRootDigits bounds the digits before the point of a power whose exponent is not whole: it takes a logarithm to as many digits, and
+// a thousand of them would take a second.
+const maxRootDigits = 100
+
 // numericPower keeps 16 digits behind the point of a power with a whole exponent, and otherwise 16 significant ones.
 func numericPower(a, b Datum) (Datum, error) {
 	if a.numClass() != 0 || b.numClass() != 0 {
@@ -364,7 +368,7 @@ func numericPower(a, b Datum) (Datum, error) {
 	}
 	digits := exponent * log10(x) // of the result, before its point
 	switch {
-	case digits > maxNumericDigits:
+	case digits > maxNumericDigits || !whole && digits > maxRootDigits:
 		return Null, errNumericOverflow
 	case digits < -2*maxNumericDigits:
 		return NewInt(Numeric, 0), nil
@@ -375,7 +379,7 @@ func numericPower(a, b Datum) (Datum, error) {
 	}
 	scale = min(max(scale, -int(x.Exponent), -int(y.Exponent), 0), maxNumericDigits)
 	c := exact
-	c.Precision = uint32(max(digits, 0)) + uint32(scale) + 20
+	c.Precision = uint32(max(int(digits)+scale, 0) + 20)
 	var r apd.Decimal
 	if _, err := c.Pow(&r, x, y); err != nil {
 		return Null, errNumericOverflow

@@ -8,55 +8,6 @@ import (
 	"github.com/mzdio/mzd/engine/sql"
 )
 
-var aggregates = map[string]flow.AggregateFunc{
-	"count": flow.Count, "sum": flow.Sum, "avg": flow.Avg, "min": flow.Min, "max": flow.Max,
-	"bool_and": flow.BoolAnd, "every": flow.BoolAnd, "bool_or": flow.BoolOr,
-	"string_agg": flow.StringAgg, "array_agg": flow.ArrayAgg, "jsonb_agg": flow.JsonbAgg, "jsonb_object_agg": flow.JsonbObjectAgg,
-}
-
-const noClock = "The views here have no clock: put the time into the event."
-
-// clocks are the functions of PostgreSQL that tell the time, and that Materialize has not either.
-var clocks = map[string]bool{"current_date": true, "current_time": true, "localtime": true, "localtimestamp": true, "clock_timestamp": true}
-
-// elsewhere are functions of Materialize that the engine knows by name only, with a hint where there is something else to do.
-var elsewhere = makeElsewhere()
-
-func makeElsewhere() map[string]string {
-	m := map[string]string{}
-	for hint, names := range map[string]string{
-		noClock: "now current_timestamp",
-		"Temporal filters need a clock, and the views here have none.": "mz_now mz_logical_timestamp",
-		"": `acos age array_cat array_fill array_length array_lower array_position array_remove array_to_string array_upper ascii asin atan
-			bit_count bit_length cbrt chr constant_time_eq convert_from corr cos cot crc32 current_database current_role current_schema
-			current_schemas current_user date_bin decode degrees dense_rank digest encode exp first_value format_type
-			generate_subscripts get_bit get_byte hmac initcap jsonb_each jsonb_each_text
-			jsonb_pretty jsonb_strip_nulls justify_days justify_hours justify_interval kafka_murmur2 lag last_value lead
-			list_agg list_append list_cat list_length list_prepend list_remove ln log log10 lpad make_timestamp map_agg map_build map_length md5
-			parse_ident pg_typeof quote_ident radians rank regexp_match regexp_matches regexp_replace regexp_split_to_array
-			regexp_split_to_table repeat reverse row_number seahash session_user sha224 sha256 sha384 sha512 sin stddev stddev_pop
-			stddev_samp string_to_array tan timezone to_char translate try_parse_monotonic_iso8601_timestamp unnest uuid_generate_v5
-			var_pop var_samp variance`,
-	} {
-		for _, n := range strings.Fields(names) {
-			m[n] = hint
-		}
-	}
-	return m
-}
-
-// hasAggregate tells whether an expression contains an aggregate.
-func hasAggregate(e sql.Expr) bool {
-	found := false
-	walk(e, func(e sql.Expr) {
-		if c, ok := e.(*sql.Call); ok {
-			_, isAggregate := aggregates[c.Name]
-			found = found || isAggregate
-		}
-	})
-	return found
-}
-
 func walk(e sql.Expr, f func(sql.Expr)) {
 	if e == nil {
 		return
@@ -456,90 +407,10 @@ func (b *planner) call(e *sql.Call, s *scope) flow.Expr {
 // emptyJSON is what the functions that build a jsonb make of no arguments.
 var emptyJSON = map[string]string{"jsonb_build_array": "[]", "jsonb_build_object": "{}"}
 
-// countsRows tells whether an aggregate is count(*).
-func countsRows(e *sql.Call) bool {
-	if e.Name != "count" || e.Distinct || len(e.Args) != 1 {
-		return false
-	}
-	_, star := e.Args[0].(*sql.Star)
-	return star
-}
-
-func (b *planner) aggregateArgs(fn flow.AggregateFunc, e *sql.Call, s *scope) []flow.Expr {
-	if fn == flow.Count && len(e.Args) == 0 {
-		b.fail(e.Pos(), "42809", "count(*) must be used to call a parameterless aggregate function")
-	}
-	args := make([]flow.Expr, len(e.Args))
-	for i, x := range e.Args {
-		args[i] = b.expr(x, s)
-		if i == 1 && fn == flow.StringAgg { // a quoted separator is of the type of the values
-			if y, ok := flow.CastTo(args[i], args[0].Type()); ok && args[i].Type() == flow.Unknown {
-				args[i] = y
-			}
-		}
-		args[i] = b.known(args[i])
-	}
-	if fn == flow.ArrayAgg && len(args) == 1 && args[0].Type().IsArray() {
-		panic(sql.Unsupported(e.Pos(), "array_agg of arrays is"))
-	}
-	fits := len(args) == fn.Arity()
-	if fits {
-		_, fits = flow.AggregateType(fn, args[0].Type())
-	}
-	if fits && fn == flow.StringAgg {
-		fits = args[1].Type() == args[0].Type()
-	}
-	if !fits {
-		b.fail(e.Pos(), "42883", "function %s(%s) does not exist", e.Name, strings.Join(typeList(args), ", "))
-	}
-	return args
-}
-
-// aggregateOrder plans ORDER BY within an aggregate. Where the order does not show in the result there is nothing to keep.
-func (b *planner) aggregateOrder(a *aggregate, e *sql.Call, s *scope) {
-	n := len(a.args)
-	for _, o := range e.OrderBy {
-		at := b.column(&a.args, b.known(b.expr(o.Expr, s)))
-		if e.Distinct && at >= n {
-			b.fail(o.Expr.Pos(), "42P10", "in an aggregate with DISTINCT, ORDER BY expressions must appear in argument list")
-		}
-		a.order = append(a.order, sortKey(o, at))
-	}
-	if !a.fn.Ordered() {
-		a.args, a.order = a.args[:n], nil
-	}
-}
-
 func typeList(list []flow.Expr) []string {
 	names := make([]string, len(list))
 	for i, e := range list {
 		names[i] = e.Type().SQL()
 	}
 	return names
-}
-
-func (b *planner) aggregate(fn flow.AggregateFunc, e *sql.Call, s *scope) flow.Expr {
-	g := s.group
-	if g == nil {
-		b.fail(e.Pos(), "42803", "aggregate functions are not allowed here")
-	}
-	a := aggregate{fn: fn, distinct: e.Distinct}
-	if !countsRows(e) {
-		a.args = b.aggregateArgs(fn, e, g.inner)
-	}
-	b.aggregateOrder(&a, e, g.inner)
-	if e.Filter != nil {
-		a.filter = b.boolean(e.Filter, g.inner)
-	}
-	at := -1
-	for i, x := range g.aggs {
-		if x.same(a) {
-			at = i
-		}
-	}
-	if at < 0 {
-		at = len(g.aggs)
-		g.aggs = append(g.aggs, a)
-	}
-	return &flow.Col{Index: len(g.keys) + at, T: a.typ(), Name: e.Name}
 }

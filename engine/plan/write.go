@@ -242,23 +242,27 @@ func (w *Write) Row(c *flow.Context, exprs []flow.Expr, in flow.Row) (flow.Row, 
 	out := make(flow.Row, len(exprs))
 	for i, e := range exprs {
 		v, err := e.Eval(c, in)
-		if fit := w.Table.Writable[i].Fit; err == nil && fit != nil && !v.IsNull() {
-			v, err = fit.F1(c, v)
-		}
 		if err != nil {
 			return nil, evalError(err)
 		}
 		out[i] = v
 	}
-	return out, w.Check(out)
+	return out, w.Fit(c, out)
 }
 
-// Check holds a row against the columns that must not be NULL.
-func (w *Write) Check(row flow.Row) error {
-	for i, c := range w.Table.Writable {
-		if c.NotNull && row[i].IsNull() {
+// Fit makes the values of a row what the modifiers of their columns' types ask for, and holds it against the columns that must not be
+// NULL.
+func (w *Write) Fit(c *flow.Context, row flow.Row) (err error) {
+	for i, col := range w.Table.Writable {
+		switch {
+		case row[i].IsNull() && col.NotNull:
 			return &flow.EvalError{Code: "23502", Message: "null value in column " + sql.Ident(w.Table.Columns[i].Name) + " of table " +
 				sql.Ident(w.Table.Name) + " violates not-null constraint"}
+		case row[i].IsNull() || col.Fit == nil:
+			continue
+		}
+		if row[i], err = col.Fit.F1(c, row[i]); err != nil {
+			return evalError(err)
 		}
 	}
 	return nil

@@ -1,14 +1,13 @@
 package wikimedia
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
-	"strconv"
 	"time"
+
+	"github.com/mzdio/mzd/core/refusal"
 )
 
 // runError is an error that Run ends with. Its methods are found by whoever
@@ -30,11 +29,9 @@ func (e *runError) RetryAfter() time.Duration { return e.after }
 
 var errStalled = errors.New("nothing arrives")
 
-// Bounds of how long a refused request is not repeated.
-const (
-	refusedRetry  = time.Minute // where the server does not say: it will hardly change its mind
-	maxRetryAfter = time.Hour
-)
+// refusedRetry is how long a refused request is not repeated at least, where the
+// server will hardly change its mind.
+const refusedRetry = time.Minute
 
 // checkResponse returns an error that explains a response which is no event
 // stream.
@@ -43,7 +40,8 @@ func checkResponse(url, stream string, resp *http.Response) error {
 	if resp.StatusCode == http.StatusOK && kind == "text/event-stream" {
 		return nil
 	}
-	e := &runError{reason: "refused", after: retryAfter(resp)}
+	refused := refusal.Of(resp)
+	e := &runError{reason: "refused", after: refused.After}
 	if resp.StatusCode == http.StatusOK {
 		e.err = fmt.Errorf("GET %s: the answer is %q, not an event stream: is the url right, or a proxy or login page in between?", url, kind)
 		e.after = max(e.after, refusedRetry)
@@ -54,8 +52,8 @@ func checkResponse(url, stream string, resp *http.Response) error {
 		e.err = fmt.Errorf("%w: %s", e.err, why)
 		e.after = max(e.after, refusedRetry)
 	}
-	if said := excerpt(resp.Body); said != "" {
-		e.err = fmt.Errorf("%w; the server says %q", e.err, said)
+	if refused.Says != "" {
+		e.err = fmt.Errorf("%w; the server says %q", e.err, refused.Says)
 	}
 	return e
 }
@@ -79,23 +77,4 @@ func explain(status int, stream string) string {
 		return "no stream begins with that"
 	}
 	return ""
-}
-
-// retryAfter reads the header of that name: seconds, or a date.
-func retryAfter(resp *http.Response) time.Duration {
-	value := resp.Header.Get("Retry-After")
-	var d time.Duration
-	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
-		d = time.Duration(seconds) * time.Second
-	} else if at, err := http.ParseTime(value); err == nil {
-		d = time.Until(at)
-	}
-	return min(max(d, 0), maxRetryAfter)
-}
-
-// excerpt returns the first line of what a server says about an error.
-func excerpt(body io.Reader) string {
-	text, _ := io.ReadAll(io.LimitReader(body, 512)) // what there is; the error is known already
-	line, _, _ := bytes.Cut(bytes.TrimSpace(text), []byte{'\n'})
-	return string(bytes.ToValidUTF8(bytes.TrimSpace(line), nil))
 }
