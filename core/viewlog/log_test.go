@@ -797,6 +797,34 @@ func TestRebaseRefusesOldSnapshots(t *testing.T) {
 	}
 }
 
+// TestResetToOtherRows begins a new history with a view of which no row is what
+// was held, as it is when a column is added: that must not cost a difference too.
+func TestResetToOtherRows(t *testing.T) {
+	const rows = 100_000
+	fill := func(l *viewlog.Log, prefix string) *viewlog.Snapshot {
+		s := l.Snapshot()
+		for i := range rows {
+			s.Add(fmt.Appendf(nil, `["%s %06d"]`, prefix, i), 1)
+		}
+		return s
+	}
+	l := viewlog.New("v", viewlog.Options{})
+	cost := func(s *viewlog.Snapshot) uint64 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		must(t, l.Reset(&core.View{Name: "v"}, "upstream", 10, s))
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	first := cost(fill(l, "old"))
+	if again := cost(fill(l, "new")); again > first*3/2 {
+		t.Errorf("the first history allocated %d bytes, another one of other rows %d", first, again)
+	}
+	if s := l.Stats(); s.Rows != rows {
+		t.Errorf("got %d rows, want %d", s.Rows, rows)
+	}
+}
+
 // TestLatestChangeIsShared lets readers that are up to date read one large
 // change: they must not each get a copy.
 func TestLatestChangeIsShared(t *testing.T) {
