@@ -1,11 +1,9 @@
 package core
 
 import (
-	"cmp"
 	"fmt"
 	"iter"
 	"slices"
-	"strings"
 )
 
 // Row is a row of a view: the compact JSON array of its values, in the order of
@@ -17,6 +15,10 @@ import (
 // every digit, booleans, null, strings, ISO 8601 timestamps, jsonb as itself,
 // arrays as arrays, bytea as hex; numbers that JSON cannot write as strings.
 type Row string
+
+// MaxRowBytes is the length that a row may have at most. A log cannot write a
+// longer one, so that who brings rows in refuses it, and says which view it is of.
+const MaxRowBytes = 32 << 20
 
 // Diff is a change in the number of copies of a row.
 type Diff int64
@@ -130,33 +132,3 @@ func (u Updates) String() string { return fmt.Sprint(u.Slice()) }
 // IsBase reports whether the batch begins at the beginning of time, so that it
 // is the whole view at its Upper.
 func (b Batch) IsBase() bool { return b.Lower.IsZero() }
-
-// Consolidate sorts updates by time and row, adds up the diffs of equal ones
-// and drops what cancels out. It works in place and returns the shortened
-// slice.
-func Consolidate(updates []Update) []Update {
-	slices.SortFunc(updates, compareUpdates)
-	out := updates[:0]
-	for _, u := range updates {
-		if n := len(out); n > 0 && out[n-1].Time == u.Time && out[n-1].Row == u.Row {
-			out[n-1].Diff += u.Diff
-			continue
-		}
-		if n := len(out); n > 0 && out[n-1].Diff == 0 {
-			out = out[:n-1]
-		}
-		out = append(out, u)
-	}
-	if n := len(out); n > 0 && out[n-1].Diff == 0 {
-		out = out[:n-1]
-	}
-	clear(updates[len(out):]) // do not pin rows that cancelled out
-	return out
-}
-
-func compareUpdates(a, b Update) int {
-	if c := cmp.Compare(a.Time, b.Time); c != 0 {
-		return c
-	}
-	return strings.Compare(string(a.Row), string(b.Row))
-}

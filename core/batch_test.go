@@ -1,6 +1,7 @@
 package core_test
 
 import (
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -53,6 +54,42 @@ func TestConsolidateAddsUp(t *testing.T) {
 		}
 		if len(got) != len(want) {
 			t.Errorf("seed %d: got %d updates, want %d", seed, len(got), len(want))
+		}
+	}
+}
+
+// Rows of every shape come out in the order of their bytes, however many there
+// are and whatever they share.
+func TestSum(t *testing.T) {
+	for seed := range uint64(60) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		alphabet := []string{"a", "ab", "\x00", "\x00\x00\x00", "\xff", "0123456789abcdef", "["}[:1+r.IntN(7)]
+		row := func() core.Row {
+			var s string
+			for range r.IntN(1 + int(seed%9)) {
+				s += alphabet[r.IntN(len(alphabet))]
+			}
+			return core.Row(s)
+		}
+		want := make(map[core.Row]core.Diff)
+		pieces := make([][]core.Update, r.IntN(4))
+		for i := range pieces {
+			for range r.IntN(900) {
+				u := core.Update{Time: core.Time(r.IntN(3)), Diff: core.Diff(r.IntN(5) - 2), Row: row()}
+				pieces[i] = append(pieces[i], u)
+				want[u.Row] += u.Diff
+			}
+		}
+		maps.DeleteFunc(want, func(_ core.Row, d core.Diff) bool { return d == 0 })
+		var got []core.Row
+		for u := range core.Sum(pieces...) {
+			got = append(got, u.Row)
+			if want[u.Row] != u.Diff {
+				t.Errorf("seed %d: %d copies of %q, want %d", seed, u.Diff, u.Row, want[u.Row])
+			}
+		}
+		if rows := slices.Sorted(maps.Keys(want)); !slices.Equal(got, rows) {
+			t.Errorf("seed %d: got %q, want %q", seed, got, rows)
 		}
 	}
 }

@@ -97,8 +97,12 @@ type Stream interface {
 	Identity() string
 	// Resumed reports whether the first batch continues from Request.Upper.
 	// Otherwise the stream begins with the whole view, at a time above
-	// Request.Upper if the identity is that of the request.
+	// Request.Upper if the identity is that of the request and the upstream's
+	// times have not gone back.
 	Resumed() bool
+	// Restarted says in words why a stream with a Request.Upper did not resume;
+	// empty if it did.
+	Restarted() string
 	// Snapshot is called once, before Next, if the stream did not resume. It
 	// passes the rows of the whole view to add as they come, in any order, with
 	// so many copies more each time, and returns the time that the sum is the

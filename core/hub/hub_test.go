@@ -36,6 +36,7 @@ type stream struct {
 func (s *stream) Columns() []core.Column { return s.columns }
 func (s *stream) Identity() string       { return s.identity }
 func (s *stream) Resumed() bool          { return s.resumed }
+func (s *stream) Restarted() string      { return "the test says so" }
 func (s *stream) Close()                 {}
 
 func (s *stream) Next(ctx context.Context) (core.Batch, error) {
@@ -545,7 +546,7 @@ mzd_sink_retries_total{sink="out"} 0
 # HELP mzd_upstream_connected 1 while the view's stream from the upstream is open.
 # TYPE mzd_upstream_connected gauge
 mzd_upstream_connected{view="v"} 1
-# HELP mzd_upstream_resnapshots_total Snapshots taken because the upstream's history was gone.
+# HELP mzd_upstream_resnapshots_total Snapshots taken of a view that was there already: the upstream's history was gone, or is another one.
 # TYPE mzd_upstream_resnapshots_total counter
 mzd_upstream_resnapshots_total{view="v"} 1
 # HELP mzd_view_frontier_timestamp_seconds Time below which the view is complete.

@@ -449,6 +449,7 @@ type flow struct {
 func (f *flow) Columns() []core.Column { return oneColumn }
 func (f *flow) Identity() string       { return f.identity }
 func (f *flow) Resumed() bool          { return f.resumed }
+func (f *flow) Restarted() string      { return "" }
 func (f *flow) Close()                 {}
 
 func (f *flow) Next(ctx context.Context) (core.Batch, error) {

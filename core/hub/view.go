@@ -159,15 +159,24 @@ func (v *view) restart(ctx context.Context, s Stream) (core.Time, error) {
 	held := v.data.View()
 	same := !upper.IsZero() && s.Identity() == v.data.Identity() &&
 		slices.Equal(described.Columns, held.Columns) && slices.Equal(described.Key, held.Key)
-	switch {
-	case same && upper.Time == core.EndOfTime && at == core.EndOfTime:
+	if same && upper.Time == core.EndOfTime && at == core.EndOfTime {
 		return at, nil // a constant, and the log has it already
-	case same && at > upper.Time:
+	}
+	if !upper.IsZero() {
 		v.metrics.resnapshots.Inc()
-		v.log.Info("upstream history lost: continuing with the difference to a new snapshot", "from", upper.Time, "to", at)
+	}
+	because := s.Restarted()
+	switch {
+	case same && at > upper.Time:
+		v.log.Info("continuing with the difference to a new snapshot", "because", because, "from", upper.Time, "to", at)
 		return at, v.data.Rebase(at, snapshot)
-	case !upper.IsZero():
-		v.log.Warn("upstream is another one, or the view was changed: starting a new history", "from", upper.Time, "to", at)
+	case same && upper.Time < core.EndOfTime:
+		because = "the upstream's times have gone back"
+	case because == "": // the hub asked for no resumption; see request
+		because = "the view's key is another one, or the view was constant"
+	}
+	if !upper.IsZero() {
+		v.log.Warn("starting a new history: readers begin again", "because", because, "from", upper.Time, "to", at)
 	}
 	return at, v.data.Reset(described, s.Identity(), at, snapshot)
 }

@@ -43,7 +43,7 @@ type Config struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// Logger gets what the caller cannot see in a result: notices of the
-	// server, and why a stream did not resume. Nil discards it.
+	// server. Nil discards it.
 	Logger *slog.Logger
 }
 
@@ -163,27 +163,25 @@ type Request struct {
 //
 // If the caller holds a history of the same view of the same upstream, and the
 // upstream still has what came after it, the stream resumes there; otherwise it
-// begins with a snapshot (see [Stream.Resumed]). Errors are of type [*Error].
+// begins with a snapshot (see [Stream.Resumed] and [Stream.Restarted]). Errors
+// are of type [*Error].
 func (c *Client) Subscribe(ctx context.Context, r Request) (*Stream, error) {
-	log := c.log.With("view", r.Name)
-	for resume := true; ; resume = false {
-		s, err := c.open(ctx, r, resume)
-		if err == nil {
-			return s, nil
-		}
-		switch {
-		case resume && errors.Is(err, errChanged):
-			log.Info("the view has other columns than before; taking a snapshot")
-		case resume && isHistoryGone(err):
-			log.Info("the upstream no longer has the history since the last position; taking a snapshot", "upper", r.Upper)
-		default:
-			return nil, ofView(err, r.Name)
+	s, err := c.open(ctx, r, r.Upper > 0)
+	if gone, ok := errors.AsType[historyLost](err); ok {
+		if s, err = c.open(ctx, r, false); err == nil && s.restarted == "" {
+			s.restarted = gone.why
 		}
 	}
+	if err != nil {
+		return nil, ofView(err, r.Name)
+	}
+	return s, nil
 }
 
-// errChanged: the stream would resume, but it has other columns.
-var errChanged = errors.New("columns changed")
+// historyLost says why a stream cannot resume after all.
+type historyLost struct{ why string }
+
+func (e historyLost) Error() string { return e.why }
 
 // open makes one attempt at a stream.
 func (c *Client) open(ctx context.Context, r Request, resume bool) (*Stream, error) {
@@ -209,14 +207,17 @@ func (c *Client) begin(ctx context.Context, w *wire, r Request, target target, r
 	if err != nil {
 		return nil, err
 	}
-	origin, err := originOf(ctx, w, d, target)
+	if err := d.supports(target); err != nil {
+		return nil, err
+	}
+	id, err := identify(ctx, w, d, target)
 	if err != nil {
 		return nil, err
 	}
 	s := &Stream{wire: w, name: r.Name, log: c.log.With("view", r.Name)}
-	if resume = resume && r.Upper > 0 && origin.holds(r.Identity); resume {
-		s.progress = resumeAt(r.Upper)
-		err = w.start(ctx, d.resume(target, r.Upper-1))
+	s.resumed = resume && id.since(r.Identity) == ""
+	if s.resumed {
+		err = s.resume(ctx, d, target, r.Upper)
 	} else {
 		err = s.snapshot(ctx, d, target, r.Upper)
 	}
@@ -226,21 +227,38 @@ func (c *Client) begin(ctx context.Context, w *wire, r Request, target target, r
 	if err := s.describe(w.fields); err != nil {
 		return nil, err
 	}
-	s.identity = origin.identity(s.columns)
-	s.resumed = resume
+	id.columns = digestColumns(s.columns)
+	s.identity = id.String()
+	changed := id.since(r.Identity)
 	switch {
-	case resume && s.identity != r.Identity:
-		return nil, errChanged
-	case !resume && s.identity == r.Identity:
-		s.progress.floor = r.Upper // the caller wants to see nothing that is older
-	case resume && d.leads():
+	case s.resumed && changed != "":
+		return nil, historyLost{changed}
+	case s.resumed && d.leads():
 		// A server that has to catch up first tells only then, in place of
 		// the first row, that the history is gone.
 		if err := w.during(ctx, s.readFirst); err != nil {
-			return nil, err
+			return nil, lost(err)
 		}
+	case !s.resumed && changed == "":
+		s.progress.floor = r.Upper // the caller wants to see nothing that is older
+	case r.Upper > 0:
+		s.restarted = changed
 	}
 	return s, nil
+}
+
+// resume continues at upper.
+func (s *Stream) resume(ctx context.Context, d dialect, target target, upper core.Time) error {
+	s.progress = resumeAt(upper)
+	return lost(s.wire.start(ctx, d.resume(target, upper-1)))
+}
+
+// lost recognizes that the server has forgotten the time it is asked for.
+func lost(err error) error {
+	if isHistoryGone(err) {
+		return historyLost{"the upstream has forgotten what happened since the last position"}
+	}
+	return err
 }
 
 // snapshot starts a stream from the beginning. Before v0.50 the server does not

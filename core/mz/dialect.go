@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -12,12 +13,12 @@ import (
 
 // dialect is what a release speaks.
 type dialect struct {
-	version      string // as the server gives it
-	embedded     bool
-	major, minor int
+	version  string // as the server gives it
+	embedded bool
+	release  [3]int // v0.26.1 is {0, 26, 1}
 }
 
-var versionPattern = regexp.MustCompile(`^v(\d+)\.(\d+)`)
+var versionPattern = regexp.MustCompile(`^v(\d+)\.(\d+)(?:\.(\d+))?`)
 
 // detect asks which release the server is. Since v0.39 it has said so by now.
 func detect(ctx context.Context, w *wire) (dialect, error) {
@@ -49,13 +50,25 @@ func parseVersion(s string) (dialect, bool) {
 		return dialect{version: s}, false
 	}
 	d := dialect{version: s}
-	d.major, _ = strconv.Atoi(m[1]) // digits; a number beyond int is as new as can be
-	d.minor, _ = strconv.Atoi(m[2])
+	for i := range d.release {
+		d.release[i], _ = strconv.Atoi(m[i+1]) // digits or none; a number beyond int is as new as can be
+	}
 	return d, true
 }
 
-func (d dialect) atLeast(major, minor int) bool {
-	return d.embedded || d.major > major || d.major == major && d.minor >= minor
+func (d dialect) atLeast(release ...int) bool {
+	return d.embedded || slices.Compare(d.release[:], release) >= 0
+}
+
+// supports tells what a release is too old for.
+func (d dialect) supports(t target) error {
+	switch {
+	case !d.atLeast(0, 5, 2): // TAIL had no progress
+		return &Error{reason: Protocol, message: fmt.Sprintf("the server is Materialize %s; mzd needs v0.5.2 or later", d.version)}
+	case t.query && !d.atLeast(0, 20):
+		return &Error{reason: Protocol, message: fmt.Sprintf("the server is Materialize %s, which streams views but no queries before v0.20; create a view of the query", d.version)}
+	}
+	return nil
 }
 
 // subscribes reports whether the statement is SUBSCRIBE; before v0.27 it is
@@ -90,15 +103,16 @@ func (d dialect) statement(t target, options string, asOf *core.Time) string {
 
 // target is what a stream is of.
 type target struct {
-	sql  string // as it stands in the statement
-	name string // of the object, unqualified; empty for a query
+	sql   string   // as it stands in the statement
+	names []string // of the object, unqualified, or all that occur in a query
+	query bool
 }
 
 // targetOf reads the target of a request.
 func targetOf(r Request) (target, error) {
 	if r.Query != "" {
 		q := strings.TrimRight(strings.TrimSpace(r.Query), "; \t\r\n")
-		return target{sql: "(" + q + "\n)"}, nil // the newline ends a trailing comment
+		return target{sql: "(" + q + "\n)", names: namesIn(q), query: true}, nil // the newline ends a trailing comment
 	}
 	parts, err := parseName(r.Name)
 	if err != nil {
@@ -108,7 +122,41 @@ func targetOf(r Request) (target, error) {
 	for i, p := range parts {
 		quoted[i] = quoteIdentifier(p)
 	}
-	return target{sql: strings.Join(quoted, "."), name: parts[len(parts)-1]}, nil
+	return target{sql: strings.Join(quoted, "."), names: parts[len(parts)-1:]}, nil
+}
+
+// namesIn returns all words of a query that may be names, keywords among them.
+func namesIn(query string) []string {
+	var names []string
+	for rest := query; rest != ""; {
+		n := tokenLength(rest)
+		if name, length, ok := quotedIdentifier(rest); ok {
+			names, n = append(names, name), length
+		} else if isWord(rest[0]) && !strings.ContainsRune(rest[:n], '\'') {
+			names = append(names, rest[:n], strings.ToLower(rest[:n]))
+		}
+		rest = rest[n:]
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// quotedIdentifier reads a name in double quotes at the beginning of s, and
+// returns its length there.
+func quotedIdentifier(s string) (name string, length int, ok bool) {
+	if !strings.HasPrefix(s, `"`) {
+		return "", 0, false
+	}
+	var b strings.Builder
+	for i := 1; i < len(s); i++ {
+		if s[i] == '"' {
+			if i++; i == len(s) || s[i] != '"' {
+				return b.String(), i, b.Len() > 0
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return "", 0, false
 }
 
 var plainIdentifier = regexp.MustCompile(`^[\pL_][\pL\pN_$]*$`)
@@ -120,21 +168,11 @@ func parseName(s string) ([]string, error) {
 	for rest := s; ; {
 		var part string
 		if strings.HasPrefix(rest, `"`) {
-			var b strings.Builder
-			i := 1
-			for ; i < len(rest); i++ {
-				if rest[i] == '"' {
-					if i+1 == len(rest) || rest[i+1] != '"' {
-						break
-					}
-					i++
-				}
-				b.WriteByte(rest[i])
-			}
-			if i == len(rest) || b.Len() == 0 {
+			name, n, ok := quotedIdentifier(rest)
+			if !ok {
 				return nil, fmt.Errorf("view name %s: a quoted part is empty or does not end", s)
 			}
-			part, rest = b.String(), rest[i+1:]
+			part, rest = name, rest[n:]
 		} else {
 			end := strings.IndexByte(rest, '.')
 			if end < 0 {

@@ -2,6 +2,7 @@ package mz
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -58,6 +59,17 @@ func encodeBool(dst, text []byte) ([]byte, error) {
 	}
 	return dst, fmt.Errorf("%.40q is not a boolean", text)
 }
+
+// encodeInteger is encodeNumber for types that have nothing but digits.
+func encodeInteger(dst, text []byte) ([]byte, error) {
+	d, tail := digits(bytes.TrimPrefix(text, minus))
+	if len(d) == 0 || len(tail) > 0 || d[0] == '0' && len(text) > 1 {
+		return encodeNumber(dst, text)
+	}
+	return append(dst, text...), nil
+}
+
+var minus = []byte("-")
 
 // encodeNumber keeps every digit. JSON has no NaN and no infinities: they
 // become strings.
@@ -154,8 +166,13 @@ func (n number) appendPlain(dst []byte) []byte {
 // encodeString escapes what JSON requires and nothing else, as PostgreSQL does.
 func encodeString(dst, text []byte) ([]byte, error) {
 	dst = append(dst, '"')
+	plain := plainPrefix(text)
+	if plain == len(text) {
+		return append(append(dst, text...), '"'), nil
+	}
 	from, ascii := 0, true
-	for i, c := range text {
+	for i := plain; i < len(text); i++ {
+		c := text[i]
 		if c >= 0x20 && c != '"' && c != '\\' {
 			ascii = ascii && c < utf8.RuneSelf
 			continue
@@ -169,6 +186,27 @@ func encodeString(dst, text []byte) ([]byte, error) {
 		return dst, fmt.Errorf("%.40q is not UTF-8", text)
 	}
 	return append(dst, '"'), nil
+}
+
+// plainPrefix returns how many bytes at the beginning are ASCII that needs no
+// escape, or somewhat fewer: it looks at eight at a time.
+func plainPrefix(text []byte) int {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	n := 0
+	for ; n+8 <= len(text); n += 8 {
+		w := binary.LittleEndian.Uint64(text[n:])
+		quote, slash := w^ones*'"', w^ones*'\\'
+		// The high bit of a byte is set where it is set in w, or where a
+		// subtraction borrowed: from less than 0x20, or from what is 0 because
+		// it was the character.
+		if (w|(w-ones*0x20)|(quote-ones)|(slash-ones))&high != 0 {
+			return n
+		}
+	}
+	for n < len(text) && text[n] >= 0x20 && text[n] < utf8.RuneSelf && text[n] != '"' && text[n] != '\\' {
+		n++
+	}
+	return n
 }
 
 func appendEscape(dst []byte, c byte) []byte {

@@ -1,6 +1,7 @@
 package mz_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -119,5 +120,25 @@ func BenchmarkEncode(b *testing.B) {
 				mz.Encode(tt.oid, text)
 			}
 		})
+	}
+}
+
+// Escapes are found wherever they are in a string.
+func TestEncodeStringPlaces(t *testing.T) {
+	for n := range 40 {
+		for at := range n {
+			for _, c := range []byte{0, 0x1f, '"', '\\', 0x20, '!', '#', '[', ']', 0x7f} {
+				text := bytes.Repeat([]byte("x"), n)
+				text[at] = c
+				got, err := mz.Encode(25, text)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var back []string
+				if err := json.Unmarshal([]byte(got), &back); err != nil || len(back) != 1 || back[0] != string(text) {
+					t.Errorf("%q became %s, %v", text, got, err)
+				}
+			}
+		}
 	}
 }

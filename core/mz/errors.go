@@ -16,13 +16,15 @@ import (
 const (
 	Unreachable    = "unreachable"     // no connection, or it was cut, or the server is starting or stopping
 	Auth           = "auth"            // the server does not know the user or the password
+	TLS            = "tls"             // client and server do not agree on encryption, or who the server is
 	Permission     = "permission"      // the user may not read the view
 	NoSuchView     = "no_such_view"    // it does not exist, or the name cannot be one
 	Dropped        = "dropped"         // it was dropped while it was followed
-	Evaluation     = "evaluation"      // the view cannot be computed: one of its rows raises an error
+	Evaluation     = "evaluation"      // the view cannot be computed, or one of its rows is impossible or too long
 	HistoryGone    = "history_gone"    // the upstream has forgotten the time that was asked for
 	ColumnsChanged = "columns_changed" // the view has other columns than when it was planned
 	SlowReader     = "slow_reader"     // the server gave up on a reader that fell behind
+	TooLarge       = "too_large"       // the server refuses to send so much at once
 	Ended          = "ended"           // the server ended the stream, for a timeout or without a reason
 	Cancelled      = "cancelled"       // somebody cancelled it: the caller, or an operator of the database
 	Protocol       = "protocol"        // the server says what this package does not understand
@@ -33,8 +35,8 @@ const (
 // the start.
 func Reasons() []string {
 	return []string{
-		Unreachable, Auth, Permission, NoSuchView, Dropped, Evaluation, HistoryGone,
-		ColumnsChanged, SlowReader, Ended, Cancelled, Protocol, Other,
+		Unreachable, Auth, TLS, Permission, NoSuchView, Dropped, Evaluation, HistoryGone,
+		ColumnsChanged, SlowReader, TooLarge, Ended, Cancelled, Protocol, Other,
 	}
 }
 
@@ -78,7 +80,12 @@ func connectError(ctx context.Context, err error) *Error {
 	}
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
-		return &Error{reason: Unreachable, retryable: true, message: oneLine(err.Error()), err: err}
+		e := &Error{reason: Unreachable, retryable: true, message: oneLine(err.Error()), err: err}
+		if strings.Contains(e.message, "tls: ") || strings.Contains(e.message, "refused TLS") {
+			e.reason, e.retryable = TLS, false
+			e.message += "; check sslmode, sslrootcert, sslcert and sslkey of materialize.url"
+		}
+		return e
 	}
 	e := &Error{reason: Other, message: "the server refuses the connection: " + serverText(pg), err: err}
 	switch {
@@ -131,7 +138,9 @@ func classify(pg *pgconn.PgError) (reason string, retryable bool, message string
 	case strings.HasPrefix(text, "Evaluation error:"):
 		return Evaluation, false, message + "; correct the view or the row that it cannot compute"
 	case says("fell behind"):
-		return SlowReader, true, message
+		return SlowReader, true, message + "; mzd needs more CPU, or the view changes faster than it can read"
+	case says("exceeds max size of"):
+		return TooLarge, false, message + "; raise max_result_size of the server, or narrow the view"
 	case pg.Code == "57014":
 		return Cancelled, true, message
 	case pg.Code == "25P03", pg.Code == "28000" && says("expired"):
@@ -140,6 +149,8 @@ func classify(pg *pgconn.PgError) (reason string, retryable bool, message string
 		return Auth, false, message + "; check the user and the password of materialize.url"
 	case pg.Code == "42501":
 		return Permission, false, message + "; grant the user of materialize.url USAGE on its schema and cluster and SELECT on the view"
+	case says("unknown cluster"), says("no replicas available"):
+		return Other, false, message + "; name a cluster that runs as a parameter of materialize.url: ?cluster=NAME"
 	case pg.Code == "42704", pg.Code == "42P01", pg.Code == "3F000", pg.Code == "3D000", says("unknown catalog item"), says("unknown schema"), says("unknown database"):
 		return NoSuchView, false, message + "; create it, or correct its name under views"
 	case says("cached plan must not change result type"):

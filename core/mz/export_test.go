@@ -35,3 +35,6 @@ func SplitStatements(text string) []string {
 
 // ParseName exposes parseName.
 var ParseName = parseName
+
+// NamesIn exposes namesIn.
+var NamesIn = namesIn

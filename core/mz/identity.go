@@ -12,34 +12,107 @@ import (
 	"github.com/mzdio/mzd/core"
 )
 
-// origin is the part of an identity that is known before a stream begins:
-// which upstream, and which object of it. It is empty where the server cannot
-// tell.
-type origin string
+// identity names a history: the sum of two batches means something if they have
+// the same. Each part is a digest. A part that changes too often costs a
+// snapshot, one that does not change costs correctness.
+type identity struct {
+	encoding  string // of rows, see [encoding]
+	upstream  string // the environment or the engine
+	version   string // of the upstream: an upgrade may change what a view says
+	statement string // what is followed, and where its names are looked up
+	objects   string // what the names stand for
+	columns   string // of the stream; empty until it has begun
+}
 
-// originOf asks the server who it is and what the target is: the id of the
-// environment, the version, the object's id, and the version of the row
-// encoder. Two servers behind one address differ in it, and so do a view and
-// one that was created anew under its name.
+// parts lists the parts in the order in which a difference tells most, and what
+// a difference means.
+func (i identity) parts() []struct{ digest, changed string } {
+	return []struct{ digest, changed string }{
+		{i.encoding, "it was kept by another version of mzd"},
+		{i.upstream, "the upstream is another one, or cannot tell which one it is"},
+		{i.version, "the upstream has another version"},
+		{i.statement, "what is followed was changed in the configuration"},
+		{i.objects, "the view, or an object that the query names, was dropped and created anew, or its name stands for another one now"},
+		{i.columns, "the view has other columns"},
+	}
+}
+
+func (i identity) String() string {
+	var digests []string
+	for _, p := range i.parts() {
+		digests = append(digests, p.digest)
+	}
+	return strings.Join(digests, ".")
+}
+
+// since says in words what has changed since an identity of before; empty:
+// nothing. Without columns they are not compared.
+func (i identity) since(before string) string {
+	was, parts := strings.Split(before, "."), i.parts()
+	if len(was) != len(parts) {
+		return parts[0].changed
+	}
+	for k, p := range parts {
+		if p.digest != was[k] && p.digest != "" {
+			return p.changed
+		}
+	}
+	return ""
+}
+
+// identify asks the server who it is and what the target is. Two servers behind
+// one address differ in it, and so do a view and one that was created anew under
+// its name, also where whole schemas change their names.
 //
-// Names are not resolved along a search path here. All objects of the name
-// count, and for a query all objects that users made: an identity that changes
-// too often costs a snapshot, one that does not change costs correctness.
-func originOf(ctx context.Context, w *wire, d dialect, t target) (origin, error) {
+// Names are not resolved here. All objects of the name count, or, for a query, all
+// objects whose names occur in its text. What these are made of need not be
+// known: an object keeps its id as long as what it depends on is there.
+//
+// Where the server cannot tell, the identity is one that nothing else will ever
+// equal.
+func identify(ctx context.Context, w *wire, d dialect, t target) (identity, error) {
+	id := identity{
+		encoding:  fmt.Sprint(encoding),
+		version:   digest(d.version),
+		statement: digest(t.sql, w.database, w.params["search_path"]),
+	}
 	environment, err := w.first(ctx, "SELECT mz_environment_id()", "SELECT mz_cluster_id()")
-	if err != nil || len(environment) == 0 {
-		return "", err
+	if err != nil {
+		return id, err
 	}
-	which := "id LIKE 'u%'"
-	if t.name != "" {
-		which = "name = " + quoteLiteral(t.name)
+	objects, err := w.first(ctx, d.objects(t.names)...)
+	if err != nil {
+		return id, err
 	}
-	objects, err := w.first(ctx, "SELECT id FROM mz_objects WHERE "+which)
-	if err != nil || len(objects) == 0 && t.name != "" {
-		return "", err
+	if len(environment) == 0 || len(objects) == 0 && !t.query {
+		id.upstream = rand.Text()
+		return id, nil
 	}
 	slices.Sort(objects)
-	return origin(digest(fmt.Sprint(encoding), environment[0], d.version, t.sql, strings.Join(objects, ","))), nil
+	id.upstream, id.objects = digest(environment...), digest(objects...)
+	return id, nil
+}
+
+// objects are queries for the objects of some names: what identifies each, in
+// one column. The first knows the schema, without which a schema that takes the
+// place of another goes unnoticed; not every release has its columns.
+func (d dialect) objects(names []string) []string {
+	if len(names) == 0 {
+		return nil
+	}
+	quoted := make([]string, len(names))
+	for i, n := range names {
+		quoted[i] = quoteLiteral(n)
+	}
+	list := "(" + strings.Join(quoted, ", ") + ")"
+	plain := "SELECT id || ' ' || name FROM mz_objects WHERE name IN " + list
+	if d.embedded { // it has no schemas
+		return []string{plain}
+	}
+	return []string{
+		"SELECT o.id || ' ' || o.name || ' ' || s.name FROM mz_objects o JOIN mz_schemas s ON s.id = o.schema_id WHERE o.name IN " + list,
+		plain,
+	}
 }
 
 // first returns the answer to the first of the queries that the server does not
@@ -57,22 +130,13 @@ func (w *wire) first(ctx context.Context, queries ...string) ([]string, error) {
 	return nil, nil
 }
 
-// holds reports whether an identity was made from this origin.
-func (o origin) holds(identity string) bool {
-	return o != "" && strings.HasPrefix(identity, string(o)+".")
-}
-
-// identity completes the origin with the columns. Without an origin it is one
-// that nothing else will ever equal.
-func (o origin) identity(columns []core.Column) string {
-	if o == "" {
-		return "unknown." + rand.Text()
-	}
+// digestColumns is the part of an identity that a stream's columns are.
+func digestColumns(columns []core.Column) string {
 	var parts []string
 	for _, c := range columns {
 		parts = append(parts, c.Name, c.Type)
 	}
-	return string(o) + "." + digest(parts...)
+	return digest(parts...)
 }
 
 // digest is a short name for a list of strings.

@@ -20,11 +20,17 @@ type progress struct {
 	leads bool      // the server begins with a mark at its AS OF
 	known bool      // asOf is known
 	asOf  core.Time // the time of the snapshot's rows
-	floor core.Time // the first batch must reach beyond this
+	floor core.Time // the first batch must reach beyond this, see [backwards]
 	last  core.Time // the largest time or mark so far
 
 	pending []core.Update
 }
+
+// backwards is how far below the floor a snapshot may be complete and is still
+// awaited there. A server may choose a time somewhat before what it has said to
+// be complete; one that is so far behind has had its clock set back, and who
+// waits until it has caught up would show nothing meanwhile.
+const backwards core.Time = 60_000
 
 // resumeAt expects a stream of what happens from upper on.
 func resumeAt(upper core.Time) progress { return progress{lower: upper, begun: true} }
@@ -72,7 +78,7 @@ func (p *progress) mark(t core.Time) (core.Batch, bool) {
 		if !p.known {
 			p.asOf, p.known = t, true
 		}
-		if t <= p.asOf || t <= p.floor {
+		if t <= p.asOf || t <= p.floor && p.floor-t < backwards {
 			return core.Batch{}, false
 		}
 	}

@@ -25,7 +25,8 @@ type server struct {
 	version     string            // what mz_version() returns
 	announced   bool              // whether it is a parameter of the startup too
 	environment string            // what mz_environment_id() returns; empty: unknown function
-	objects     map[string]string // ids by name
+	objects     map[string]string // ids by name; nil: no catalog
+	schema      string            // in which they are; empty: the catalog has no schemas
 	startup     *pgproto3.ErrorResponse
 	scripts     []script
 
@@ -37,16 +38,17 @@ type server struct {
 
 // script is what a server answers to a statement: messages, and between them
 // cut, to close the connection, hang, to say nothing until the client leaves,
-// or ticks.
+// or a step of the test's own, after which it closes the connection.
 type script []any
 
 type (
 	cut  struct{}
 	hang struct{}
+	step func()
 )
 
 func today() *server {
-	return &server{version: "v26.39.0 (abcdef123)", announced: true, environment: "aws-1", objects: map[string]string{"v": "u7"}}
+	return &server{version: "v26.39.0 (abcdef123)", announced: true, environment: "aws-1", objects: map[string]string{"v": "u7"}, schema: "public"}
 }
 
 func (s *server) dial(context.Context, string, string) (net.Conn, error) {
@@ -90,6 +92,8 @@ func (s *server) serve(b *pgproto3.Backend) {
 		return
 	}
 	b.Send(&pgproto3.AuthenticationOk{})
+	b.Send(&pgproto3.ParameterStatus{Name: "client_encoding", Value: "UTF8"})
+	b.Send(&pgproto3.ParameterStatus{Name: "standard_conforming_strings", Value: "on"})
 	if s.announced {
 		b.Send(&pgproto3.ParameterStatus{Name: "mz_version", Value: s.version})
 	}
@@ -114,8 +118,8 @@ func (s *server) serve(b *pgproto3.Backend) {
 			case hang:
 				b.Receive()
 				return
-			case ticks:
-				m.run()
+			case step:
+				m()
 				return
 			case pgproto3.BackendMessage:
 				b.Send(m)
@@ -152,15 +156,15 @@ func (s *server) answer(sql string) script {
 		return one(s.version)
 	case sql == "SELECT mz_environment_id()" && s.environment != "":
 		return one(s.environment)
-	case strings.HasPrefix(sql, "SELECT id FROM mz_objects WHERE name = '"):
-		name := strings.TrimSuffix(strings.TrimPrefix(sql, "SELECT id FROM mz_objects WHERE name = '"), "'")
-		if id := s.objects[strings.ReplaceAll(name, "''", "'")]; id != "" {
-			return one(id)
-		}
-		return script{done("SELECT 0")}
-	case strings.HasPrefix(sql, "SELECT id FROM mz_objects WHERE id LIKE"):
+	case strings.HasPrefix(sql, "SELECT o.id") && s.schema != "", strings.HasPrefix(sql, "SELECT id") && s.objects != nil:
 		answer := script{}
-		for _, id := range s.objects {
+		for name, id := range s.objects {
+			if !strings.Contains(sql, quoteSQL(name)) {
+				continue
+			}
+			if strings.HasPrefix(sql, "SELECT o.id") {
+				id += " " + s.schema
+			}
 			answer = append(answer, &pgproto3.DataRow{Values: [][]byte{[]byte(id)}})
 		}
 		return append(answer, done("SELECT"))

@@ -1,6 +1,7 @@
 package mz
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,19 +18,21 @@ import (
 
 // Stream is the changes of one view. It belongs to one goroutine.
 type Stream struct {
-	wire     *wire
-	name     string
-	log      *slog.Logger
-	columns  []core.Column
-	encode   rowEncoder
-	identity string
-	resumed  bool
-	progress progress
-	buf      []byte                             // reused by every row
-	first    *core.Batch                        // closed while the stream was opened; not yet handed out
-	add      func(row []byte, copies core.Diff) // takes the rows of the snapshot; nil: they are collected
-	dropped  string                             // the notice that the view was dropped; until 2024 that was all
-	err      error                              // why the stream is over
+	wire      *wire
+	name      string
+	log       *slog.Logger
+	columns   []core.Column
+	encode    rowEncoder
+	identity  string
+	resumed   bool
+	restarted string
+	progress  progress
+	clock     clock
+	buf       []byte                             // reused by every row
+	first     *core.Batch                        // closed while the stream was opened; not yet handed out
+	add       func(row []byte, copies core.Diff) // takes the rows of the snapshot; nil: they are collected
+	dropped   string                             // the notice that the view was dropped; until 2024 that was all
+	err       error                              // why the stream is over
 }
 
 // leading is the number of columns before those of the view: the time, whether
@@ -74,8 +77,14 @@ func (s *Stream) Identity() string { return s.identity }
 
 // Resumed reports whether the first batch begins at Request.Upper. Otherwise it
 // is the whole view; if the identity is that of the request, at a time above
-// Request.Upper, so that the caller can go on with the difference.
+// Request.Upper, so that the caller can go on with the difference, unless the
+// upstream's times have gone back.
 func (s *Stream) Resumed() bool { return s.resumed }
+
+// Restarted says in words why a stream with a Request.Upper did not resume: what
+// makes the history another one, or that the upstream has lost it. It is empty if
+// the stream resumed.
+func (s *Stream) Restarted() string { return s.restarted }
 
 // Snapshot may take the place of the first Next of a stream that did not resume,
 // for who does not want a large view in one piece. It passes rows to add as they
@@ -197,11 +206,10 @@ func (s *Stream) row(values [][]byte) (b core.Batch, closed bool, err error) {
 	if len(values) != leading+len(s.encode) {
 		return b, false, protocolError("a row of %d columns in a stream of %d", len(values), leading+len(s.encode))
 	}
-	n, err := strconv.ParseUint(string(values[0]), 10, 64)
+	t, err := s.clock.read(values[0])
 	if err != nil {
-		return b, false, protocolError("timestamp %.40q is not an unsigned 64-bit number", values[0])
+		return b, false, err
 	}
-	t := core.Time(n)
 	if string(values[1]) == "t" {
 		b, closed = s.progress.mark(t)
 		return b, closed, nil
@@ -218,9 +226,31 @@ func (s *Stream) row(values [][]byte) (b core.Batch, closed bool, err error) {
 		}
 		return b, false, &Error{reason: Protocol, message: err.Error()}
 	}
+	if len(s.buf) > core.MaxRowBytes {
+		return b, false, &Error{reason: Evaluation, message: fmt.Sprintf(
+			"the view has a row of %d bytes (%.100s...); a row may have %d", len(s.buf), s.buf, core.MaxRowBytes)}
+	}
 	if s.add != nil && s.progress.opening(t) {
 		s.add(s.buf, core.Diff(diff))
 		return b, false, nil
 	}
 	return b, false, s.progress.update(core.Update{Time: t, Diff: core.Diff(diff), Row: core.Row(s.buf)})
+}
+
+// clock reads times. Most are the same as the one before.
+type clock struct {
+	text []byte
+	time core.Time
+}
+
+func (c *clock) read(text []byte) (core.Time, error) {
+	if len(text) > 0 && bytes.Equal(text, c.text) {
+		return c.time, nil
+	}
+	n, err := strconv.ParseUint(string(text), 10, 64)
+	if err != nil {
+		return 0, protocolError("timestamp %.40q is not an unsigned 64-bit number", text)
+	}
+	c.text, c.time = append(c.text[:0], text...), core.Time(n)
+	return c.time, nil
 }

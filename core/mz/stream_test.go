@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -51,6 +52,16 @@ func TestNegativeSnapshot(t *testing.T) {
 	srv.scripts = []script{{columns(), progress(100), row(100, -2, "ada", "3"), progress(101)}}
 	if e := expectError(t, srv.subscribe(t, mz.Request{Name: "v"}), mz.Evaluation); !strings.Contains(e.Error(), `-2 copies of the row ["ada",3]`) {
 		t.Errorf("got %v", e)
+	}
+}
+
+// TestLongRow sends a row that no log could keep, which must name itself.
+func TestLongRow(t *testing.T) {
+	srv := today()
+	srv.scripts = []script{{columns(), progress(100), row(100, 1, strings.Repeat("x", core.MaxRowBytes), "3"), progress(101)}}
+	e := expectError(t, srv.subscribe(t, mz.Request{Name: "v"}), mz.Evaluation)
+	if want := fmt.Sprintf(`a row of %d bytes (["xxx`, core.MaxRowBytes+6); !strings.Contains(e.Error(), want) || len(e.Error()) > 300 {
+		t.Errorf("got %.300v, want %q in it", e, want)
 	}
 }
 
@@ -201,31 +212,69 @@ func TestHistoryGone(t *testing.T) {
 }
 
 // Whatever makes the caller's history another one makes the stream begin anew,
-// without regard to the time the caller had.
+// without regard to the time the caller had, and is said in words.
 func TestIdentity(t *testing.T) {
-	for name, change := range map[string]func(*server) *pgproto3.RowDescription{
-		"environment":   func(s *server) *pgproto3.RowDescription { s.environment = "aws-2"; return columns() },
-		"version":       func(s *server) *pgproto3.RowDescription { s.version = "v26.40.0"; return columns() },
-		"created anew":  func(s *server) *pgproto3.RowDescription { s.objects["v"] = "u8"; return columns() },
-		"no object ids": func(s *server) *pgproto3.RowDescription { s.objects = nil; return columns() },
-		"no identity":   func(s *server) *pgproto3.RowDescription { s.environment = ""; return columns() },
-		"column type":   func(*server) *pgproto3.RowDescription { return columnsOf("user", 25, "count", 1700) },
-		"column name":   func(*server) *pgproto3.RowDescription { return columnsOf("user", 25, "n", 20) },
+	for name, tt := range map[string]struct {
+		change func(*server) *pgproto3.RowDescription
+		why    string
+	}{
+		"environment":   {func(s *server) *pgproto3.RowDescription { s.environment = "aws-2"; return columns() }, "upstream is another one"},
+		"version":       {func(s *server) *pgproto3.RowDescription { s.version = "v26.40.0"; return columns() }, "another version"},
+		"created anew":  {func(s *server) *pgproto3.RowDescription { s.objects["v"] = "u8"; return columns() }, "created anew"},
+		"schemas swap":  {func(s *server) *pgproto3.RowDescription { s.schema = "blue"; return columns() }, "stands for another"},
+		"no object ids": {func(s *server) *pgproto3.RowDescription { s.objects = nil; s.schema = ""; return columns() }, "cannot tell"},
+		"not there":     {func(s *server) *pgproto3.RowDescription { delete(s.objects, "v"); return columns() }, "cannot tell"},
+		"no identity":   {func(s *server) *pgproto3.RowDescription { s.environment = ""; return columns() }, "cannot tell"},
+		"column type":   {func(*server) *pgproto3.RowDescription { return columnsOf("user", 25, "count", 1700) }, "other columns"},
+		"column name":   {func(*server) *pgproto3.RowDescription { return columnsOf("user", 25, "n", 20) }, "other columns"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			srv := today()
 			id := identityOf(t, srv)
-			cols := change(srv)
+			cols := tt.change(srv)
 			if strings.HasPrefix(name, "column") { // seen only after it resumed
 				srv.scripts = append(srv.scripts, script{cols})
 			}
 			srv.scripts = append(srv.scripts, script{cols, progress(10), row(10, 1, "ada", "1"), progress(11)})
 			s := srv.subscribe(t, mz.Request{Name: "v", Upper: 105, Identity: id})
-			if s.Resumed() || s.Identity() == id || s.Identity() == "" {
-				t.Errorf("resumed %v, identity %q; want a new one", s.Resumed(), s.Identity())
+			if s.Resumed() || s.Identity() == id || s.Identity() == "" || !strings.Contains(s.Restarted(), tt.why) {
+				t.Errorf("resumed %v, identity %q, because %q; want a new one because %q", s.Resumed(), s.Identity(), s.Restarted(), tt.why)
 			}
 			expect(t, s, `[0,11) ["ada",1]+1@10`)
 		})
+	}
+}
+
+// An identity that an earlier mzd has kept is nothing to go on.
+func TestIdentityOfBefore(t *testing.T) {
+	srv := today()
+	srv.scripts = []script{{columns(), progress(10), progress(11)}}
+	s := srv.subscribe(t, mz.Request{Name: "v", Upper: 105, Identity: "0123.4567"})
+	if s.Resumed() || !strings.Contains(s.Restarted(), "another version of mzd") {
+		t.Errorf("resumed %v, because %q", s.Resumed(), s.Restarted())
+	}
+}
+
+// An upstream whose clock was set back is not waited for until it has caught up,
+// one that is a little behind is.
+func TestTimesGoBack(t *testing.T) {
+	const upper = 1_000_000
+	for _, tt := range []struct {
+		script script
+		want   string
+	}{
+		{script{columns(), progress(upper - 60_002), row(upper-60_002, 1, "ada", "1"), progress(upper - 60_000)}, `[0,940000) ["ada",1]+1@939999`},
+		{script{columns(), progress(upper - 59_000), row(upper-59_000, 1, "ada", "1"), progress(upper - 58_000), progress(upper), row(upper, 1, "bob", "1"), progress(upper + 1)},
+			`[0,1000001) ["ada",1]+1@1000000 ["bob",1]+1@1000000`},
+	} {
+		srv := today()
+		id := identityOf(t, srv)
+		srv.scripts = []script{{fail("22000", "could not find a valid timestamp for the query")}, tt.script}
+		s := srv.subscribe(t, mz.Request{Name: "v", Upper: upper, Identity: id})
+		if s.Identity() != id || !strings.Contains(s.Restarted(), "forgotten") {
+			t.Errorf("identity %s, because %q; want %s, because the history is gone", s.Identity(), s.Restarted(), id)
+		}
+		expect(t, s, tt.want)
 	}
 }
 
@@ -237,22 +286,41 @@ func TestUnknownIdentityNeverRepeats(t *testing.T) {
 	}
 }
 
+// The identity of a query depends on the objects that it names, and on no others.
 func TestQueryIdentity(t *testing.T) {
-	id := func(query string, srv *server) string {
+	id := func(query string, change func(*server)) string {
+		srv := today()
+		change(srv)
 		srv.scripts = []script{{columns()}}
-		return srv.subscribe(t, mz.Request{Name: "v", Query: query}).Identity()
+		return srv.subscribe(t, mz.Request{Name: "q", Query: query}).Identity()
 	}
-	a, b := id("SELECT 1", today()), id("SELECT 2", today())
-	if a == b {
+	same := func(*server) {}
+	query := `SELECT "user", count(*) FROM Public.V`
+	if id(query, same) == id(query+" ", func(s *server) { s.objects["v"] = "u9" }) {
+		t.Error("a query keeps its identity when a view of it is created anew")
+	}
+	if id(query, same) == id(query+"AS w", same) {
 		t.Error("two queries share an identity")
 	}
-	other := today()
-	other.objects["w"] = "u9"
-	if a == id("SELECT 1", other) {
-		t.Error("a query keeps its identity when the catalog changes")
+	if id(query, same) != id(query+";", func(s *server) { s.objects["w"] = "u9" }) {
+		t.Error("a query changes its identity when another view is created")
 	}
-	if a != id("SELECT 1;", today()) {
-		t.Error("a query changes its identity without a change")
+}
+
+func TestNamesIn(t *testing.T) {
+	for _, tt := range []struct {
+		query string
+		want  []string
+	}{
+		{"", nil},
+		{"SELECT 1", []string{"1", "SELECT", "select"}},
+		{`a."B ""c"""`, []string{"B \"c\"", "a"}},
+		{"x -- y\n/* z */ 'v' $$w$$ E'u\\'t' é", []string{"x", "é"}},
+		{`"open`, nil},
+	} {
+		if got := mz.NamesIn(tt.query); !slices.Equal(got, tt.want) {
+			t.Errorf("%q: %q, want %q", tt.query, got, tt.want)
+		}
 	}
 }
 
@@ -298,6 +366,7 @@ func TestEnds(t *testing.T) {
 		"cluster dropped":      {script{fail("42704", "cluster 'c' was dropped")}, mz.Dropped, false},
 		"evaluation":           {script{fail("XX000", "Evaluation error: division by zero")}, mz.Evaluation, false},
 		"slow":                 {script{fail("XX000", "SUBSCRIBE fell behind: the client did not read results fast enough")}, mz.SlowReader, true},
+		"too large":            {script{fail("XX000", "total result exceeds max size of 1.0 GiB")}, mz.TooLarge, false},
 		"cancelled":            {script{fail("57014", "canceling statement due to user request")}, mz.Cancelled, true},
 		"shutdown":             {script{fatal("57P01", "terminating connection due to administrator command"), cut{}}, mz.Unreachable, true},
 		"idle":                 {script{fatal("25P03", "terminating connection due to idle-in-transaction timeout"), cut{}}, mz.Ended, true},
@@ -351,7 +420,9 @@ func TestRefused(t *testing.T) {
 		"no columns": {func(s *server) {
 			s.scripts = []script{{&pgproto3.RowDescription{Fields: []pgproto3.FieldDescription{{Name: []byte("x")}}}}}
 		}, mz.Protocol, false},
-		"COPY of v0.5.0": {func(s *server) { s.scripts = []script{{&pgproto3.CopyOutResponse{}}} }, mz.Protocol, false},
+		"COPY in place": {func(s *server) { s.scripts = []script{{&pgproto3.CopyOutResponse{}}} }, mz.Protocol, false},
+		"v0.5.1":        {func(s *server) { s.version = "v0.5.1" }, mz.Protocol, false},
+		"no cluster":    {func(s *server) { s.scripts = []script{{fail("42704", "unknown cluster 'c'")}} }, mz.Other, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			srv := today()

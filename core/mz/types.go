@@ -26,9 +26,9 @@ var scalars = map[uint32]pgType{
 	17:   {"bytea", encodeString}, // \x0a1b
 	18:   {"char", encodeString},
 	19:   {"name", encodeString},
-	20:   {"int8", encodeNumber},
-	21:   {"int2", encodeNumber},
-	23:   {"int4", encodeNumber},
+	20:   {"int8", encodeInteger},
+	21:   {"int2", encodeInteger},
+	23:   {"int4", encodeInteger},
 	24:   {"regproc", encodeString},
 	25:   {"text", encodeString},
 	26:   {"oid", encodeString}, // a string for to_jsonb too
@@ -55,10 +55,10 @@ var scalars = map[uint32]pgType{
 	16384: {"list", encodeString},
 	16385: {"map", encodeString},
 	16438: {"numeric", encodeNumber}, // apd, the first numeric of 2021
-	16460: {"uint2", encodeNumber},
-	16462: {"uint4", encodeNumber},
-	16464: {"uint8", encodeNumber},
-	16552: {"mz_timestamp", encodeNumber},
+	16460: {"uint2", encodeInteger},
+	16462: {"uint4", encodeInteger},
+	16464: {"uint8", encodeInteger},
+	16552: {"mz_timestamp", encodeInteger},
 }
 
 // arrays maps array types to the types of their elements.

@@ -16,11 +16,12 @@ import (
 // one by one as they arrive, so that closing it is closing a socket and leaves
 // nothing running. It belongs to one goroutine.
 type wire struct {
-	conn   net.Conn
-	front  *pgproto3.Frontend
-	params map[string]string // announced at startup
-	notice func(*pgconn.Notice)
-	fields []pgproto3.FieldDescription // columns of the result that is being read; see start
+	conn     net.Conn
+	front    *pgproto3.Frontend
+	database string
+	params   map[string]string // announced at startup
+	notice   func(*pgconn.Notice)
+	fields   []pgproto3.FieldDescription // columns of the result that is being read; see start
 }
 
 // settings pins what changes the text of values, so that a row is the same
@@ -44,7 +45,7 @@ func (c *Client) connect(ctx context.Context) (*wire, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &wire{conn: h.Conn, front: h.Frontend, params: h.ParameterStatuses, notice: func(n *pgconn.Notice) {
+	w := &wire{conn: h.Conn, front: h.Frontend, database: c.pg.Database, params: h.ParameterStatuses, notice: func(n *pgconn.Notice) {
 		c.log.Debug("notice", "code", n.Code, "message", n.Message)
 	}}
 	for _, set := range settings {

@@ -23,10 +23,10 @@ type contents struct {
 // copied when a state is made.
 const chunkRows = 64
 
-// contentsOf makes the contents of the sum of runs, each ordered by row.
-func contentsOf(runs ...[]core.Update) contents {
+// contentsOf makes the contents of rows that come in order.
+func contentsOf(rows iter.Seq[core.Update]) contents {
 	var b contentsBuilder
-	for u := range merged(runs) {
+	for u := range rows {
 		b.add(u)
 	}
 	b.flush()

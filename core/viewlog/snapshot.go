@@ -3,7 +3,6 @@ package viewlog
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/mzdio/mzd/core"
 )
@@ -13,26 +12,27 @@ import (
 // mark, only others are kept. It is for [Log.Reset] and [Log.Rebase], and belongs
 // to the log's writer, who writes nothing else until then.
 type Snapshot struct {
-	held contents
+	at   core.Token    // the log's frontier; zero: there is none
+	held contents      // the view then
 	seen [][]core.Diff // by chunk and row of held: how many copies have come; nil: none of the chunk
 	last place         // of the last row that was held: many upstreams send rows in some order
 
-	others [][]core.Update // rows that are not held: runs, each ordered by row
-	run    []core.Update   // to become one of them
+	others [][]core.Update // rows that are not held, as they came, in pieces
 }
 
-// snapshotRun is the size of a run of rows that are not held.
-const snapshotRun = 1 << 16
+// snapshotPiece is the size of a piece of rows that are not held, at most.
+const snapshotPiece = 1 << 12
 
 // Snapshot begins an empty snapshot.
 func (l *Log) Snapshot() *Snapshot {
 	held := func() contents { return contents{} }
 	l.mu.Lock()
-	if len(l.generations) > 0 {
-		held = l.whole(l.upper)
+	at := l.frontier()
+	if !at.IsZero() {
+		held = l.whole(at.Time)
 	}
 	l.mu.Unlock()
-	s := &Snapshot{held: held()}
+	s := &Snapshot{at: at, held: held()}
 	s.seen = make([][]core.Diff, len(s.held.chunks))
 	return s
 }
@@ -58,18 +58,12 @@ func (s *Snapshot) Add(row []byte, copies core.Diff) {
 
 // add keeps a row that is not held.
 func (s *Snapshot) add(u core.Update) {
-	if s.run = append(s.run, u); len(s.run) == snapshotRun {
-		s.endRun()
+	n := len(s.others)
+	if n == 0 || len(s.others[n-1]) == snapshotPiece {
+		s.others = append(s.others, nil)
+		n++
 	}
-}
-
-func (s *Snapshot) endRun() {
-	if len(s.run) == 0 {
-		return
-	}
-	slices.SortFunc(s.run, func(a, b core.Update) int { return strings.Compare(string(a.Row), string(b.Row)) })
-	s.others = append(s.others, s.run)
-	s.run = make([]core.Update, 0, snapshotRun)
+	s.others[n-1] = append(s.others[n-1], u)
 }
 
 // ImpossibleError says that a snapshot is no collection: of some row there are
@@ -97,8 +91,7 @@ func (s *Snapshot) contents() (contents, error) {
 		difference, err := s.difference(0)
 		return s.held.plus(difference), err
 	}
-	s.endRun()
-	whole := contentsOf(s.others...)
+	whole := contentsOf(core.Sum(s.others...))
 	for u := range whole.all() {
 		if u.Diff < 0 {
 			return contents{}, &ImpossibleError{u.Row, u.Diff}
@@ -125,8 +118,7 @@ func (s *Snapshot) difference(upper core.Time) ([]core.Update, error) {
 			}
 		}
 	}
-	s.endRun()
-	others := net(0, s.others...)
+	others := slices.Collect(core.Sum(s.others...))
 	for _, u := range others {
 		if u.Diff < 0 {
 			return nil, &ImpossibleError{u.Row, u.Diff}
