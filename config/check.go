@@ -29,7 +29,7 @@ func (d *document) config(known Known) *Config {
 	if d.nodes > maxNodes {
 		return &cfg // and the rest of the document is missing
 	}
-	checked, problems := Schema().Check(tree)
+	checked, problems := Schema().Check(d.secrets(Schema(), "", tree))
 	d.report("", problems...)
 	if err := remarshal(checked, &cfg); err != nil {
 		d.reportAt(d.root, "", "%s", err)

@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -58,12 +59,16 @@ type Source struct {
 	To       Target          `json:"to" doc:"Where events land."`
 }
 
-// Target is where the events of a source land.
+// Target is where the events of a source land: in exactly one of File, Table and
+// Webhook.
 type Target struct {
-	File     string       `json:"file" doc:"File to append events to, one a line."`
-	MaxBytes schema.Bytes `json:"max_bytes" doc:"Stop landing events in the file when it has this size; 0: no limit."`
-	Table    string       `json:"table" doc:"Not supported by this version."`
-	Webhook  string       `json:"webhook" doc:"Not supported by this version."`
+	File     string            `json:"file" doc:"File to append events to, one a line; each event is there once."`
+	MaxBytes schema.Bytes      `json:"max_bytes" doc:"Stop landing events in the file when it has this size; 0: no limit."`
+	Table    string            `json:"table" doc:"Table of the database, as SQL names it, to add events to, each a row with the event in the column data; made if there is none. At least once: an event may be there again after mzd or the database was restarted."`
+	Webhook  string            `json:"webhook" doc:"Address of a webhook source of Materialize to post events to, each a row there. At least once, as with a table."`
+	Format   string            `json:"format" enum:"jsonb|text|json|json_array" doc:"Of a table, the type of its column data: jsonb (default) or text. Of a webhook, what its source has as BODY FORMAT: json (default) or json_array."`
+	Secret   string            `json:"secret" secret:"true" doc:"Signs what is posted to a webhook: the header X-Signature is the base64 of HMAC-SHA256 over the body, for the source's CHECK."`
+	Headers  map[string]string `json:"headers" doc:"More headers of what is posted to a webhook, by name. Write ${NAME} for the value of one that nobody may see."`
 }
 
 // View is a view to carry.
@@ -165,16 +170,64 @@ func (t Target) Validate() error {
 	}
 	switch {
 	case given == 0:
-		return schema.Errorf("", "says nowhere; write to: {file: PATH}")
+		return schema.Errorf("", "says nowhere; write to: {file: PATH}, {table: NAME} or {webhook: URL}")
 	case given > 1:
 		return schema.Errorf("", "says more than one of file, table and webhook")
-	case t.Table != "":
-		return schema.Errorf("table", "this version lands events in files only; write to: {file: PATH}")
-	case t.Webhook != "":
-		return schema.Errorf("webhook", "this version lands events in files only; write to: {file: PATH}")
 	}
-	return nil
+	var errs []error
+	only := func(key schema.Path, set bool, what string) {
+		if set {
+			errs = append(errs, schema.Errorf(key, "is for a %s only; leave it out", what))
+		}
+	}
+	only("max_bytes", t.MaxBytes != 0 && t.File == "", "file")
+	only("secret", t.Secret != "" && t.Webhook == "", "webhook")
+	only("headers", t.Headers != nil && t.Webhook == "", "webhook")
+	switch {
+	case t.File != "" && t.Format != "":
+		errs = append(errs, schema.Errorf("format", "is for a table or a webhook; leave it out"))
+	case t.Table != "" && !slices.Contains([]string{"", "jsonb", "text"}, t.Format):
+		errs = append(errs, schema.Errorf("format", "of a table is jsonb or text"))
+	case t.Webhook != "" && !slices.Contains([]string{"", "json", "json_array"}, t.Format):
+		errs = append(errs, schema.Errorf("format", "of a webhook is json or json_array"))
+	}
+	if t.Table != "" && !tableName.MatchString(t.Table) {
+		errs = append(errs, schema.Errorf("table", `is not a name of a table, such as recentchanges, public.recentchanges or "Recent Changes"`))
+	}
+	if t.Webhook != "" {
+		errs = append(errs, t.checkWebhook())
+	}
+	return errors.Join(errs...)
 }
+
+// tableName matches what SQL reads as a name, of up to three parts.
+var tableName = regexp.MustCompile(`^` + sqlName + `(\.` + sqlName + `){0,2}$`)
+
+const sqlName = `([A-Za-z_][A-Za-z0-9_$]*|"([^"\x00]|"")+")`
+
+func (t Target) checkWebhook() error {
+	var errs []error
+	u, err := url.Parse(t.Webhook)
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Opaque != "":
+		errs = append(errs, schema.Errorf("webhook", "not an address such as http://localhost:6876/api/webhook/materialize/public/recentchanges"))
+	case u.User != nil:
+		errs = append(errs, schema.Errorf("webhook", "holds a user or a password; send them as headers: {Authorization: ${NAME}}"))
+	}
+	for name, value := range t.Headers {
+		at := schema.Path("headers").Key(name)
+		switch {
+		case !headerName.MatchString(name):
+			errs = append(errs, schema.Errorf(at, "is not the name of a header"))
+		case strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }):
+			errs = append(errs, schema.Errorf(at, "has a line break or another control character"))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// headerName matches a token of RFC 9110, section 5.6.2.
+var headerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 
 // Validate implements [schema.Validator].
 func (v View) Validate() error {

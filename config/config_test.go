@@ -177,7 +177,7 @@ func FuzzParse(f *testing.F) {
 		}
 		f.Add(data)
 	}
-	// No plugin with secrets: the fuzzer must not read files.
+	// No plugin with secrets: the fuzzer is to read as few files as it can.
 	known := config.Known{Sinks: map[string]*schema.Schema{"page": schema.Of[page]()}}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		cfg, err := config.Parse("f.yaml", data, known)

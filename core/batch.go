@@ -16,6 +16,10 @@ import (
 // arrays as arrays, bytea as hex; numbers that JSON cannot write as strings.
 type Row string
 
+// MaxRowBytes is the length that a row may have at most. A log cannot write a
+// longer one, so that who brings rows in refuses it, and says which view it is of.
+const MaxRowBytes = 32 << 20
+
 // Diff is a change in the number of copies of a row.
 type Diff int64
 

@@ -7,8 +7,13 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/valyala/fastjson"
 
@@ -27,6 +32,36 @@ func events(seed uint64, n int) []byte {
 			i, i, i, i, 5_000_000_000+i, i, filler[:200], 1720000000+i, users.Uint64(), i%3 == 0, i, i+77, i, i+1, filler[:200])
 	}
 	return b.Bytes()
+}
+
+// BenchmarkGroup reports what a user takes up in memory: a group of useredits, with its row there and its place in the order of top10.
+func BenchmarkGroup(b *testing.B) {
+	const n = 200_000
+	w := newWorld(b, engine.Options{History: time.Millisecond})
+	w.exec(`CREATE SOURCE lines FROM FILE 'in' WITH (tail = true) FORMAT TEXT;
+		CREATE MATERIALIZED VIEW useredits AS SELECT text AS user, count(*) FROM lines GROUP BY text;
+		CREATE MATERIALIZED VIEW top10 AS SELECT * FROM useredits ORDER BY count DESC LIMIT 10; SELECT * FROM top10`)
+	heap := func() float64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return float64(m.HeapAlloc)
+	}
+	before := heap()
+	for i := 0; b.Loop(); i++ {
+		w.write("in", numbered("User ", i*n+1, (i+1)*n))
+		for query(b, w.s, "SELECT count(*) FROM useredits")[0][0].Int() < int64((i+1)*n) {
+		}
+	}
+	b.ReportMetric((heap()-before)/float64(n*b.N), "B/group")
+	var held int
+	for _, line := range slices.Concat(w.rows("EXPLAIN VIEW useredits"), w.rows("EXPLAIN VIEW top10")) {
+		if m := regexp.MustCompile(`(\d+) bytes`).FindStringSubmatch(line); m != nil {
+			bytes, _ := strconv.Atoi(m[1])
+			held += bytes
+		}
+	}
+	b.ReportMetric(float64(held)/float64(n*b.N), "B/group-said")
 }
 
 // BenchmarkWikipedia measures events/s from a file through the views of the demo, at ticks of 100 and 1,000 events; decode is the

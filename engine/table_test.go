@@ -1,7 +1,9 @@
 package engine_test
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -128,7 +130,7 @@ func TestTables(t *testing.T) {
 				{"INSERT INTO t VALUES (7); SELECT * FROM t", "25000", "write-only mode"},
 				{"INSERT INTO t VALUES (7); DECLARE c CURSOR FOR TAIL t", "25000", "write-only mode"},
 				{"SELECT * FROM t; INSERT INTO t VALUES (7)", "25006", "read-only mode"},
-				{"UPDATE t SET a = 1", "25001", "UPDATE that reads cannot be run inside a transaction block"},
+				{"UPDATE t SET a = 1", "25001", "UPDATE cannot be run inside a transaction block"},
 				{"DELETE FROM t", "25001", "cannot be run inside a transaction block"},
 				{"INSERT INTO t SELECT * FROM t", "25001", "cannot be run inside a transaction block"},
 				{"CREATE TABLE z (a int)", "25001", "cannot be run inside a transaction block"},
@@ -215,6 +217,27 @@ func (w *world) tag(text, want string) {
 	if got := r.Tag(); got != want {
 		w.Errorf("%s: got %s, want %s", text, got, want)
 	}
+}
+
+// TestFullTables writes until there is no more room in memory: writers are told, views go on.
+func TestFullTables(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, engine.Options{MaxBytes: 1 << 20})
+		w.exec("CREATE TABLE t (x int, s text); CREATE MATERIALIZED VIEW n AS SELECT count(*) FROM t")
+		rows, err := 0, error(nil)
+		for ; err == nil && rows < 1000; rows++ {
+			_, err = tryQuery(t.Context(), w.s, fmt.Sprintf("INSERT INTO t VALUES (%d, '%s')", rows, strings.Repeat("x", 5000)))
+		}
+		var e *engine.Error
+		if !errors.As(err, &e) || e.Code != "53200" || rows < 20 {
+			t.Fatalf("%d rows, then %v", rows, err)
+		}
+		w.want("SELECT * FROM n", fmt.Sprint(rows-1))
+		w.exec("DELETE FROM t WHERE x < 3")
+		settle()
+		w.want("SELECT * FROM n", fmt.Sprint(rows-4))
+		w.stop()
+	})
 }
 
 // TestAlone counts a table into another while many sessions insert: at the time of each count, the table had as many rows as it says.

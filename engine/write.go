@@ -32,6 +32,9 @@ type tableWrite struct {
 // maxTransaction bounds the bytes that a transaction holds in memory.
 const maxTransaction = 256 << 20
 
+// rowCopies is how often the bytes of a new row count, about: it and its key are in the contents of the table, and in its history.
+const rowCopies = 4
+
 func errTooMuch() *Error {
 	return &Error{Code: "54000", Message: fmt.Sprintf("transaction writes more than %d MiB", maxTransaction>>20), Hint: "Write in several transactions."}
 }
@@ -46,6 +49,17 @@ func (t *transaction) add(table *object, rows []flow.Update) error {
 	}
 	t.writes = append(t.writes, tableWrite{table, rows})
 	return nil
+}
+
+// grows tells whether there are more rows after the transaction.
+func (t *transaction) grows() bool {
+	n := int64(0)
+	for _, w := range t.writes {
+		for _, u := range w.rows {
+			n += u.Diff
+		}
+	}
+	return n > 0
 }
 
 // writers are the transactions that wait to be committed. Guarded by Engine.mu.
@@ -65,6 +79,19 @@ func (e *Engine) commit(ctx context.Context, t *transaction) error {
 	}
 	t.done = make(chan struct{})
 	e.mu.Lock()
+	held := e.total()
+	for _, other := range e.writers.queue {
+		held += rowCopies * int64(other.bytes)
+	}
+	room := e.opt.MaxBytes - e.opt.MaxBytes/5 // the rest is for reading, which DELETE needs
+	if t.grows() && held+rowCopies*int64(t.bytes) > room {
+		e.mu.Unlock()
+		return &Error{
+			Code:    "53200",
+			Message: fmt.Sprintf("out of memory: tables and views of the embedded engine hold %d of %d bytes that may be written, and the transaction writes %d", held, room, t.bytes),
+			Hint:    "Delete rows, drop what is not needed, or raise engine.max_memory.",
+		}
+	}
 	e.writers.queue = append(e.writers.queue, t)
 	e.mu.Unlock()
 	signal(e.wake)
@@ -322,7 +349,11 @@ func (s *Session) write(ctx context.Context, verb string, st sql.Statement, para
 		}
 		return s.insert(ctx, table, rows, func(n int) string { return fmt.Sprintf("INSERT 0 %d", n) })
 	}
-	if err := s.single(verb + " that reads"); err != nil {
+	what := verb
+	if verb == "INSERT" {
+		what = "INSERT ... SELECT"
+	}
+	if err := s.single(what); err != nil {
 		return nil, err
 	}
 	if err := s.flush(ctx); err != nil {

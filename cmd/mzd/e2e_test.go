@@ -88,10 +88,20 @@ func freePort(t testing.TB) string {
 	return l.Addr().String()
 }
 
+func readFile(t testing.TB, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
 // pipeline describes the pipeline.yaml of a test.
 type pipeline struct {
 	stream string // URL of the event stream; empty: no source
 	format string // of what lands; empty: json
+	to     string // YAML; empty: a file
 	init   string // SQL; empty: the demo's
 	views  string // YAML; empty: counter, top10 and useredits
 	sinks  string // YAML, beside the websocket
@@ -102,11 +112,7 @@ func newDaemon(t testing.TB, p pipeline) *daemon {
 	t.Helper()
 	d := &daemon{t: t, dir: t.TempDir(), web: freePort(t), admin: freePort(t), sql: freePort(t)}
 	if p.init == "" {
-		text, err := os.ReadFile("../../sql/wikipedia.sql")
-		if err != nil {
-			t.Fatal(err)
-		}
-		p.init = string(text)
+		p.init = readFile(t, "../../sql/wikipedia.sql")
 	}
 	if p.views == "" {
 		p.views = "{counter: {}, top10: {key: [user]}, useredits: {key: [user]}}"
@@ -119,7 +125,7 @@ sources:
   wikipedia:
     plugin: wikimedia
     settings: {url: %q, since: "0", format: %s}
-    to: {file: data/recentchanges}`, p.stream, cmp.Or(p.format, "json"))
+    to: %s`, p.stream, cmp.Or(p.format, "json"), cmp.Or(p.to, "{file: data/recentchanges}"))
 	}
 	d.write("pipeline.yaml", fmt.Sprintf(`
 name: test

@@ -37,7 +37,7 @@ func runEngine(ctx context.Context, o engineOptions, log *slog.Logger) error {
 		{"engine", e.Run},
 	}
 	if o.Init != "" {
-		client, err := newClient(config.Embedded, wire, log)
+		client, err := newClient(config.Embedded, wire.Dial, log)
 		if err != nil {
 			return err
 		}

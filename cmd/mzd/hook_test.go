@@ -42,10 +42,11 @@ func TestWebhook(t *testing.T) {
 	}
 	h.open()
 	for point := range points {
-		h.arm(1 + h.r.IntN(10))
+		due := h.arm()
 		d.start()
 		select {
-		case <-d.ended: // killed by the receiver
+		case <-due: // the receiver has a message that it does not answer
+			d.kill()
 		case <-ctx.Done():
 			t.Fatalf("seed %d: the receiver does not get its messages\n%s", *seed, d.log)
 		}
@@ -122,7 +123,8 @@ type hook struct {
 
 	mu       sync.Mutex // guards what follows
 	paths    map[string]*hookState
-	kill     int // messages until the daemon dies; 0: it lives
+	kill     int           // messages until the daemon dies; 0: it lives
+	due      chan struct{} // closed then
 	messages int
 	repeats  int
 	moved    chan struct{}
@@ -168,11 +170,13 @@ func (h *hook) close() {
 	<-h.served
 }
 
-// arm makes the daemon die at a message from now on.
-func (h *hook) arm(messages int) {
+// arm returns a channel that is closed when some more messages have come. The
+// last of them is taken, but not answered before its sender has died.
+func (h *hook) arm() <-chan struct{} {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.kill = messages
+	h.kill, h.due = 1+h.r.IntN(10), make(chan struct{})
+	return h.due
 }
 
 // holds reports whether both sinks have delivered what the mirror holds; the
@@ -195,21 +199,33 @@ func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // its sender has died
 	}
+	if last := h.note(r.URL.Path, r.Header, string(body)); last {
+		<-r.Context().Done()
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err := h.take(h.paths[r.URL.Path], r.Header, string(body)); err != nil {
-		h.t.Errorf("seed %d: %s: %v: %.300s", *seed, r.URL.Path, err, body)
+	if h.r.IntN(10) == 0 {
+		w.WriteHeader(http.StatusServiceUnavailable) // its sender does not learn that it was taken
+	}
+}
+
+// note takes a message, and reports whether it is the last one before the daemon
+// dies.
+func (h *hook) note(path string, header http.Header, body string) (last bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.take(h.paths[path], header, body); err != nil {
+		h.t.Errorf("seed %d: %s: %v: %.300s", *seed, path, err, body)
 	}
 	close(h.moved)
 	h.moved = make(chan struct{})
-	if h.kill > 0 {
-		if h.kill--; h.kill == 0 {
-			h.d.cmd.Process.Kill() // it never learns that this one was taken
-		}
+	if h.kill == 0 {
+		return false
 	}
-	if h.r.IntN(10) == 0 {
-		w.WriteHeader(http.StatusServiceUnavailable) // and neither that this one was
+	if h.kill--; h.kill == 0 {
+		close(h.due)
 	}
+	return h.kill == 0
 }
 
 // take takes a message. It is called with h.mu.

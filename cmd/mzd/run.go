@@ -65,6 +65,7 @@ type daemon struct {
 	closers  []func() error // in the order of opening
 	admin    *admin
 	runners  []*ingest.Runner
+	client   *mz.Client
 	engine   *engine.Engine // nil: the database is elsewhere
 	wire     *pgwire.Server
 	psql     net.Listener // nil: no port
@@ -95,14 +96,18 @@ func (d *daemon) open(ctx context.Context, base string) error {
 	if err := d.openSinks(ctx); err != nil {
 		return err
 	}
-	if err := d.openSources(ctx); err != nil {
-		return err
-	}
-	subscribe, err := d.openUpstream(base)
+	// The client connects to nothing before there is an engine to connect to.
+	d.client, err = newClient(d.cfg.Materialize.URL, func(ctx context.Context) (net.Conn, error) { return d.wire.Dial(ctx) }, d.log)
 	if err != nil {
 		return err
 	}
-	return d.openHub(subscribe)
+	if err := d.openSources(ctx); err != nil {
+		return err
+	}
+	if err := d.openEngine(base); err != nil {
+		return err
+	}
+	return d.openHub()
 }
 
 func (d *daemon) close() {
@@ -164,16 +169,12 @@ func (d *daemon) openSources(ctx context.Context) error {
 		if err != nil {
 			return environment(fmt.Errorf("source %s: %w", name, err))
 		}
-		o := ingest.FileOptions{MaxBytes: int64(c.To.MaxBytes), Logger: log}
-		if i, ok := source.(core.Identifier); ok {
-			o.Identify = i.Identify
-		}
-		file, err := ingest.OpenFile(c.To.File, o)
+		landing, err := d.openLanding(name, c.To, source, log)
 		if err != nil {
 			return environment(fmt.Errorf("source %s: %w", name, err))
 		}
-		d.closers = append(d.closers, file.Close)
-		runner := ingest.New(name, source, file, ingest.Options{Logger: d.log})
+		d.closers = append(d.closers, landing.Close)
+		runner := ingest.New(name, source, landing, ingest.Options{Logger: d.log})
 		if err := d.registry.Register(runner); err != nil {
 			return fmt.Errorf("metrics of source %s: %w", name, err)
 		}
@@ -182,57 +183,78 @@ func (d *daemon) openSources(ctx context.Context) error {
 	return nil
 }
 
-// openUpstream opens the embedded engine, if that is where the views are, and
-// the client. It returns how to subscribe to a view.
-func (d *daemon) openUpstream(base string) (hub.Subscribe, error) {
-	if d.cfg.Materialize.URL == config.Embedded {
-		log := d.log.With("part", "engine")
-		dir := filepath.Join(d.cfg.DataDir, "engine")
-		lock, err := durable.LockDir(dir) // mzd engine may use it alone
-		if err != nil {
-			return nil, environment(fmt.Errorf("data_dir: %w", err))
-		}
-		d.closers = append(d.closers, lock.Close)
-		e, err := engine.Open(engine.Options{DataDir: dir, BaseDir: base, History: time.Duration(d.cfg.Retain), MaxBytes: int64(d.cfg.Engine.MaxMemory), Logger: log})
-		if err != nil {
-			return nil, environment(err)
-		}
-		if err := d.registry.Register(e); err != nil {
-			return nil, fmt.Errorf("metrics of the engine: %w", err)
-		}
-		d.engine, d.wire = e, pgwire.New(e, pgwire.Options{Logger: log, Version: version().Version})
-		if d.cfg.Engine.Listen != "" {
-			if d.psql, err = listen(d.cfg.Engine.Listen, "engine.listen"); err != nil {
-				return nil, err
-			}
-			d.closers = append(d.closers, ignoreClosed(d.psql.Close))
-		}
+// openLanding opens where the events of a source land.
+func (d *daemon) openLanding(name string, to config.Target, source core.Source, log *slog.Logger) (ingest.Landing, error) {
+	cursor := filepath.Join(d.cfg.DataDir, "sources", name+".cursor")
+	switch {
+	case to.Table != "":
+		return ingest.OpenTable(cursor, ingest.TableOptions{
+			Connect: d.client.Connect, Table: to.Table, Text: to.Format == "text", Logger: log,
+		})
+	case to.Webhook != "":
+		return ingest.OpenWebhook(cursor, ingest.WebhookOptions{
+			URL: to.Webhook, Array: to.Format == "json_array", Secret: to.Secret, Headers: to.Headers, Logger: log,
+		})
 	}
-	client, err := newClient(d.cfg.Materialize.URL, d.wire, d.log)
+	o := ingest.FileOptions{MaxBytes: int64(to.MaxBytes), Logger: log}
+	if i, ok := source.(core.Identifier); ok {
+		o.Identify = i.Identify
+	}
+	return ingest.OpenFile(to.File, o)
+}
+
+// openEngine opens the embedded engine, if that is where the views are.
+func (d *daemon) openEngine(base string) error {
+	if d.cfg.Materialize.URL != config.Embedded {
+		return nil
+	}
+	log := d.log.With("part", "engine")
+	dir := filepath.Join(d.cfg.DataDir, "engine")
+	lock, err := durable.LockDir(dir) // mzd engine may use it alone
 	if err != nil {
-		return nil, err
+		return environment(fmt.Errorf("data_dir: %w", err))
 	}
-	init := initialiser{path: d.cfg.Materialize.Init, client: client}
+	d.closers = append(d.closers, lock.Close)
+	e, err := engine.Open(engine.Options{DataDir: dir, BaseDir: base, History: time.Duration(d.cfg.Retain), MaxBytes: int64(d.cfg.Engine.MaxMemory), Logger: log})
+	if err != nil {
+		return environment(err)
+	}
+	if err := d.registry.Register(e); err != nil {
+		return fmt.Errorf("metrics of the engine: %w", err)
+	}
+	d.engine, d.wire = e, pgwire.New(e, pgwire.Options{Logger: log, Version: version().Version})
+	if d.cfg.Engine.Listen != "" {
+		if d.psql, err = listen(d.cfg.Engine.Listen, "engine.listen"); err != nil {
+			return err
+		}
+		d.closers = append(d.closers, ignoreClosed(d.psql.Close))
+	}
+	return nil
+}
+
+// subscriber returns how to subscribe to a view.
+func (d *daemon) subscriber() hub.Subscribe {
+	init := initialiser{path: d.cfg.Materialize.Init, client: d.client}
 	return func(ctx context.Context, r hub.Request) (hub.Stream, error) {
 		if err := init.once(ctx); err != nil {
 			return nil, err
 		}
-		s, err := client.Subscribe(ctx, mz.Request(r))
+		s, err := d.client.Subscribe(ctx, mz.Request(r))
 		if err != nil {
 			return nil, err // and not a nil stream inside an interface that is not
 		}
 		return s, nil
-	}, nil
+	}
 }
 
-func (d *daemon) openHub(subscribe hub.Subscribe) (err error) {
+func (d *daemon) openHub() (err error) {
 	var views []hub.View
 	for _, name := range slices.Sorted(maps.Keys(d.cfg.Views)) {
 		v := d.cfg.Views[name]
 		views = append(views, hub.View{Name: name, Query: v.Query, Key: v.Key})
 	}
 	d.hub, err = hub.New(hub.Options{
-		Views: views, Sinks: d.sinks, Subscribe: subscribe, Reasons: append(mz.Reasons(), initReason),
+		Views: views, Sinks: d.sinks, Subscribe: d.subscriber(), Reasons: append(mz.Reasons(), initReason),
 		Dir: d.cfg.DataDir, FS: dataFS,
 		Retain: time.Duration(d.cfg.Retain), RetainBytes: int64(d.cfg.RetainBytes), RewriteBytes: rewriteBytes,
 		Logger: d.log, Registerer: d.registry,
@@ -374,13 +396,13 @@ func (d *daemon) status() any {
 	return s
 }
 
-// newClient returns a client of the database at url, which is the embedded
-// engine behind wire if it says so.
-func newClient(url string, wire *pgwire.Server, log *slog.Logger) (*mz.Client, error) {
+// newClient returns a client of the database at url. If it says so, that is the
+// embedded engine, which dial connects to.
+func newClient(url string, dial func(context.Context) (net.Conn, error), log *slog.Logger) (*mz.Client, error) {
 	c := mz.Config{URL: url, Logger: log.With("part", "upstream")}
 	if url == config.Embedded {
 		c.URL = mz.Embedded
-		c.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return wire.Dial(ctx) }
+		c.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }
 	}
 	return mz.New(c)
 }

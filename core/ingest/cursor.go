@@ -14,7 +14,7 @@ import (
 // savedCursor is the content of the cursor file.
 type savedCursor struct {
 	Version int    `json:"version"` // cursorVersion
-	Offset  int64  `json:"offset"`  // size of the landed file when Cursor was durable there
+	Offset  int64  `json:"offset"`  // bytes landed when Cursor was durable: the size of a file
 	Cursor  string `json:"cursor"`
 }
 
@@ -41,6 +41,19 @@ func loadCursor(path string) (savedCursor, error) {
 	return c, nil
 }
 
+// save replaces the cursor file.
+func (c savedCursor) save(path string) error {
+	c.Version = cursorVersion
+	data, err := json.Marshal(c)
+	if err != nil {
+		return fmt.Errorf("save the cursor: %w", err)
+	}
+	if err := durable.Replace(path, append(data, '\n')); err != nil {
+		return fmt.Errorf("save the cursor: %w", err)
+	}
+	return nil
+}
+
 // saveCursorIfOld saves the cursor when the saved one is old. It is only logged
 // when that fails: the events are durable, and the source repeats from the
 // cursor before.
@@ -57,12 +70,8 @@ func (f *File) saveCursorIfOld() {
 func (f *File) saveCursor() error {
 	f.savedAt = time.Now()
 	if f.cursor != f.savedCursor {
-		data, err := json.Marshal(savedCursor{Version: cursorVersion, Offset: f.size, Cursor: f.cursor})
-		if err != nil {
-			return fmt.Errorf("save the cursor: %w", err)
-		}
-		if err := durable.Replace(cursorPath(f.path), append(data, '\n')); err != nil {
-			return fmt.Errorf("save the cursor: %w", err)
+		if err := (savedCursor{Offset: f.size, Cursor: f.cursor}).save(cursorPath(f.path)); err != nil {
+			return err
 		}
 		f.savedCursor = f.cursor
 	}

@@ -45,9 +45,14 @@ type Position struct {
 
 // Reasons of [Landed.Rejected].
 const (
-	RejectedNewline = "newline" // the data is not one line
-	RejectedNUL     = "nul"     // the data has a NUL byte
+	RejectedNewline  = "newline"   // the data is not one line
+	RejectedNUL      = "nul"       // the data has a NUL byte
+	RejectedJSON     = "json"      // the data is not JSON
+	RejectedTooLarge = "too_large" // the database says that it is
+	RejectedRefused  = "refused"   // the database takes others, but not this one
 )
+
+var rejections = []string{RejectedNewline, RejectedNUL, RejectedJSON, RejectedTooLarge, RejectedRefused}
 
 // ErrFull is wrapped by errors of [Landing.Land] when the limit on landed bytes
 // is reached. It cannot help to try again soon: somebody has to make room.

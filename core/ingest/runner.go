@@ -91,11 +91,14 @@ func New(name string, src core.Source, to Landing, o Options) *Runner {
 			State:      Connecting,
 			Since:      time.Now(),
 			Reconnects: make(map[string]uint64),
-			Rejected:   map[string]uint64{RejectedNewline: 0, RejectedNUL: 0},
+			Rejected:   make(map[string]uint64),
 		},
 	}
 	for _, reason := range reasons {
 		r.status.Reconnects[reason] = 0
+	}
+	for _, reason := range rejections {
+		r.status.Rejected[reason] = 0
 	}
 	return r
 }

@@ -167,7 +167,7 @@ func TestRunner(t *testing.T) {
 		check("events", s.Events, uint64(3))
 		check("bytes", s.Bytes, uint64(30))
 		check("duplicates", s.Duplicates, uint64(3))
-		check("rejected", fmt.Sprint(s.Rejected), "map[canary:3 newline:0 nul:6]")
+		check("rejected", fmt.Sprint(s.Rejected), "map[canary:3 json:0 newline:0 nul:6 refused:0 too_large:0]")
 		check("cursors", strings.Join(cursors, ","), ",2,2,2,2,2")
 		check("landed bytes", s.LandedBytes, int64(30))
 		if text, err := json.Marshal(s); err != nil || !strings.Contains(string(text), `"state":"failed"`) {
@@ -289,10 +289,16 @@ mzd_source_lag_seconds{source="wiki"} 90
 # HELP mzd_source_rejected_total Events left out because they cannot or should not be kept.
 # TYPE mzd_source_rejected_total counter
 mzd_source_rejected_total{reason="canary",source="wiki"} 3
+mzd_source_rejected_total{reason="json",source="other"} 0
+mzd_source_rejected_total{reason="json",source="wiki"} 0
 mzd_source_rejected_total{reason="newline",source="other"} 0
 mzd_source_rejected_total{reason="newline",source="wiki"} 0
 mzd_source_rejected_total{reason="nul",source="other"} 0
 mzd_source_rejected_total{reason="nul",source="wiki"} 2
+mzd_source_rejected_total{reason="refused",source="other"} 0
+mzd_source_rejected_total{reason="refused",source="wiki"} 0
+mzd_source_rejected_total{reason="too_large",source="other"} 0
+mzd_source_rejected_total{reason="too_large",source="wiki"} 0
 # HELP mzd_source_up 1 while the source streams, 0 while it connects, waits or has failed.
 # TYPE mzd_source_up gauge
 mzd_source_up{source="other"} 0

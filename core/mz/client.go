@@ -133,6 +133,16 @@ func containsAny(s string, parts []string) bool {
 	return false
 }
 
+// Connect opens a connection for whoever writes into the database, who closes it.
+// Errors are of type [*Error].
+func (c *Client) Connect(ctx context.Context) (*pgconn.PgConn, error) {
+	pg, err := pgconn.ConnectConfig(ctx, c.pg)
+	if err != nil {
+		return nil, connectError(ctx, err)
+	}
+	return pg, nil
+}
+
 // Request asks for the changes of one view.
 type Request struct {
 	// Name of the view, written as in SQL: top10, public.top10, "Top 10".

@@ -20,7 +20,7 @@ const (
 	Permission     = "permission"      // the user may not read the view
 	NoSuchView     = "no_such_view"    // it does not exist, or the name cannot be one
 	Dropped        = "dropped"         // it was dropped while it was followed
-	Evaluation     = "evaluation"      // the view cannot be computed: one of its rows raises an error
+	Evaluation     = "evaluation"      // the view cannot be computed, or one of its rows is impossible or too long
 	HistoryGone    = "history_gone"    // the upstream has forgotten the time that was asked for
 	ColumnsChanged = "columns_changed" // the view has other columns than when it was planned
 	SlowReader     = "slow_reader"     // the server gave up on a reader that fell behind

@@ -226,6 +226,10 @@ func (s *Stream) row(values [][]byte) (b core.Batch, closed bool, err error) {
 		}
 		return b, false, &Error{reason: Protocol, message: err.Error()}
 	}
+	if len(s.buf) > core.MaxRowBytes {
+		return b, false, &Error{reason: Evaluation, message: fmt.Sprintf(
+			"the view has a row of %d bytes (%.100s...); a row may have %d", len(s.buf), s.buf, core.MaxRowBytes)}
+	}
 	if s.add != nil && s.progress.opening(t) {
 		s.add(s.buf, core.Diff(diff))
 		return b, false, nil

@@ -55,6 +55,16 @@ func TestNegativeSnapshot(t *testing.T) {
 	}
 }
 
+// TestLongRow sends a row that no log could keep, which must name itself.
+func TestLongRow(t *testing.T) {
+	srv := today()
+	srv.scripts = []script{{columns(), progress(100), row(100, 1, strings.Repeat("x", core.MaxRowBytes), "3"), progress(101)}}
+	e := expectError(t, srv.subscribe(t, mz.Request{Name: "v"}), mz.Evaluation)
+	if want := fmt.Sprintf(`a row of %d bytes (["xxx`, core.MaxRowBytes+6); !strings.Contains(e.Error(), want) || len(e.Error()) > 300 {
+		t.Errorf("got %.300v, want %q in it", e, want)
+	}
+}
+
 func TestEmptySnapshot(t *testing.T) {
 	srv := today()
 	srv.scripts = []script{{columns(), progress(100), progress(101), row(101, 1, "ada", "1"), progress(102)}}

@@ -37,9 +37,9 @@ var settings = []string{
 
 // connect opens a connection with pinned settings.
 func (c *Client) connect(ctx context.Context) (*wire, error) {
-	pg, err := pgconn.ConnectConfig(ctx, c.pg)
+	pg, err := c.Connect(ctx)
 	if err != nil {
-		return nil, connectError(ctx, err)
+		return nil, err
 	}
 	h, err := pg.Hijack()
 	if err != nil {

@@ -20,8 +20,8 @@ import (
 const (
 	frameHeader = 8
 
-	// maxFrame is what no writer exceeds by far and no reader believes: a
-	// record is split into pieces long before.
+	// maxFrame is what no writer exceeds and no reader believes: a record is
+	// split into pieces long before, and its rows have [core.MaxRowBytes] at most.
 	maxFrame = 64 << 20
 	// pieceBytes is the size from which a record is split.
 	pieceBytes = 1 << 20
@@ -116,6 +116,17 @@ func appendPiece(buf []byte, r record) ([]byte, record) {
 		return b
 	})
 	return buf, rest
+}
+
+// checkRows checks that the rows of a record fit into frames: a frame that
+// readers do not believe must not be written.
+func checkRows(r record) error {
+	for _, u := range r.updates {
+		if len(u.Row) > core.MaxRowBytes {
+			return fmt.Errorf("a row of %d bytes (%.40q...); a row may have %d", len(u.Row), u.Row, core.MaxRowBytes)
+		}
+	}
+	return nil
 }
 
 // errFrame means that there is no intact frame.

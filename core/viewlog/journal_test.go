@@ -1,6 +1,7 @@
 package viewlog_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -91,4 +92,34 @@ func TestJournalFaults(t *testing.T) {
 			t.Errorf("seed %d: close: %v", seed, err)
 		}
 	}
+}
+
+// TestJournalRefusesWhatItCannotRead appends rows up to the length that frames
+// end at, and beyond: either the batch is refused, or a restart finds it.
+func TestJournalRefusesWhatItCannotRead(t *testing.T) {
+	fs := durabletest.New()
+	open := func() (*viewlog.Journal, []core.Update) {
+		j, rows, err := viewlog.OpenJournal("dir", "tables", viewlog.Options{FS: fs})
+		must(t, err)
+		return j, rows
+	}
+	j, _ := open()
+	want := 0
+	for i, n := range []int{core.MaxRowBytes, core.MaxRowBytes + 1} {
+		row := bytes.Repeat([]byte{'a' + byte(i)}, n)
+		err := j.Append(j.Upper()+1, []core.Update{{Diff: 1, Row: core.Row(row)}})
+		if errors.Is(err, viewlog.ErrInDoubt) || (err == nil) != (n <= core.MaxRowBytes) {
+			t.Errorf("a row of %d bytes: %v", n, err)
+		}
+		if err == nil {
+			want++
+		}
+	}
+	must(t, j.Append(j.Upper()+1, []core.Update{{Diff: 1, Row: "short"}}))
+	must(t, j.Close())
+	j, rows := open()
+	if len(rows) != want+1 {
+		t.Errorf("%d batches were durable, and %d came back", want+1, len(rows))
+	}
+	must(t, j.Close())
 }

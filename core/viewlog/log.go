@@ -227,8 +227,9 @@ func (l *Log) Append(lower, upper core.Time, updates []core.Update) error {
 // Rebase continues the log where the upstream's history of [frontier, upper) is
 // lost but the whole view at upper is known, the snapshot of [Log.Snapshot]: the
 // difference to what the log holds is appended as one solid span. Readers see an
-// ordinary change. upper must lie above the frontier. The error is an
-// [*ImpossibleError], or wraps [ErrGap]; then the log is as it was.
+// ordinary change. upper must lie above the frontier, and that must not have moved
+// since the snapshot was begun. The error is an [*ImpossibleError], or wraps
+// [ErrGap]; then the log is as it was.
 func (l *Log) Rebase(upper core.Time, snapshot *Snapshot) error {
 	difference, err := snapshot.difference(upper)
 	if err != nil {
@@ -240,10 +241,13 @@ func (l *Log) Rebase(upper core.Time, snapshot *Snapshot) error {
 	if err := l.continues(lower, upper); err != nil {
 		return err
 	}
+	if snapshot.at != l.frontier() {
+		return fmt.Errorf("rebase %s, which is at %s, with a snapshot begun at %q: %w", l.view.Name, l.frontier(), snapshot.at, ErrGap)
+	}
 	l.count(difference)
 	arrived := time.Now()
 	if len(difference) > 0 || upper > lower+1 {
-		l.spans.list = append(l.spans.list, span{lower: lower, upper: endOfSolid(lower, upper), arrived: arrived, run: difference})
+		l.spans.list = append(l.spans.list, spanOf(lower, endOfSolid(lower, upper), arrived, difference))
 	}
 	l.later(record{flags: flagSolid, arrived: arrived.UnixMilli(), lower: lower, upper: upper, updates: difference})
 	l.advance(upper)
@@ -303,8 +307,10 @@ func (l *Log) View() *core.View {
 func (l *Log) Frontier() (core.Token, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return core.Token{Time: l.upper, Generation: l.generation()}, l.changed
+	return l.frontier(), l.changed
 }
+
+func (l *Log) frontier() core.Token { return core.Token{Time: l.upper, Generation: l.generation()} }
 
 // Identity returns the identity of the upstream whose history the log holds.
 func (l *Log) Identity() string {
@@ -397,7 +403,7 @@ func (l *Log) read(from, to core.Token) (core.Batch, error) {
 
 // changes prepares to add up what happened between two readable times. It is
 // called with the lock held; what it returns does the work, and is called
-// without the lock.
+// without the lock. The times of the sum mean nothing.
 func (l *Log) changes(from, to core.Time) func() []core.Update {
 	pieces := l.spans.pieces(l.spans.at(from), l.spans.at(to))
 	generation, compactions := l.generation(), l.stats.Compactions
@@ -415,7 +421,11 @@ func (l *Log) changes(from, to core.Time) func() []core.Update {
 			}
 			l.mu.Unlock()
 		}
-		return net(to-1, flatten(pieces)...)
+		runs := flatten(pieces)
+		if len(runs) == 1 { // by far the most common: who is up to date shares the change with the log
+			return runs[0]
+		}
+		return net(to-1, runs...)
 	}
 }
 

@@ -776,6 +776,87 @@ func TestBasesAreShared(t *testing.T) {
 	}
 }
 
+// TestRebaseRefusesOldSnapshots holds a snapshot against a log that has moved
+// since: the difference would be to something that the log is not any more.
+func TestRebaseRefusesOldSnapshots(t *testing.T) {
+	l := begun(t, 10, `["a"]`)
+	old := l.Snapshot()
+	old.Add([]byte(`["b"]`), 1)
+	must(t, l.Append(10, 11, []core.Update{{Time: 10, Diff: 1, Row: `["c"]`}}))
+	before := l.Stats()
+	if err := l.Rebase(20, old); !errors.Is(err, viewlog.ErrGap) {
+		t.Errorf("rebase with a snapshot from before an append: got %v, want ErrGap", err)
+	}
+	if after := l.Stats(); after != before {
+		t.Errorf("a refused rebase changed %+v to %+v", before, after)
+	}
+	s := snapshot(l, []core.Update{{Diff: 1, Row: `["b"]`}})
+	must(t, l.Rebase(20, s))
+	if err := l.Rebase(30, s); !errors.Is(err, viewlog.ErrGap) {
+		t.Errorf("rebase with a snapshot for the second time: got %v, want ErrGap", err)
+	}
+}
+
+// TestResetToOtherRows begins a new history with a view of which no row is what
+// was held, as it is when a column is added: that must not cost a difference too.
+func TestResetToOtherRows(t *testing.T) {
+	const rows = 100_000
+	fill := func(l *viewlog.Log, prefix string) *viewlog.Snapshot {
+		s := l.Snapshot()
+		for i := range rows {
+			s.Add(fmt.Appendf(nil, `["%s %06d"]`, prefix, i), 1)
+		}
+		return s
+	}
+	l := viewlog.New("v", viewlog.Options{})
+	cost := func(s *viewlog.Snapshot) uint64 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		must(t, l.Reset(&core.View{Name: "v"}, "upstream", 10, s))
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	first := cost(fill(l, "old"))
+	if again := cost(fill(l, "new")); again > first*3/2 {
+		t.Errorf("the first history allocated %d bytes, another one of other rows %d", first, again)
+	}
+	if s := l.Stats(); s.Rows != rows {
+		t.Errorf("got %d rows, want %d", s.Rows, rows)
+	}
+}
+
+// TestLatestChangeIsShared lets readers that are up to date read one large
+// change: they must not each get a copy.
+func TestLatestChangeIsShared(t *testing.T) {
+	const rows, readers = 10_000, 100
+	l := begun(t, 1)
+	from, _ := l.Frontier()
+	var updates []core.Update
+	for i := range rows {
+		updates = append(updates, core.Update{Time: 1, Diff: 1, Row: core.Row(fmt.Sprintf("[%05d]", i))})
+	}
+	must(t, l.Append(1, 5, updates))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range readers {
+		b, err := l.Read(from, 5)
+		must(t, err)
+		n := 0
+		for u := range b.Updates.All() {
+			if n++; u.Time != 4 {
+				t.Fatalf("an update at %d, want 4", u.Time)
+			}
+		}
+		if n != rows {
+			t.Fatalf("got %d updates, want %d", n, rows)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > readers*rows {
+		t.Errorf("%d readers of %d rows allocated %d bytes", readers, rows, got)
+	}
+}
+
 // TestHeldHistoryIsCheap appends single rows while somebody holds a position
 // behind a large span: they must not be merged into it one by one.
 func TestHeldHistoryIsCheap(t *testing.T) {

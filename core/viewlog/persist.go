@@ -119,9 +119,9 @@ func (l *Log) flush() error {
 	case rewrite:
 		l.rewrite = true
 	default:
-		r := mergeRecords(records)
-		l.pending = append([]record{r}, l.pending...)
-		l.coarsen(r)
+		records = mergeRecords(records)
+		l.pending = append(records, l.pending...)
+		l.coarsen(records[0])
 	}
 	return err
 }
@@ -129,14 +129,17 @@ func (l *Log) flush() error {
 // errNothing is no error: nothing was tried yet.
 var errNothing = errors.New("nothing written")
 
-// coarsen notes that an interval comes to disk in one piece: after a restart no
-// time inside of it can be read. What waits while the disk is full is merged
+// coarsen notes that an interval comes to disk in one piece, if the record is
+// solid: after a restart no time inside of it can be read. What waits while the disk is full is merged
 // again and again, so that mostly the last interval grows.
 func (l *Log) coarsen(r record) {
+	if r.flags&flagSolid == 0 {
+		return
+	}
 	if n := len(l.coarse); n > 0 && l.coarse[n-1].lower == r.lower {
 		l.coarse = l.coarse[:n-1]
 	}
-	l.coarse = append(l.coarse, record{lower: r.lower, upper: r.upper})
+	l.coarse = append(l.coarse, record{lower: r.lower, upper: endOfSolid(r.lower, r.upper)})
 }
 
 // note keeps and logs the state of the disk.
@@ -155,7 +158,7 @@ func (l *Log) later(r record) {
 	if l.disk == nil || l.rewrite {
 		return
 	}
-	if n := len(l.pending); n > 0 && len(r.updates) == 0 && len(l.pending[n-1].updates) == 0 && r.flags == l.pending[n-1].flags {
+	if n := len(l.pending); n > 0 && l.pending[n-1].isProgress() && r.isProgress() {
 		l.pending[n-1].upper = r.upper
 		return
 	}
@@ -209,10 +212,19 @@ func (l *Log) history() []record {
 	return records
 }
 
-// mergeRecords makes one solid record of several.
-func mergeRecords(records []record) record {
-	if len(records) == 1 {
-		return records[0]
+// isProgress reports whether the record says that nothing happened, at any time
+// of its interval. A solid one that is empty says less: what came and went inside
+// of it nobody knows.
+func (r record) isProgress() bool { return r.flags == 0 && len(r.updates) == 0 }
+
+// mergeRecords makes one solid record of several. One that seals the view stays
+// by itself: a solid record up to the end of time could be read all over, and
+// readers stand between the changes that it would hide.
+func mergeRecords(records []record) []record {
+	if n := len(records); n == 1 {
+		return records
+	} else if records[n-1].upper == core.EndOfTime {
+		return append(mergeRecords(records[:n-1]), records[n-1])
 	}
 	last := records[len(records)-1]
 	var runs [][]core.Update
@@ -221,10 +233,10 @@ func mergeRecords(records []record) record {
 			runs = append(runs, sp.run)
 		}
 	}
-	return record{
+	return []record{{
 		flags: flagSolid, arrived: last.arrived, lower: records[0].lower, upper: last.upper,
 		updates: net(last.upper-1, runs...),
-	}
+	}}
 }
 
 func timeOf(ms int64) time.Time { return time.UnixMilli(ms) }

@@ -12,7 +12,8 @@ import (
 // mark, only others are kept. It is for [Log.Reset] and [Log.Rebase], and belongs
 // to the log's writer, who writes nothing else until then.
 type Snapshot struct {
-	held contents
+	at   core.Token    // the log's frontier; zero: there is none
+	held contents      // the view then
 	seen [][]core.Diff // by chunk and row of held: how many copies have come; nil: none of the chunk
 	last place         // of the last row that was held: many upstreams send rows in some order
 
@@ -26,11 +27,12 @@ const snapshotPiece = 1 << 12
 func (l *Log) Snapshot() *Snapshot {
 	held := func() contents { return contents{} }
 	l.mu.Lock()
-	if len(l.generations) > 0 {
-		held = l.whole(l.upper)
+	at := l.frontier()
+	if !at.IsZero() {
+		held = l.whole(at.Time)
 	}
 	l.mu.Unlock()
-	s := &Snapshot{held: held()}
+	s := &Snapshot{at: at, held: held()}
 	s.seen = make([][]core.Diff, len(s.held.chunks))
 	return s
 }
@@ -85,7 +87,8 @@ func (e *ImpossibleError) Retryable() bool { return false }
 
 // contents returns the snapshot as the contents of a log.
 func (s *Snapshot) contents() (contents, error) {
-	if len(s.held.chunks) > 0 {
+	isSeen := func(chunk []core.Diff) bool { return chunk != nil }
+	if slices.ContainsFunc(s.seen, isSeen) { // otherwise there is nothing to share
 		difference, err := s.difference(0)
 		return s.held.plus(difference), err
 	}

@@ -14,6 +14,12 @@ type span struct {
 	lower, upper core.Time
 	arrived      time.Time
 	run          []core.Update
+	bytes        int64 // the size of run, which is asked for with every batch
+}
+
+// spanOf makes a span.
+func spanOf(lower, upper core.Time, arrived time.Time, run []core.Update) span {
+	return span{lower, upper, arrived, run, size(run)}
 }
 
 // spans are the spans of a log in the order of their times. Between two spans
@@ -41,7 +47,7 @@ func appendExact(list []span, arrived time.Time, updates []core.Update) []span {
 		for n < len(updates) && updates[n].Time == t {
 			n++
 		}
-		list = append(list, span{lower: t, upper: t + 1, arrived: arrived, run: updates[:n:n]})
+		list = append(list, spanOf(t, t+1, arrived, updates[:n:n]))
 		updates = updates[n:]
 	}
 	return list
@@ -124,7 +130,7 @@ func (g group) first() int {
 func (s *spans) old(t time.Time, excess int64) []span {
 	n := 0
 	for n < len(s.list) && (s.list[n].arrived.Before(t) || excess > 0) {
-		excess -= size(s.list[n].run)
+		excess -= s.list[n].bytes
 		n++
 	}
 	return s.list[:n:n]
@@ -205,7 +211,7 @@ func merge(old []span, held []core.Time) (since core.Time, rest []span) {
 		}
 		sp := old[i]
 		if last := old[j-1]; j-i > 1 {
-			sp = span{lower: sp.lower, upper: last.upper, arrived: last.arrived, run: net(last.upper-1, between...)}
+			sp = spanOf(sp.lower, last.upper, last.arrived, net(last.upper-1, between...))
 		}
 		rest = append(rest, sp)
 		i = j
@@ -227,7 +233,7 @@ func endOfSolid(lower, upper core.Time) core.Time {
 func sizeOf(list []span) int64 {
 	var n int64
 	for _, sp := range list {
-		n += size(sp.run)
+		n += sp.bytes
 	}
 	return n
 }

@@ -343,7 +343,7 @@ func (c *stored) add(r record, pieces [][]core.Update) error {
 		r.updates = slices.Concat(pieces...)
 	}
 	if r.flags&flagSolid != 0 {
-		c.spans = append(c.spans, span{lower: r.lower, upper: endOfSolid(r.lower, r.upper), arrived: timeOf(r.arrived), run: r.updates})
+		c.spans = append(c.spans, spanOf(r.lower, endOfSolid(r.lower, r.upper), timeOf(r.arrived), r.updates))
 	} else {
 		c.spans = appendExact(c.spans, timeOf(r.arrived), r.updates)
 	}
@@ -406,6 +406,7 @@ func (s *store) write(records []record) error {
 		if err := s.saveManifest(s.current()); err != nil {
 			return err
 		}
+		s.removeStrangers() // what the other manifest named
 	}
 	written, err := s.writeTo(s.file, s.synced, slices.Values(records))
 	if err != nil {
@@ -436,6 +437,9 @@ func (s *store) writeTo(w io.Writer, synced int64, records iter.Seq[record]) (wr
 		return err == nil
 	}
 	for r := range records {
+		if err := checkRows(r); err != nil {
+			return written, err
+		}
 		r.synced = synced
 		for more := true; more; more = len(r.updates) > 0 {
 			if buf, r = appendPiece(buf, r); len(buf) >= pieceBytes && !flush() {
@@ -489,6 +493,7 @@ func (s *store) roll() error {
 		return err
 	}
 	s.file, s.size, s.synced = f, size, size
+	s.removeStrangers() // of tries before this one
 	return nil
 }
 
@@ -510,10 +515,17 @@ func (s *store) create() (number int, f durable.File, size int64, err error) {
 		err = s.fs.SyncDir(s.dir)
 	}
 	if err != nil {
-		f.Close()
+		s.discard(number, f)
 		return 0, nil, 0, fmt.Errorf("create %s: %w", path, err)
 	}
 	return number, f, int64(len(h)), nil
+}
+
+// discard removes the file of a segment that no manifest names: on a full disk
+// it would take the space that what comes next needs.
+func (s *store) discard(number int, f durable.File) {
+	f.Close()
+	s.fs.Remove(s.path(segment{Number: number}.file()))
 }
 
 // rewrite puts the records, which end at upper, into a new segment that takes
@@ -529,12 +541,15 @@ func (s *store) rewrite(m manifest, records iter.Seq[record], upper core.Time) e
 	if err == nil {
 		err = s.sync(f)
 	}
-	if err == nil {
+	if err != nil {
+		s.discard(number, f)
+	} else {
 		m.Format, m.Name, m.Segments, m.Rewritten = formatVersion, s.view, []segment{{number, size}}, size
-		err = s.saveManifest(m)
+		if err = s.saveManifest(m); err != nil {
+			f.Close() // and no more: the manifest on disk may name it
+		}
 	}
 	if err != nil {
-		f.Close()
 		s.rewritten = max(s.rewritten, s.total()) // not again at once
 		return fmt.Errorf("rewrite the log as %s: %w", s.path(segment{Number: number}.file()), err)
 	}

@@ -140,11 +140,16 @@ func (d Datum) numClass() int {
 
 // Compare orders two values of one type as PostgreSQL does under the C collation: NaN after all numbers, NULL after all
 // values. The exception are intervals, which compare by months, then days, then time, as in Materialize: a month is not 30 days.
-func Compare(a, b Datum) int {
+func Compare(a, b Datum) int { return compare(&a, &b) }
+
+// compare is [Compare] without copies, for the orders that operators keep.
+func compare(a, b *Datum) int {
 	if a.t == Unknown || b.t == Unknown {
-		return cmp.Compare(nullRank(a), nullRank(b))
+		return cmp.Compare(nullRank(*a), nullRank(*b))
 	}
 	switch a.t {
+	case Int4, Int8:
+		return cmp.Compare(a.n, b.n)
 	case Text, UUID, Bytea:
 		return strings.Compare(a.s, b.s)
 	case Jsonb:
@@ -163,7 +168,7 @@ func Compare(a, b Datum) int {
 		return a.Decimal().Cmp(b.Decimal())
 	}
 	if a.t.IsArray() {
-		return compareArrays(a, b)
+		return compareArrays(*a, *b)
 	}
 	return cmp.Compare(a.n, b.n)
 }
@@ -193,7 +198,7 @@ type Row []Datum
 // CompareRows orders two rows of one shape column by column.
 func CompareRows(a, b Row) int {
 	for i := range a {
-		if c := Compare(a[i], b[i]); c != 0 {
+		if c := compare(&a[i], &b[i]); c != 0 {
 			return c
 		}
 	}

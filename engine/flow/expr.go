@@ -362,7 +362,10 @@ func (e *ReadJSON) String() string {
 		}
 		s += op + step.String()
 	}
-	if !e.Text && (e.T != Jsonb || len(e.Path) == 0) {
+	switch {
+	case e.Text && len(e.Path) == 0:
+		s += "#>>'{}'"
+	case !e.Text && (e.T != Jsonb || len(e.Path) == 0):
 		s = "(" + s + ")::" + e.T.castName()
 	}
 	return s

@@ -319,13 +319,13 @@ var errNumericOverflow = &EvalError{Code: "22003", Message: "value overflows num
 
 // parseNumeric reads a decimal, or one of the words NaN and Infinity.
 func parseNumeric(text string) (Datum, error) {
-	text = trimSpace(text)
-	if len(text) > 4*maxNumericDigits {
+	digits := trimSpace(text)
+	if len(digits) > 4*maxNumericDigits {
 		return Null, errNumericOverflow
 	}
-	d, _, err := apd.NewFromString(text)
+	d, _, err := apd.NewFromString(digits)
 	if err != nil {
-		if errors.As(err, new(*strconv.NumError)) || !numericRunes(text) {
+		if errors.As(err, new(*strconv.NumError)) || !numericRunes(digits) {
 			return Null, invalidInput(Numeric, text)
 		}
 		return Null, errNumericOverflow

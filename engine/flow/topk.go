@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"unsafe"
 
 	"github.com/tidwall/btree"
 )
@@ -17,24 +18,21 @@ type SortKey struct {
 
 // CompareSorted orders two rows by sort keys, and ties by the whole row, so that the order is a function of the contents.
 func CompareSorted(keys []SortKey, a, b Row) int {
-	for _, k := range keys {
-		x, y := a[k.Column], b[k.Column]
-		if x.IsNull() || y.IsNull() {
-			c := Compare(x, y)
-			if c != 0 && k.NullsFirst {
-				c = -c
-			}
-			if c != 0 {
-				return c
-			}
+	for i := range keys {
+		k := &keys[i]
+		x, y := &a[k.Column], &b[k.Column]
+		c := compare(x, y)
+		if c == 0 {
 			continue
 		}
-		if c := Compare(x, y); c != 0 {
-			if k.Desc {
-				return -c
-			}
-			return c
+		reverse := k.Desc
+		if x.t == Unknown || y.t == Unknown {
+			reverse = k.NullsFirst
 		}
+		if reverse {
+			return -c
+		}
+		return c
 	}
 	return CompareRows(a, b)
 }
@@ -77,6 +75,9 @@ type cursor struct {
 
 // topGroupBytes is what a group takes up beside its rows and its key.
 const topGroupBytes = 128 + mapSlot + treeBase
+
+// treeItemBytes is what a row of a group takes up.
+func treeItemBytes(r Row) int64 { return treeSlack*int64(unsafe.Sizeof(Update{})) + int64(r.Size()) }
 
 // Step implements [Operator]. The insertions of a step come before its deletions, so that there is something to delete.
 func (o *TopK) Step(s *Step) Delta {
@@ -156,12 +157,12 @@ func (o *TopK) put(g *topGroup, u Update) {
 		return
 	case !found:
 		o.state.Rows++
-		o.state.Bytes += treeSlack * updateBytes(u.Row)
+		o.state.Bytes += treeItemBytes(u.Row)
 	case n+u.Diff > 0:
 		g.tree.Set(Update{old.Row, n + u.Diff})
 	default:
 		o.state.Rows--
-		o.state.Bytes -= treeSlack * updateBytes(u.Row)
+		o.state.Bytes -= treeItemBytes(u.Row)
 	}
 	g.size += u.Diff
 	before := o.shift(&g.window[0], u, n)

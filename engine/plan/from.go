@@ -185,15 +185,14 @@ func (b *planner) pair(left, right source, j *sql.Join, more []flow.Expr) source
 	on, merged := b.condition(left.scope, right.scope, sc, width, j)
 	on = append(on, more...)
 	subs := sc.subqueries
-	r := &joined{left: left.rel, right: right.rel, on: on, outer: [2]bool{j.Kind == "left" || j.Kind == "full", j.Kind == "right" || j.Kind == "full"}}
+	outer := [2]bool{j.Kind == "left" || j.Kind == "full", j.Kind == "right" || j.Kind == "full"}
 	switch {
 	case subs.count() == 0:
-		return source{merged.of(r, sc), sc}
-	case r.outer == [2]bool{}:
-		r.on = nil
-		return source{filtered(subs.attach(r), subs.place(on)), sc}
+		return source{merged.of(join(left.rel, right.rel, on, outer), sc), sc}
+	case outer == [2]bool{}:
+		return source{filtered(subs.attach(join(left.rel, right.rel, nil, outer)), subs.place(on)), sc}
 	}
-	return source{b.outerSubqueries(r, subs, j), sc}
+	return source{b.outerSubqueries(join(left.rel, right.rel, on, outer), subs, j), sc}
 }
 
 // outerSubqueries is an outer join whose condition has subqueries: each has one row, so that it may as well be of the left side.
@@ -205,7 +204,7 @@ func (b *planner) outerSubqueries(r *joined, subs *subqueries, j *sql.Join) rel 
 	}
 	cols, n := r.columns(), len(r.left.columns())
 	refs := columnRefs(cols)
-	r.left = subs.attach(r.left)
+	left := subs.attach(r.left)
 	shift := func(c *flow.Col) flow.Expr {
 		at := c.Index
 		switch {
@@ -216,8 +215,7 @@ func (b *planner) outerSubqueries(r *joined, subs *subqueries, j *sql.Join) rel 
 		}
 		return &flow.Col{Index: at, T: c.T, Name: c.Name}
 	}
-	r.on = substitute(r.on, shift)
-	return &mapped{in: r, exprs: substitute(refs, shift), cols: cols}
+	return &mapped{in: join(left, r.right, substitute(r.on, shift), r.outer), exprs: substitute(refs, shift), cols: cols}
 }
 
 // beside is the scope of two relations side by side, and the width of the left one.
@@ -314,7 +312,8 @@ func (b *planner) expand(left source, t *sql.TableFunc, j *sql.Join, a around) s
 	sc, width := b.beside(left, right, j)
 	sc.subqueries = nil // the condition belongs to the function's operator
 	on, merged := b.condition(left.scope, right, sc, width, j)
-	r := &expanded{in: left.rel, fn: fn, args: args, on: on, outer: j.Kind == "left", col: Column{name, fn.Result}}
+	r := &expanded{in: left.rel, fn: fn, args: args, on: on, outer: j.Kind == "left",
+		cols: beside(left.rel.columns(), Column{name, fn.Result})}
 	return source{merged.of(r, sc), sc}
 }
 

@@ -179,7 +179,7 @@ func (g *generator) subqueryExpr(k kind, s scope, depth int) *node {
 		return &node{kind: k, parts: []any{"(SELECT ", agg, " FROM ", from, ")"}}
 	}
 	items := &node{list: true, parts: []any{g.expr(k, inner, depth)}}
-	if k == "interval" {
+	if k.base() == "interval" {
 		return nil
 	}
 	return &node{kind: k, parts: []any{"(SELECT ", items, " FROM ", from, " ORDER BY 1 LIMIT 1)"}}
@@ -397,7 +397,7 @@ func (g *generator) fromClause(depth int) (fromList, scope) {
 		is := named(inner, t.columns)
 		l := pick(g.rnd, ls)
 		same := readables(is, l.kind.base())
-		if len(same) == 0 || l.kind == "interval" || hasIntervals(t.columns) {
+		if len(same) == 0 || l.kind.base() == "interval" || hasIntervals(t.columns) {
 			break
 		}
 		alias := g.name("l")
@@ -561,7 +561,7 @@ func (g *generator) distinctOn(n, distinct, items *node, s scope, cols []testCol
 
 // hasIntervals tells whether the rows have another order in PostgreSQL.
 func hasIntervals(cols []testColumn) bool {
-	return slices.ContainsFunc(cols, func(c testColumn) bool { return c.kind == "interval" })
+	return slices.ContainsFunc(cols, func(c testColumn) bool { return c.kind.base() == "interval" })
 }
 
 // window makes ORDER BY, LIMIT and OFFSET, of the columns of the output and, where there is a scope, of expressions too.
@@ -577,7 +577,7 @@ func (g *generator) window(n, items *node, s scope, cols []testColumn) {
 		c := g.rnd.IntN(len(cols))
 		e := text(pick(g.rnd, []string{cols[c].name, strconv.Itoa(c + 1)}))
 		if s != nil && g.chance(3) {
-			if r := pick(g.rnd, s); r.kind != "interval" {
+			if r := pick(g.rnd, s); r.kind.base() != "interval" {
 				e = r.node
 			}
 		}

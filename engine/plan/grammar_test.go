@@ -39,7 +39,8 @@ var kinds = map[kind]kindInfo{
 	"date":        {sql: "date", values: []string{"2024-01-02", "2024-02-29", "1969-12-31", "2000-01-01", "0044-03-15 BC", "12024-12-31"}},
 	"timestamp":   {sql: "timestamp", values: []string{"2024-01-02 03:04:05", "2024-02-29 00:00:00", "1969-12-31 23:59:59.999999", "2024-01-02 03:04:05.5", "0044-03-15 12:00:00 BC", "12024-12-31 00:00:00"}},
 	"timestamptz": {sql: "timestamptz", values: []string{"2024-01-02 03:04:05+00", "2024-02-29 00:00:00+02", "1969-12-31 23:59:59.999999-05:30", "2024-01-02 03:04:05.25+00"}},
-	"interval":    {sql: "interval", values: []string{"0", "1 day", "-1 day 02:03:04", "1 year 2 mons", "3 days 04:05:06.789", "00:00:01"}},
+	"interval":    {sql: "interval", values: []string{"0", "1 day", "-100 years", "3000000 days", "-1 day 02:03:04"}},
+	"intervals":   {sql: "interval", wider: "interval", values: []string{"0", "1 day", "-1 day 02:03:04", "1 year 2 mons", "3 days 04:05:06.789", "00:00:01"}},
 	"uuid":        {sql: "uuid", values: []string{"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "00000000-0000-0000-0000-000000000000", "FFFFFFFF-ffff-ffff-ffff-ffffffffffff"}},
 	// what the goldens read
 	"document": {sql: "jsonb", values: []string{`{"k": null}`, `{"k": "x", "v": 1, "o": {"p": "1"}, "l": []}`, `{"k": "x", "v": 4, "o": {"p": "0"}, "l": [[2], [2], 3]}`,
@@ -58,7 +59,7 @@ var documents = []string{
 // classes are holes that any of several kinds fills.
 var classes = map[string][]kind{
 	// the kinds that columns of tables have
-	"any": {"bool", "int2", "int4", "int8", "int4s", "int8s", "float4", "float8", "float8s", "numeric", "numerics", "text", "digits", "jsonb", "date", "timestamp", "timestamptz", "interval", "uuid", "bytea"},
+	"any": {"bool", "int2", "int4", "int8", "int4s", "int8s", "float4", "float8", "float8s", "numeric", "numerics", "text", "digits", "jsonb", "date", "timestamp", "timestamptz", "interval", "intervals", "uuid", "bytea"},
 	"ord": {"bool", "int2", "int4", "int8", "int4s", "int8s", "float4", "float8", "float8s", "numeric", "numerics", "text", "digits", "jsonb", "date", "timestamp", "timestamptz", "uuid", "bytea"}, // intervals have another order
 	"mm":  {"int2", "int4", "int8", "int4s", "int8s", "float4", "float8", "float8s", "numeric", "numerics", "text", "digits", "date", "timestamp", "timestamptz"},
 	"num": {"int2", "int4", "int8", "int4s", "int8s", "float8", "float8s", "numeric", "numerics"},
@@ -255,8 +256,8 @@ date      {timestamp}::date
 date      ({date} + {int4s})
 date      ({date} - {int4s})
 timestamp {date}::timestamp
-timestamp ({timestamp} + {interval})
-timestamp ({date} - {interval})
+timestamp ({timestamp} + {intervals})
+timestamp ({date} - {intervals})
 timestamp date_trunc({unit}, {timestamp})
 timestamptz {timestamp}::timestamptz
 timestamptz date_trunc({unit}, {timestamptz})
@@ -264,8 +265,9 @@ timestamptz to_timestamp({float8s})
 interval  ({timestamp} - {timestamp})
 interval  ({interval} + {interval})
 interval  (- {interval})
+intervals (- {intervals})
 interval  ({interval} * 2)
-timestamptz ({timestamptz} - {interval})
+timestamptz ({timestamptz} - {intervals})
 `
 
 // words fill the holes of constants.

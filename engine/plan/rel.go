@@ -39,7 +39,15 @@ type joined struct {
 	left, right rel
 	on          []flow.Expr
 	outer       [2]bool
+	cols        []Column
 }
+
+func join(left, right rel, on []flow.Expr, outer [2]bool) *joined {
+	return &joined{left, right, on, outer, beside(left.columns(), right.columns()...)}
+}
+
+// beside is the columns of one relation and then those of another.
+func beside(l []Column, r ...Column) []Column { return append(l[:len(l):len(l)], r...) }
 
 // expanded joins rows with what a table function makes of each: its columns are those of its input and then the function's.
 type expanded struct {
@@ -48,7 +56,7 @@ type expanded struct {
 	args  []flow.Expr
 	on    []flow.Expr
 	outer bool
-	col   Column
+	cols  []Column
 }
 
 // single is the one row of a subquery that is used as a value.
@@ -92,18 +100,10 @@ type setOp struct {
 func (r *get) columns() []Column      { return r.object.Columns }
 func (r *constant) columns() []Column { return r.cols }
 func (r *mapped) columns() []Column   { return r.cols }
+func (r *joined) columns() []Column   { return r.cols }
+func (r *expanded) columns() []Column { return r.cols }
 func (r *single) columns() []Column   { return r.in.columns() }
 func (r *reduced) columns() []Column  { return r.cols }
 func (r *topK) columns() []Column     { return r.in.columns() }
 func (r *union) columns() []Column    { return r.in[0].columns() }
 func (r *setOp) columns() []Column    { return r.in[0].columns() }
-
-func (r *joined) columns() []Column {
-	l := r.left.columns()
-	return append(l[:len(l):len(l)], r.right.columns()...)
-}
-
-func (r *expanded) columns() []Column {
-	in := r.in.columns()
-	return append(in[:len(in):len(in)], r.col)
-}

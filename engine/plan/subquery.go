@@ -67,11 +67,11 @@ func (s *subqueries) attach(in rel) rel {
 		s.width = len(in.columns())
 	}
 	for _, a := range s.list[s.done:] {
-		j := &joined{left: in, right: a.rel, outer: [2]bool{a.outer, false}}
+		var on []flow.Expr
 		if a.on != nil {
-			j.on = s.place(a.on(a.first))
+			on = s.place(a.on(a.first))
 		}
-		in = j
+		in = join(in, a.rel, on, [2]bool{a.outer, false})
 	}
 	s.done = len(s.list)
 	return in
