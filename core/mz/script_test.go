@@ -31,9 +31,10 @@ type server struct {
 	flush       int // bytes in one write, at most; 0: a message; all: an answer
 	scripts     []script
 
-	mu         sync.Mutex // guards the fields below, and scripts
-	statements []string   // TAIL and SUBSCRIBE, as they came
-	others     []string   // everything else
+	mu         sync.Mutex        // guards the fields below, and scripts
+	parameters map[string]string // of the last startup
+	statements []string          // TAIL and SUBSCRIBE, as they came
+	others     []string          // everything else
 	conns      sync.WaitGroup
 }
 
@@ -106,8 +107,14 @@ func (s *server) subscribe(t testing.TB, r mz.Request) *mz.Stream {
 }
 
 func (s *server) serve(b *pgproto3.Backend) {
-	if _, err := b.ReceiveStartupMessage(); err != nil {
+	msg, err := b.ReceiveStartupMessage()
+	if err != nil {
 		return
+	}
+	if m, ok := msg.(*pgproto3.StartupMessage); ok {
+		s.mu.Lock()
+		s.parameters = m.Parameters
+		s.mu.Unlock()
 	}
 	if s.startup != nil {
 		b.Send(s.startup)
