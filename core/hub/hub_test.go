@@ -234,6 +234,12 @@ func TestUpstreamTroubleIsInvisible(t *testing.T) {
 		s.batches <- unreachable("connection reset")
 		next.batches <- batch(0, 7, "z+1")
 		equal(t, "other upstream", r.take(), "v[0,7) z+1")
+
+		// The same one, with its clock set back: a new history too.
+		s = u.offer("v", &stream{columns: oneColumn, identity: "env2"})
+		next.batches <- unreachable("connection reset")
+		s.batches <- batch(0, 5, "y+1")
+		equal(t, "times that go back", r.take(), "v[0,5) y+1")
 	})
 }
 
