@@ -32,7 +32,7 @@ func TestModel(t *testing.T) {
 	everything := mix{
 		{550, (*model).append}, {20, (*model).rebase}, {1, (*model).reset}, {80, (*model).wait}, {90, (*model).compact},
 		{50, (*model).hold}, {20, (*model).crash}, {80, (*model).readBetween}, {100, (*model).read},
-		{2, (*model).seal}, {15, (*model).fill},
+		{4, (*model).seal}, {25, (*model).fill},
 	}
 	for seed := *firstSeed; seed < *firstSeed+*seeds; seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { everything.play(t, seed, 800, false) })
@@ -301,7 +301,9 @@ func (m *model) fill() {
 
 func (m *model) append() {
 	if m.upper == core.EndOfTime {
-		m.reset()
+		if m.r.IntN(60) == 0 {
+			m.reset()
+		}
 		return
 	}
 	lower := m.upper
@@ -331,7 +333,6 @@ func (m *model) randomContents() []core.Update {
 
 func (m *model) rebase() {
 	if m.upper == core.EndOfTime {
-		m.reset()
 		return
 	}
 	upper := m.upper + 1 + core.Time(m.r.IntN(10))
