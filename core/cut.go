@@ -75,7 +75,8 @@ func nextCut(readers []CutReader, from []Token) (cut []Batch, moved []<-chan str
 	for i, r := range readers {
 		b, err := r.Read(from[i], at)
 		if errors.Is(err, ErrNotReadable) {
-			// The log began a new history since its frontier was looked at.
+			// Since its frontier was looked at the log has begun a new history, or
+			// has forgotten the time.
 			return nextCut(readers, from)
 		}
 		if err != nil {

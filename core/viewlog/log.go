@@ -337,6 +337,7 @@ func (l *Log) Stats() Stats {
 	defer l.mu.Unlock()
 	s := l.stats
 	s.Upper, s.Since, s.Spans = l.upper, l.since, len(l.spans.list)
+	s.History += l.spans.places
 	s.Bytes = l.contents.bytes + s.History
 	s.Durable, s.Trouble = l.durable, l.trouble
 	return s
@@ -417,7 +418,7 @@ func (l *Log) changes(from, to core.Time) func() []core.Update {
 		if merged {
 			l.mu.Lock()
 			if l.generation() == generation && l.stats.Compactions == compactions {
-				l.spans.keep(pieces)
+				l.spans.keep(pieces, l.retainBytes/2)
 			}
 			l.mu.Unlock()
 		}
@@ -521,7 +522,7 @@ func (h *Hold) Release() {
 // it after appending; most calls return at once.
 func (l *Log) Compact() bool {
 	l.mu.Lock()
-	old, chunks := l.spans.old(time.Now().Add(-l.retain), l.stats.History-l.retainBytes), len(l.contents.chunks)
+	old, chunks := l.spans.old(time.Now().Add(-l.retain), l.stats.History+l.spans.places-l.retainBytes), len(l.contents.chunks)
 	var end core.Time
 	if n := len(old); n > 0 {
 		end = old[n-1].upper

@@ -797,6 +797,34 @@ func TestRebaseRefusesOldSnapshots(t *testing.T) {
 	}
 }
 
+// TestResetToOtherRows begins a new history with a view of which no row is what
+// was held, as it is when a column is added: that must not cost a difference too.
+func TestResetToOtherRows(t *testing.T) {
+	const rows = 100_000
+	fill := func(l *viewlog.Log, prefix string) *viewlog.Snapshot {
+		s := l.Snapshot()
+		for i := range rows {
+			s.Add(fmt.Appendf(nil, `["%s %06d"]`, prefix, i), 1)
+		}
+		return s
+	}
+	l := viewlog.New("v", viewlog.Options{})
+	cost := func(s *viewlog.Snapshot) uint64 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		must(t, l.Reset(&core.View{Name: "v"}, "upstream", 10, s))
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	first := cost(fill(l, "old"))
+	if again := cost(fill(l, "new")); again > first*3/2 {
+		t.Errorf("the first history allocated %d bytes, another one of other rows %d", first, again)
+	}
+	if s := l.Stats(); s.Rows != rows {
+		t.Errorf("got %d rows, want %d", s.Rows, rows)
+	}
+}
+
 // TestLatestChangeIsShared lets readers that are up to date read one large
 // change: they must not each get a copy.
 func TestLatestChangeIsShared(t *testing.T) {
@@ -827,6 +855,49 @@ func TestLatestChangeIsShared(t *testing.T) {
 	if got := after.TotalAlloc - before.TotalAlloc; got > readers*rows {
 		t.Errorf("%d readers of %d rows allocated %d bytes", readers, rows, got)
 	}
+}
+
+// TestMergedHistoryIsBounded lets readers with many lags read a history of
+// insertions only, of which every merge is as large as what it merges: what is
+// kept for the next reader counts as history, and is bounded with it.
+func TestMergedHistoryIsBounded(t *testing.T) {
+	const bound = 4 << 20
+	inUse := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	empty := inUse()
+	l := viewlog.New("v", viewlog.Options{RetainBytes: bound})
+	must(t, l.Reset(&core.View{Name: "v"}, "upstream", 1, snapshot(l, nil)))
+	first, _ := l.Frontier()
+	largest := int64(0)
+	for n := core.Time(1); n <= 10_000; n++ {
+		var updates []core.Update
+		for i := range core.Time(10) {
+			updates = append(updates, core.Update{Time: n, Diff: 1, Row: core.Row(fmt.Sprintf(`["row %06d"]`, n*10+i))})
+		}
+		must(t, l.Append(n, n+1, updates))
+		l.Compact()
+		if n%100 == 0 {
+			for _, lag := range []core.Time{17, 300, 3000} {
+				from := core.Token{Time: n - min(n-1, lag), Generation: first.Generation}
+				if b, err := l.Read(from, n+1); err != nil || b.Updates.Len() == 0 {
+					t.Fatalf("read from %s: %v, %v", from, b, err)
+				}
+			}
+			largest = max(largest, l.Stats().History)
+		}
+	}
+	s := l.Stats()
+	if largest > bound*5/4 || s.Since == 1 {
+		t.Errorf("history of %d bytes, want %d at most; kept since %d", largest, bound, s.Since)
+	}
+	if got := inUse() - empty; got > 2*s.Bytes {
+		t.Errorf("%d bytes in use, said to be %d", got, s.Bytes)
+	}
+	runtime.KeepAlive(l)
 }
 
 // TestHeldHistoryIsCheap appends single rows while somebody holds a position

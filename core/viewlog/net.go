@@ -88,9 +88,12 @@ func (m *merger) next() core.Diff {
 	return d
 }
 
-// size is about what a run costs in memory: 32 bytes an update and the rows.
+// updateBytes is what an update takes in memory beside its row.
+const updateBytes = 32
+
+// size is about what a run costs in memory: the updates and their rows.
 func size(run []core.Update) int64 {
-	n := int64(len(run)) * 32
+	n := int64(len(run)) * updateBytes
 	for _, u := range run {
 		n += int64(len(u.Row))
 	}

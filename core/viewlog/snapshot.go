@@ -87,7 +87,8 @@ func (e *ImpossibleError) Retryable() bool { return false }
 
 // contents returns the snapshot as the contents of a log.
 func (s *Snapshot) contents() (contents, error) {
-	if len(s.held.chunks) > 0 {
+	isSeen := func(chunk []core.Diff) bool { return chunk != nil }
+	if slices.ContainsFunc(s.seen, isSeen) { // otherwise there is nothing to share
 		difference, err := s.difference(0)
 		return s.held.plus(difference), err
 	}

@@ -34,6 +34,7 @@ type spans struct {
 	list   []span
 	offset int // number of list[0]
 	merged map[group][]core.Update
+	places int64 // bytes that merged holds; the rows are those of list
 }
 
 type group struct{ level, index int }
@@ -105,15 +106,30 @@ func (s *spans) parts(g group, runs [][]core.Update) [][]core.Update {
 
 // keep remembers the groups that a reader has merged. The spans must be those
 // that the pieces were taken from.
-func (s *spans) keep(pieces []piece) {
+//
+// Groups that hold more than limit bytes are all forgotten: whoever reads there
+// merges them again.
+func (s *spans) keep(pieces []piece, limit int64) {
 	for _, p := range pieces {
 		if p.group.level > 0 {
 			if s.merged == nil {
 				s.merged = make(map[group][]core.Update)
 			}
+			s.forget(p.group)
 			s.merged[p.group] = p.runs[0]
+			s.places += updateBytes * int64(len(p.runs[0]))
 		}
 	}
+	if s.places > limit {
+		clear(s.merged)
+		s.places = 0
+	}
+}
+
+// forget forgets a group that was merged, if it was.
+func (s *spans) forget(g group) {
+	s.places -= updateBytes * int64(len(s.merged[g]))
+	delete(s.merged, g)
 }
 
 // first returns the number of the first span of the group.
@@ -148,7 +164,7 @@ func (s *spans) replaceFirst(n int, rest []span) {
 	s.offset = boundary - len(rest)
 	for g := range s.merged {
 		if g.first() < boundary {
-			delete(s.merged, g)
+			s.forget(g)
 		}
 	}
 }
