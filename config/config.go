@@ -42,7 +42,7 @@ type Config struct {
 
 // Materialize says where views are maintained.
 type Materialize struct {
-	URL  string `json:"url" default:"embedded" doc:"'embedded' for the engine inside of mzd, or the postgres:// address of a Materialize. A password in it must be written as ${NAME}."`
+	URL  string `json:"url" default:"embedded" doc:"'embedded' for the engine inside of mzd, or the postgres:// address of a Materialize, v0.5.2 or later. A password in it must be written as ${NAME}. Its parameters are sslmode, sslrootcert, sslcert, sslkey and connect_timeout, as in libpq, and settings of the session: ?cluster=NAME, ?search_path=NAME."`
 	Init string `json:"init" doc:"File of SQL statements to run first. They run at every start, so they must be safe to run again."`
 }
 
@@ -56,7 +56,7 @@ type Engine struct {
 type Source struct {
 	Plugin   string          `json:"plugin" required:"true" doc:"Kind of source, see below."`
 	Settings json.RawMessage `json:"settings" doc:"Settings of the plugin, see below."`
-	To       Target          `json:"to" doc:"Where events land."`
+	To       Target          `json:"to" doc:"Where events land: in a file, a table or a webhook source. See [landing.md](landing.md)."`
 }
 
 // Target is where the events of a source land: in exactly one of File, Table and

@@ -81,7 +81,8 @@ func connectError(ctx context.Context, err error) *Error {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
 		e := &Error{reason: Unreachable, retryable: true, message: oneLine(err.Error()), err: err}
-		if strings.Contains(e.message, "tls: ") || strings.Contains(e.message, "refused TLS") {
+		says := func(s string) bool { return strings.Contains(e.message, s) }
+		if says("tls: ") || says("x509: ") || says("refused TLS") {
 			e.reason, e.retryable = TLS, false
 			e.message += "; check sslmode, sslrootcert, sslcert and sslkey of materialize.url"
 		}

@@ -28,11 +28,13 @@ type server struct {
 	objects     map[string]string // ids by name; nil: no catalog
 	schema      string            // in which they are; empty: the catalog has no schemas
 	startup     *pgproto3.ErrorResponse
+	flush       int // bytes in one write, at most; 0: a message; all: an answer
 	scripts     []script
 
-	mu         sync.Mutex // guards the fields below, and scripts
-	statements []string   // TAIL and SUBSCRIBE, as they came
-	others     []string   // everything else
+	mu         sync.Mutex        // guards the fields below, and scripts
+	parameters map[string]string // of the last startup
+	statements []string          // TAIL and SUBSCRIBE, as they came
+	others     []string          // everything else
 	conns      sync.WaitGroup
 }
 
@@ -47,6 +49,25 @@ type (
 	step func()
 )
 
+// all makes a server flush once for each answer.
+const all = 1 << 20
+
+// inPieces writes pieces of a size.
+type inPieces struct {
+	net.Conn
+	size int
+}
+
+func (w inPieces) Write(b []byte) (n int, err error) {
+	for piece := range slices.Chunk(b, w.size) {
+		k, err := w.Conn.Write(piece)
+		if n += k; err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
 func today() *server {
 	return &server{version: "v26.39.0 (abcdef123)", announced: true, environment: "aws-1", objects: map[string]string{"v": "u7"}, schema: "public"}
 }
@@ -55,6 +76,9 @@ func (s *server) dial(context.Context, string, string) (net.Conn, error) {
 	client, conn := net.Pipe()
 	s.conns.Go(func() {
 		defer conn.Close()
+		if s.flush > 0 {
+			conn = inPieces{conn, s.flush}
+		}
 		s.serve(pgproto3.NewBackend(conn, conn))
 	})
 	return client, nil
@@ -83,8 +107,14 @@ func (s *server) subscribe(t testing.TB, r mz.Request) *mz.Stream {
 }
 
 func (s *server) serve(b *pgproto3.Backend) {
-	if _, err := b.ReceiveStartupMessage(); err != nil {
+	msg, err := b.ReceiveStartupMessage()
+	if err != nil {
 		return
+	}
+	if m, ok := msg.(*pgproto3.StartupMessage); ok {
+		s.mu.Lock()
+		s.parameters = m.Parameters
+		s.mu.Unlock()
 	}
 	if s.startup != nil {
 		b.Send(s.startup)
@@ -114,6 +144,9 @@ func (s *server) serve(b *pgproto3.Backend) {
 		for _, m := range s.answer(q.String) {
 			switch m := m.(type) {
 			case cut:
+				if s.flush == all {
+					b.Flush()
+				}
 				return
 			case hang:
 				b.Receive()
@@ -123,7 +156,7 @@ func (s *server) serve(b *pgproto3.Backend) {
 				return
 			case pgproto3.BackendMessage:
 				b.Send(m)
-				if b.Flush() != nil {
+				if s.flush < all && b.Flush() != nil {
 					return
 				}
 				if _, ok := m.(*pgproto3.CopyInResponse); ok {

@@ -492,50 +492,6 @@ func TestCloseTwice(t *testing.T) {
 	expectError(t, s, mz.Cancelled)
 }
 
-// A stream that is cut after any message, and resumed from what was complete,
-// adds up to the same.
-func TestCutEverywhere(t *testing.T) {
-	all := script{
-		columns(), progress(100), row(100, 1, "ada", "1"), row(100, 1, "bob", "1"), progress(101),
-		row(101, 1, "eve", "1"), row(101, -1, "bob", "1"), progress(102), progress(103),
-		row(103, 2, "bob", "5"), row(104, -1, "bob", "5"), progress(105),
-	}
-	want := map[core.Row]core.Diff{`["ada",1]`: 1, `["eve",1]`: 1, `["bob",5]`: 1}
-	for n := 1; n <= len(all); n++ {
-		srv := today()
-		id := identityOf(t, srv)
-		srv.scripts = []script{append(append(script{}, all[:n]...), cut{})}
-		c := srv.client(t)
-		s, err := c.Subscribe(t.Context(), mz.Request{Name: "v"})
-		if err != nil {
-			t.Fatalf("cut after %d: %v", n, err)
-		}
-		state := map[core.Row]core.Diff{}
-		var upper core.Time
-		follow(t, s, &upper, state, core.EndOfTime)
-		if upper > 0 { // the server has what came since
-			rest := script{columns(), progress(upper - 1)}
-			for _, m := range all {
-				if r, ok := m.(*pgproto3.DataRow); ok {
-					if at, _ := core.ParseTime(string(r.Values[0])); at >= upper {
-						rest = append(rest, m)
-					}
-				}
-			}
-			srv.scripts = []script{append(rest, cut{})}
-		} else {
-			srv.scripts = []script{append(append(script{}, all...), cut{})}
-		}
-		if s, err = c.Subscribe(t.Context(), mz.Request{Name: "v", Upper: upper, Identity: id}); err != nil {
-			t.Fatalf("resume after %d: %v", n, err)
-		}
-		follow(t, s, &upper, state, core.EndOfTime)
-		if upper != 105 || !reflect.DeepEqual(state, want) {
-			t.Errorf("cut after %d: upper %d, state %v, want 105, %v", n, upper, state, want)
-		}
-	}
-}
-
 // follow adds up batches, which must be adjacent, until an error or a time.
 func follow(t *testing.T, s *mz.Stream, upper *core.Time, state map[core.Row]core.Diff, until core.Time) {
 	t.Helper()
