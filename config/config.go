@@ -56,7 +56,7 @@ type Engine struct {
 type Source struct {
 	Plugin   string          `json:"plugin" required:"true" doc:"Kind of source, see below."`
 	Settings json.RawMessage `json:"settings" doc:"Settings of the plugin, see below."`
-	To       Target          `json:"to" doc:"Where events land."`
+	To       Target          `json:"to" doc:"Where events land: in a file, a table or a webhook source. See [landing.md](landing.md)."`
 }
 
 // Target is where the events of a source land: in exactly one of File, Table and

@@ -59,7 +59,6 @@ type webhook struct {
 	WebhookOptions
 	label  string // the URL, without what may be secret
 	client *http.Client
-	buf    []byte
 }
 
 const (
@@ -77,7 +76,8 @@ func (w *webhook) name() string { return w.label }
 func (w *webhook) fit(data []byte) string { return unfitJSON(data) }
 
 func (w *webhook) write(ctx context.Context, events []item) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.URL, bytes.NewReader(w.body(events)))
+	body := w.body(events)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.URL, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (w *webhook) write(ctx context.Context, events []item) error {
 	req.Header.Set("Content-Type", "application/json")
 	if w.Secret != "" {
 		mac := hmac.New(sha256.New, []byte(w.Secret))
-		mac.Write(w.buf)
+		mac.Write(body)
 		req.Header.Set("X-Signature", base64.StdEncoding.EncodeToString(mac.Sum(nil)))
 	}
 	resp, err := w.client.Do(req)
@@ -109,22 +109,25 @@ func (w *webhook) write(ctx context.Context, events []item) error {
 	return explainWebhook(refusal.Of(resp))
 }
 
-// body writes the events into the buffer and returns it: as lines, or as an
-// array.
+// body returns the events as lines, or as an array. It is memory of its own: a
+// client may still be reading it when the answer is here already.
 func (w *webhook) body(events []item) []byte {
 	begin, between, end := "", "\n", "\n"
 	if w.Array {
 		begin, between, end = "[", ",", "]"
 	}
-	buf := append(w.buf[:0], begin...)
+	size := len(begin) + len(end)
+	for _, e := range events {
+		size += len(e.data) + len(between)
+	}
+	buf := append(make([]byte, 0, size), begin...)
 	for i, e := range events {
 		if i > 0 {
 			buf = append(buf, between...)
 		}
 		buf = append(buf, e.data...)
 	}
-	w.buf = append(buf, end...)
-	return w.buf
+	return append(buf, end...)
 }
 
 // explainWebhook says what an answer of Materialize means. Only what is wrong

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,6 +32,7 @@ func TestModel(t *testing.T) {
 	everything := mix{
 		{550, (*model).append}, {20, (*model).rebase}, {1, (*model).reset}, {80, (*model).wait}, {90, (*model).compact},
 		{50, (*model).hold}, {20, (*model).crash}, {80, (*model).readBetween}, {100, (*model).read},
+		{4, (*model).seal}, {25, (*model).fill},
 	}
 	for seed := *firstSeed; seed < *firstSeed+*seeds; seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { everything.play(t, seed, 800, false) })
@@ -88,7 +90,8 @@ type model struct {
 	upper   core.Time
 	tokens  []core.Token // of all histories
 	holds   []*held
-	size    int // of the view, about: small, so that updates meet, or of many chunks
+	full    bool // the disk
+	size    int  // of the view, about: small, so that updates meet, or of many chunks
 
 	history   int                     // the number of this one
 	histories [][]core.Update         // what was told of each, in the end
@@ -203,8 +206,10 @@ func (m *model) crash() {
 	}
 	m.histories[m.history] = m.updates
 	m.tell("%s (durable until %d)", []string{"stop and open", "kill and open", "crash and open"}[how], m.durable[m.history])
+	m.full = false
 	switch how {
 	case 0:
+		m.fs.Fail(nil)
 		m.stop() // as it should be
 	case 1:
 		m.fs = m.fs.Kill()
@@ -257,7 +262,50 @@ func pass(d time.Duration) { <-time.After(d) }
 
 func (m *model) row() core.Row { return core.Row(fmt.Sprintf(`["r%d"]`, m.r.IntN(m.size*3/2))) }
 
+// seal ends all change.
+func (m *model) seal() {
+	if m.upper == core.EndOfTime {
+		return
+	}
+	batch := core.Consolidate([]core.Update{{Time: m.upper, Diff: 1, Row: m.row()}, {Time: m.upper, Diff: -1, Row: m.row()}})
+	m.tell("append [%d, the end): %s", m.upper, text(batch))
+	m.updates = append(m.updates, batch...)
+	if err := m.log.Append(m.upper, core.EndOfTime, slices.Clone(batch)); err != nil {
+		m.fail("%v", err)
+	}
+	m.moved(core.EndOfTime)
+}
+
+// fill fills the disk, or makes room on it again.
+func (m *model) fill() {
+	if m.fs == nil {
+		return
+	}
+	if m.full = !m.full; !m.full {
+		m.tell("room on the disk")
+		m.fs.Fail(nil)
+		return
+	}
+	left := m.r.IntN(3)
+	m.tell("no room on the disk after %d writes", left)
+	m.fs.Fail(func(_ int, op string) error {
+		if op != "write" {
+			return nil
+		}
+		if left--; left < 0 {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+}
+
 func (m *model) append() {
+	if m.upper == core.EndOfTime {
+		if m.r.IntN(60) == 0 {
+			m.reset()
+		}
+		return
+	}
 	lower := m.upper
 	upper := lower + 1 + core.Time(m.r.IntN(5))
 	var batch []core.Update
@@ -284,6 +332,9 @@ func (m *model) randomContents() []core.Update {
 }
 
 func (m *model) rebase() {
+	if m.upper == core.EndOfTime {
+		return
+	}
 	upper := m.upper + 1 + core.Time(m.r.IntN(10))
 	contents := m.randomContents()
 	m.tell("rebase to %d: %s", upper, text(contents))

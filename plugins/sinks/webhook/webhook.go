@@ -53,6 +53,7 @@ import (
 	"time"
 
 	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/refusal"
 	"github.com/mzdio/mzd/plugins"
 	"github.com/mzdio/mzd/schema"
 )
@@ -244,7 +245,8 @@ func New(ctx context.Context, s Settings) (*Sink, error) {
 // receiver has taken all of them. A cut in which nothing happened is not posted.
 //
 // After an error the next Write of the same cut goes on with the part that was
-// not taken. The receiver's answer 410 (Gone) wraps [core.ErrPermanent]; an
+// not taken, or with the first one if the answer is 409 (Conflict), by which a
+// receiver says that it has lost those before. The receiver's answer 410 (Gone) wraps [core.ErrPermanent]; an
 // answer with a Retry-After says when to come back.
 func (s *Sink) Write(ctx context.Context, cut []core.Batch) error {
 	if isProgress(cut) {
@@ -262,6 +264,9 @@ func (s *Sink) Write(ctx context.Context, cut []core.Batch) error {
 			id = s.id(cut, m.part, s.settings.MaxBody.String()) // other parts would have other bytes
 		}
 		if err := s.post(ctx, id, m.body); err != nil {
+			if r, ok := errors.AsType[*refusal.Error](err); ok && r.Status == http.StatusConflict {
+				s.take(group, attempt{})
+			}
 			return fmt.Errorf("post to %s: %w", s.target, err)
 		}
 		s.take(group, attempt{first, m.part})
