@@ -380,3 +380,37 @@ func (w *watcher) count(q string) int {
 	}
 	return n
 }
+
+// TestComposePipeline holds the pipeline of docker-compose.yml against the parts
+// of the project that it refers to, because nothing runs it here.
+func TestComposePipeline(t *testing.T) {
+	cmd := exec.Command("mzd", "check", "-config", filepath.Join(dashboards, "compose", "pipeline.yaml"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("mzd check: %v\n%s", err, out)
+	}
+	data, err := os.ReadFile(filepath.Join(dashboards, "compose", "pipeline.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p struct {
+		Materialize struct{ Init string }
+		Sources     map[string]struct{ To struct{ Table string } }
+		Views       map[string]any
+	}
+	if err := yaml.Unmarshal(data, &p); err != nil {
+		t.Fatal(err)
+	}
+	sql, err := os.ReadFile(filepath.Join("../../sql", filepath.Base(p.Materialize.Init)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wanted := []string{"CREATE TABLE IF NOT EXISTS " + p.Sources["wikipedia"].To.Table + " ("}
+	for view := range p.Views {
+		wanted = append(wanted, "CREATE MATERIALIZED VIEW IF NOT EXISTS "+view+" AS")
+	}
+	for _, want := range wanted {
+		if !strings.Contains(string(sql), want) {
+			t.Errorf("%s has no %q", p.Materialize.Init, want)
+		}
+	}
+}
