@@ -384,13 +384,20 @@ func (w *watcher) count(q string) int {
 // TestComposePipeline holds the pipeline of docker-compose.yml against the parts
 // of the project that it refers to, because nothing runs it here.
 func TestComposePipeline(t *testing.T) {
-	cmd := exec.Command("mzd", "check", "-config", filepath.Join(dashboards, "compose", "pipeline.yaml"))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("mzd check: %v\n%s", err, out)
-	}
 	data, err := os.ReadFile(filepath.Join(dashboards, "compose", "pipeline.yaml"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	here := filepath.Join(t.TempDir(), "pipeline.yaml")
+	if err := os.WriteFile(here, []byte(strings.ReplaceAll(string(data), "/etc/mzd/", root+"/")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mzd", "check", "-config", here).CombinedOutput(); err != nil {
+		t.Fatalf("mzd check: %v\n%s", err, out)
 	}
 	var p struct {
 		Materialize struct{ Init string }
