@@ -75,12 +75,12 @@ func (e *Engine) makeTable(id string, s *sql.CreateTable) (*object, error) {
 	return o, nil
 }
 
-// journalDir is the directory of the tables' rows, in the data directory.
-const journalDir = "tables"
+// TablesDir is the directory of the tables' rows, in the data directory, and the name of the [viewlog.Journal] there.
+const TablesDir = "tables"
 
 // openJournal opens the log of the tables and returns what they hold.
 func (e *Engine) openJournal() ([]core.Update, error) {
-	j, rows, err := viewlog.OpenJournal(filepath.Join(e.opt.DataDir, journalDir), journalDir, viewlog.Options{FS: e.opt.FS})
+	j, rows, err := viewlog.OpenJournal(filepath.Join(e.opt.DataDir, TablesDir), TablesDir, viewlog.Options{FS: e.opt.FS})
 	if err != nil {
 		return nil, fmt.Errorf("open engine: %w", err)
 	}

@@ -109,6 +109,9 @@ func (v verb) run(ctx context.Context, args []string, e env) error {
 		hint := ""
 		if flags.Lookup("config") != nil && len(operands) == 1 {
 			hint = "; name a file with -config " + operands[0]
+			if flags.Lookup("data-dir") != nil {
+				hint = "; name a directory with -data-dir " + operands[0]
+			}
 		}
 		return v.usage("%q is too much%s", operands[0], hint)
 	}

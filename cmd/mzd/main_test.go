@@ -39,7 +39,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": exitsWith, "logs": writeLogs, "flip": damageFile,
+			"code": exitsWith, "logs": writeLogs, "tables": makeTables, "flip": damageFile,
 		},
 	})
 }

@@ -209,7 +209,7 @@ func (d *daemon) openEngine(base string) error {
 		return nil
 	}
 	log := d.log.With("part", "engine")
-	dir := filepath.Join(d.cfg.DataDir, "engine")
+	dir := filepath.Join(d.cfg.DataDir, engineDir)
 	lock, err := durable.LockDir(dir) // mzd engine may use it alone
 	if err != nil {
 		return environment(fmt.Errorf("data_dir: %w", err))

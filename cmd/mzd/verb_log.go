@@ -23,6 +23,7 @@ import (
 	"github.com/mzdio/mzd/core/hub"
 	"github.com/mzdio/mzd/core/ingest"
 	"github.com/mzdio/mzd/core/viewlog"
+	"github.com/mzdio/mzd/engine"
 	"github.com/mzdio/mzd/plugins/sinks/stdout"
 )
 
@@ -33,9 +34,10 @@ func logVerbs() []verb {
 			name:  "log",
 			short: "see, print and check what is on disk",
 			long: `
-Looks at a data directory: the log of each view, the positions of sinks, and the
-events that sources have landed. It only reads, so that it is safe while mzd runs
-on the same directory. docs/log.md describes the files.`,
+Looks at a data directory, that of a pipeline or of an engine: the log of each
+view, the tables, the positions of sinks, and the events that sources have landed.
+It only reads, so that it is safe while mzd runs on the same directory.
+docs/log.md describes the files.`,
 			operands: "VERB",
 			examples: `
 mzd log ls
@@ -48,7 +50,8 @@ mzd help log cat`,
 			long: `
 Lists the log of each view: its rows, the times that it can be read at (from,
 through), up to where later writes confirm that it was durable, and its files.
-Then the files of landed events, and where each sink stands.
+Then the tables of the engine, the files of landed events, and where each sink
+stands.
 
 Times are those of the database: for most, milliseconds since 1970.`,
 			examples: `
@@ -103,8 +106,8 @@ mzd log cat top10 -from 1721310001000 -to 1721310002000 -format json`,
 			name:  "log verify",
 			short: "check every byte of the logs",
 			long: `
-Reads the logs of all views, or of those that are named, and checks all that
-opening them checks. It says which file is damaged, where, and what to do; the
+Reads the logs of all views and the tables of the engine, or the logs of the views
+that are named, and checks all that opening them checks. It says which file is damaged, where, and what to do; the
 exit code is 1 then.
 
 An end that is torn, by a crash or because mzd is just writing it, is no damage:
@@ -126,6 +129,9 @@ mzd log verify top10 -data-dir ./data`,
 		},
 	}
 }
+
+// engineDir is where the data directory of a pipeline has that of its engine.
+const engineDir = "engine"
 
 // logPlace are the flags that say which data directory is meant.
 type logPlace struct{ dataDir, config *string }
@@ -165,13 +171,19 @@ func (p logPlace) open() (*dataDir, error) {
 			d.views = append(d.views, name)
 		}
 	}
+	for _, dir := range []string{engine.TablesDir, filepath.Join(engineDir, engine.TablesDir)} {
+		if info, err := os.Stat(filepath.Join(d.path, dir)); err == nil && info.IsDir() {
+			d.tables = append(d.tables, dir)
+		}
+	}
 	return d, d.findLanded()
 }
 
-// dataDir is a data directory to look at.
+// dataDir is a data directory to look at: that of a pipeline, or of an engine alone.
 type dataDir struct {
 	path   string
 	views  []string // that have a log
+	tables []string // directories of the engine's tables, in path
 	landed []string // files of events
 }
 
@@ -200,19 +212,36 @@ func (d *dataDir) read(e env, doing, view string, use func(*viewlog.Inspection) 
 	if !slices.Contains(d.views, view) {
 		return usage(fmt.Errorf("%s has no log of a view %q; views: %s", d.path, view, cmp.Or(strings.Join(d.views, ", "), "none")))
 	}
-	p := &progress{e: e, what: doing + " " + view}
-	defer p.clear()
-	i, err := viewlog.Inspect(filepath.Join(d.path, "views", viewlog.DirName(view)), view, viewlog.InspectOptions{Progress: p.show})
-	if errors.Is(err, fs.ErrNotExist) {
-		err = errNothingDurable
-	}
-	if err == nil {
-		err = errors.Join(use(i), i.Close())
-	}
+	err := inspect(e, doing+" "+view, filepath.Join(d.path, "views", viewlog.DirName(view)), view, use)
 	if err != nil {
 		return fmt.Errorf("view %s: %w", view, err)
 	}
 	return nil
+}
+
+// readTables does the same with the journal of the tables in a directory.
+func (d *dataDir) readTables(e env, doing, dir string, use func(*viewlog.Inspection) error) error {
+	err := inspect(e, doing+" "+dir, filepath.Join(d.path, dir), engine.TablesDir, use)
+	if damage := (*viewlog.DamageError)(nil); errors.As(err, &damage) {
+		damage.OnlyCopy = true
+	}
+	if err != nil {
+		return fmt.Errorf("tables: %w", err)
+	}
+	return nil
+}
+
+func inspect(e env, what, dir, name string, use func(*viewlog.Inspection) error) error {
+	p := &progress{e: e, what: what}
+	defer p.clear()
+	i, err := viewlog.Inspect(dir, name, viewlog.InspectOptions{Progress: p.show})
+	if errors.Is(err, fs.ErrNotExist) {
+		return errNothingDurable
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(use(i), i.Close())
 }
 
 // errNothingDurable means that a log has been begun, and no more.
@@ -236,6 +265,21 @@ func (d *dataDir) list(ctx context.Context, e env) error {
 		}
 		logs = append(logs, row)
 	}
+	tables := [][]any{{"TABLES", "ROWS", "DURABLE", "SEGMENTS", "BYTES"}}
+	for _, dir := range d.tables {
+		row := []any{filepath.Join(d.path, dir), "-", "-", "-", "-"}
+		err := d.readTables(e, "reading", dir, func(i *viewlog.Inspection) error {
+			s, err := i.Scan(ctx, func(viewlog.StoredBatch) error { return nil })
+			if err == nil {
+				row = []any{row[0], s.Rows, through(s.Durable), len(i.Segments), i.Bytes()}
+			}
+			return err
+		})
+		if err != nil && !errors.Is(err, errNothingDurable) {
+			errs = append(errs, err)
+		}
+		tables = append(tables, row)
+	}
 	landed := [][]any{{"LANDED FILE", "BYTES", "CURSOR"}}
 	for _, file := range d.landed {
 		p, err := ingest.Saved(file)
@@ -251,7 +295,7 @@ func (d *dataDir) list(ctx context.Context, e env) error {
 	for _, p := range saved {
 		places = append(places, []any{p.Sink, p.View, cmp.Or(p.Position.String(), "-"), cmp.Or(p.To.String(), "-")})
 	}
-	errs = append(errs, err, writeTables(e.stdout, logs, landed, places))
+	errs = append(errs, err, writeTables(e.stdout, logs, tables, landed, places))
 	return errors.Join(errs...)
 }
 
@@ -293,33 +337,49 @@ func writeTables(w io.Writer, tables ...[][]any) error {
 
 // verify is the verb "log verify".
 func (d *dataDir) verify(ctx context.Context, e env, views []string) error {
-	if len(views) == 0 {
-		views = d.views
-	}
 	var errs []error
-	for _, view := range views {
-		err := d.read(e, "checking", view, func(i *viewlog.Inspection) error {
-			s, err := i.Scan(ctx, func(viewlog.StoredBatch) error { return nil })
-			if err != nil {
-				return err
-			}
-			good := fmt.Sprintf("%s: good through %s: %s, %s in %s", view, through(s.Upper),
-				counted(s.Batches, "batch", "es"), counted(s.Updates, "update", "s"), counted(int64(len(i.Segments)), "segment", "s"))
-			if t := s.Torn; t != nil {
-				good += fmt.Sprintf("; %s is torn from offset %d on (%s): mzd is writing it, or cuts it off at its next start; nothing acknowledged is in it",
-					t.File, t.Offset, counted(t.Bytes, "byte", "s"))
-			}
-			_, err = fmt.Fprintln(e.stdout, good)
-			return err
-		})
+	checked := func(name string, err error) {
 		switch {
 		case errors.Is(err, errNothingDurable):
-			fmt.Fprintf(e.stdout, "%s: nothing is durable yet\n", view)
+			fmt.Fprintf(e.stdout, "%s: nothing is durable yet\n", name)
 		case err != nil:
 			errs = append(errs, err)
 		}
 	}
+	all := len(views) == 0
+	if all {
+		views = d.views
+	}
+	for _, view := range views {
+		checked(view, d.read(e, "checking", view, judge(ctx, e, view)))
+	}
+	if all {
+		for _, dir := range d.tables {
+			checked(dir, d.readTables(e, "checking", dir, judge(ctx, e, dir)))
+		}
+		if len(d.views)+len(d.tables) == 0 {
+			fmt.Fprintf(e.stdout, "nothing to check in %s\n", d.path)
+		}
+	}
 	return errors.Join(errs...)
+}
+
+// judge reads all of a log and tells that it is good.
+func judge(ctx context.Context, e env, name string) func(*viewlog.Inspection) error {
+	return func(i *viewlog.Inspection) error {
+		s, err := i.Scan(ctx, func(viewlog.StoredBatch) error { return nil })
+		if err != nil {
+			return err
+		}
+		good := fmt.Sprintf("%s: good through %s: %s, %s in %s", name, through(s.Upper),
+			counted(s.Batches, "batch", "es"), counted(s.Updates, "update", "s"), counted(int64(len(i.Segments)), "segment", "s"))
+		if t := s.Torn; t != nil {
+			good += fmt.Sprintf("; %s is torn from offset %d on (%s): mzd is writing it, or cuts it off at its next start; nothing acknowledged is in it",
+				t.File, t.Offset, counted(t.Bytes, "byte", "s"))
+		}
+		_, err = fmt.Fprintln(e.stdout, good)
+		return err
+	}
 }
 
 func counted(n int64, noun, plural string) string {

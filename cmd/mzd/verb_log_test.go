@@ -10,6 +10,7 @@ import (
 
 	"github.com/mzdio/mzd/core"
 	"github.com/mzdio/mzd/core/viewlog"
+	"github.com/mzdio/mzd/engine"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -38,6 +39,19 @@ func writeLogs(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(stop())
 
 	ts.Check(os.MkdirAll(filepath.Join(views, "unborn"), 0o755))
+}
+
+// makeTables is the script command "tables DIR": it makes the directory of an
+// engine's tables that hold two rows.
+func makeTables(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: tables DIR")
+	}
+	j, _, err := viewlog.OpenJournal(ts.MkAbs(args[0]), engine.TablesDir, viewlog.Options{})
+	ts.Check(err)
+	ts.Check(j.Append(1000, []core.Update{{Time: 999, Diff: 1, Row: "u1 \x00a"}, {Time: 999, Diff: 2, Row: "u1 \x00b"}}))
+	ts.Check(j.Append(1010, []core.Update{{Time: 1009, Diff: -1, Row: "u1 \x00b"}}))
+	ts.Check(j.Close())
 }
 
 // writeLog opens the log of a view; stop makes durable what was appended.

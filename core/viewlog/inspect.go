@@ -100,9 +100,9 @@ func Inspect(dir, view string, o InspectOptions) (*Inspection, error) {
 		case errors.Is(err, ErrNewer):
 			return nil, fmt.Errorf("%s: %w", path, err)
 		case err != nil:
-			return nil, &DamageError{path, 0, err}
+			return nil, damaged(path, 0, err)
 		case m.Name != view:
-			return nil, &DamageError{path, 0, fmt.Errorf("it is the log of view %q, not of %q", m.Name, view)}
+			return nil, damaged(path, 0, fmt.Errorf("it is the log of view %q, not of %q", m.Name, view))
 		}
 		// A segment that is gone has been replaced, if the manifest has.
 		i, err := inspect(dir, path, m, o)
@@ -139,7 +139,7 @@ func inspect(dir, manifestPath string, m manifest, o InspectOptions) (*Inspectio
 func (i *Inspection) open(s SegmentInfo, last bool) error {
 	f, err := os.Open(s.Path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return &DamageError{s.Path, 0, errors.New("it is named by the manifest, and is not there")}
+		return damaged(s.Path, 0, errors.New("it is named by the manifest, and is not there"))
 	}
 	if err != nil {
 		return err
@@ -150,7 +150,7 @@ func (i *Inspection) open(s SegmentInfo, last bool) error {
 		return err
 	}
 	if info.Size() < s.Bytes {
-		return &DamageError{s.Path, info.Size(), fmt.Errorf("it ends here, and had %d bytes", s.Bytes)}
+		return damaged(s.Path, info.Size(), fmt.Errorf("it ends here, and had %d bytes", s.Bytes))
 	}
 	if last {
 		s.Bytes = info.Size()
@@ -243,7 +243,7 @@ func (i *Inspection) Scan(ctx context.Context, each func(StoredBatch) error) (Su
 		s.before += seg.Bytes
 	}
 	if s.summary.Since == 0 {
-		return s.summary, &DamageError{i.manifestPath, 0, errors.New("its segments have no base")}
+		return s.summary, damaged(i.manifestPath, 0, errors.New("its segments have no base"))
 	}
 	return s.summary, nil
 }

@@ -91,7 +91,7 @@ func checkHeader(r *frameReader, seg SegmentInfo, view string) error {
 		err = fmt.Errorf("it is segment %d of view %q, not %d of %q", h.number, h.view, seg.number, view)
 	}
 	if err != nil {
-		return &DamageError{seg.Path, 0, err}
+		return damaged(seg.Path, 0, err)
 	}
 	return nil
 }
@@ -99,7 +99,7 @@ func checkHeader(r *frameReader, seg SegmentInfo, view string) error {
 // tail decides about what is behind the last whole batch of a segment, of which
 // the frame at offset is wrong.
 func (s *scanner) tail(file io.ReaderAt, seg SegmentInfo, last bool, end, offset int64, wrong error) error {
-	damage := &DamageError{seg.Path, offset, wrong}
+	damage := damaged(seg.Path, offset, wrong)
 	if !last || end < seg.synced {
 		return damage
 	}

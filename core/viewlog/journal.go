@@ -34,6 +34,9 @@ func OpenJournal(dir, name string, o Options) (*Journal, []core.Update, error) {
 		c.upper = 1
 		err = j.rewrite(c.upper, nil)
 	}
+	if damage := (*DamageError)(nil); errors.As(err, &damage) {
+		damage.OnlyCopy = true
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the journal %s: %w", name, err)
 	}

@@ -123,3 +123,19 @@ func TestJournalRefusesWhatItCannotRead(t *testing.T) {
 	}
 	must(t, j.Close())
 }
+
+// TestJournalDamage looks at what is said about a journal whose file is not what was written: never that the database has it, too.
+func TestJournalDamage(t *testing.T) {
+	fs := durabletest.New()
+	j, _, err := viewlog.OpenJournal("dir", "tables", viewlog.Options{FS: fs})
+	must(t, err)
+	must(t, j.Append(j.Upper()+1, []core.Update{{Diff: 1, Row: "a row"}}))
+	must(t, j.Close())
+	must(t, fs.Remove("dir/00000001.log"))
+	_, _, err = viewlog.OpenJournal("dir", "tables", viewlog.Options{FS: fs})
+	want := "open the journal tables: dir/00000001.log is damaged at offset 0: it is named by the manifest, and is not there; " +
+		"restore it from a backup, or remove the directory dir to begin again without what it had, which is nowhere else"
+	if damage := (*viewlog.DamageError)(nil); !errors.As(err, &damage) || !damage.OnlyCopy || err.Error() != want {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+}

@@ -78,12 +78,23 @@ type DamageError struct {
 	File   string
 	Offset int64
 	Err    error
+	// OnlyCopy says that the log is a [Journal], or was one: what it had is
+	// nowhere else.
+	OnlyCopy bool
+}
+
+func damaged(file string, offset int64, err error) *DamageError {
+	return &DamageError{File: file, Offset: offset, Err: err}
 }
 
 // Error says what, where, and what to do.
 func (e *DamageError) Error() string {
-	return fmt.Sprintf("%s is damaged at offset %d: %v; restore it from a backup, or remove the directory %s to begin again from the database",
-		e.File, e.Offset, e.Err, filepath.Dir(e.File))
+	instead := "to begin again from the database"
+	if e.OnlyCopy {
+		instead = "to begin again without what it had, which is nowhere else"
+	}
+	return fmt.Sprintf("%s is damaged at offset %d: %v; restore it from a backup, or remove the directory %s %s",
+		e.File, e.Offset, e.Err, filepath.Dir(e.File), instead)
 }
 
 // Unwrap returns what is wrong at the offset.
@@ -177,10 +188,10 @@ func openStore(dir, view string, o Options) (s *store, c stored, fresh bool, err
 		if errors.Is(err, ErrNewer) {
 			return nil, c, false, fmt.Errorf("%s: %w", s.path(manifestName), err)
 		}
-		return nil, c, false, &DamageError{s.path(manifestName), 0, err}
+		return nil, c, false, damaged(s.path(manifestName), 0, err)
 	}
 	if s.manifest.Name != view {
-		return nil, c, false, &DamageError{s.path(manifestName), 0, fmt.Errorf("it is the log of view %q, not of %q", s.manifest.Name, view)}
+		return nil, c, false, damaged(s.path(manifestName), 0, fmt.Errorf("it is the log of view %q, not of %q", s.manifest.Name, view))
 	}
 	for i, seg := range s.manifest.Segments {
 		s.number = max(s.number, seg.Number)
@@ -190,7 +201,7 @@ func openStore(dir, view string, o Options) (s *store, c stored, fresh bool, err
 		}
 	}
 	if c.since == 0 {
-		return nil, c, false, &DamageError{s.path(manifestName), 0, errors.New("its segments have no base")}
+		return nil, c, false, damaged(s.path(manifestName), 0, errors.New("its segments have no base"))
 	}
 	s.upper, s.rewritten = c.upper, s.manifest.Rewritten
 	if err := s.removeStrangers(); err != nil {
@@ -210,12 +221,12 @@ func (s *store) load(c *stored, seg segment, last bool) error {
 	data, err := s.fs.ReadFile(path)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return &DamageError{path, 0, errors.New("it is named by the manifest, and is not there")}
+			return damaged(path, 0, errors.New("it is named by the manifest, and is not there"))
 		}
 		return err
 	}
 	if int64(len(data)) < seg.Bytes {
-		return &DamageError{path, int64(len(data)), fmt.Errorf("it ends here, and had %d bytes", seg.Bytes)}
+		return damaged(path, int64(len(data)), fmt.Errorf("it ends here, and had %d bytes", seg.Bytes))
 	}
 	if !last {
 		data = data[:seg.Bytes]
@@ -229,7 +240,7 @@ func (s *store) load(c *stored, seg segment, last bool) error {
 		// machine died while it was written. What comes after a place that was
 		// durable, or says that it was, is no such end.
 		if !last || end < max(seg.Bytes, syncedAfter(data[end:])) {
-			return &DamageError{path, end, err}
+			return damaged(path, end, err)
 		}
 	}
 	if last {
@@ -323,7 +334,7 @@ func (s *store) neverUsed() error {
 			return err
 		}
 		if syncedAfter(data) > 0 {
-			return &DamageError{s.path(manifestName), 0, fmt.Errorf("it is missing, and %s was named by it", e.Name())}
+			return damaged(s.path(manifestName), 0, fmt.Errorf("it is missing, and %s was named by it", e.Name()))
 		}
 	}
 	return nil

@@ -24,7 +24,7 @@ async function start() {
   const demo = demoViews.every((name) => names.includes(name));
   const shown = demo ? demoViews : names.slice(0, 32);
   const pictures = demo ? [new Counter(), new Chart()] : shown.map((name) => new Table(name));
-  element("curl").textContent = `${location.origin}/api/stream/${encodeURIComponent(shown.at(-1))}`;
+  element("curl").textContent = streamAddress(shown);
   let waiting = true;
   subscribe(location.origin, shown, {
     interval: "100ms",
@@ -40,6 +40,13 @@ async function start() {
       summarize(demo, views, timestamp);
     },
   });
+}
+
+// The address of the stream that the page shows, as a shell takes it.
+function streamAddress(names) {
+  const [first, ...more] = names.map(encodeURIComponent);
+  const stream = `${location.origin}/api/stream`;
+  return more.length === 0 ? `${stream}/${first}` : `'${stream}?view=${[first, ...more].join("&view=")}'`;
 }
 
 // Asks for the list of views until there is an answer.
