@@ -41,7 +41,8 @@ var allowed = map[string]struct{ inside, outside []string }{
 	"engine/sql":               {outside: engineLibraries},
 	"engine/pgwire":            {inside: []string{"core", "engine", "engine/flow", "engine/plan", "engine/sql"}, outside: append([]string{pgxPath + "/pgproto3"}, engineLibraries...)},
 
-	"plugins":                             {inside: []string{"core", "schema"}},
+	"plugins":                             {inside: []string{"core", "plugins/internal/*", "schema"}},
+	"plugins/internal/proc":               {},
 	"plugins/sinks":                       {inside: []string{"plugins", "plugins/sinks/*"}},
 	"plugins/sinks/stdout":                {inside: pluginImports},
 	"plugins/sinks/webhook":               {inside: pluginImports},
