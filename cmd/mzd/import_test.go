@@ -43,6 +43,7 @@ var allowed = map[string]struct{ inside, outside []string }{
 
 	"plugins":                             {inside: []string{"core", "plugins/internal/*", "schema"}},
 	"plugins/internal/proc":               {},
+	"plugins/message":                     {inside: []string{"core"}},
 	"plugins/sinks":                       {inside: []string{"plugins", "plugins/sinks/*"}},
 	"plugins/sinks/stdout":                {inside: pluginImports},
 	"plugins/sinks/webhook":               {inside: pluginImports},
@@ -62,7 +63,7 @@ const (
 
 var (
 	// What a source or a sink may use: never the hub, the logs or each other.
-	pluginImports   = []string{"core", "core/backoff", "core/refusal", "plugins", "schema"}
+	pluginImports   = []string{"core", "core/backoff", "core/refusal", "plugins", "plugins/message", "schema"}
 	engineLibraries = []string{"github.com/cockroachdb/apd/v3", "github.com/tidwall/btree", fastjsonPath}
 )
 
