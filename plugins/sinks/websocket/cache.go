@@ -13,11 +13,12 @@ import (
 // part is encoded when the first reader gets there, so that a base does not have
 // to be in memory as a whole.
 type frames struct {
-	key   cacheKey
-	kind  string
-	upper position // where it leads to; nil: nowhere, it says something
-	size  int      // estimate of all bytes
-	born  time.Time
+	key    cacheKey
+	kind   string   // of its messages; "": it is none
+	failed bool     // it says that a view has failed
+	upper  position // where it leads to; nil: nowhere, it says something
+	size   int      // estimate of all bytes
+	born   time.Time
 
 	// mu guards what follows: the encoder as it was before each part, as far as
 	// anybody has come, and the parts that are in memory.
@@ -72,6 +73,9 @@ func (f *frames) part(i int) *part {
 
 // encode encodes a part. The encoder is left as it is.
 func (f *frames) encode(e encoder) (*part, encoder) {
+	if e == nil { // nothing to say
+		return &part{last: true}, nil
+	}
 	e = e.clone()
 	p := new(part)
 	for more := true; more; {
@@ -93,13 +97,14 @@ func (f *frames) encode(e encoder) (*part, encoder) {
 
 // say returns frames that are one message and lead nowhere.
 func (f form) say(m message) *frames {
-	p := &part{data: f.frame(nil, m, true), last: true, messages: 1, bytes: len(m.data)}
-	return &frames{
-		kind:  m.kind,
-		size:  len(p.data),
-		parts: []weak.Pointer[part]{weak.Make(p)},
-		kept:  []*part{p},
-	}
+	return alone(m.kind, &part{data: f.frame(nil, m, true), last: true, messages: 1, bytes: len(m.data)})
+}
+
+// idleFrames returns frames that are no message, and may be no bytes.
+func (f form) idleFrames() *frames { return alone("", &part{data: f.idle(), last: true}) }
+
+func alone(kind string, p *part) *frames {
+	return &frames{kind: kind, size: len(p.data), parts: []weak.Pointer[part]{weak.Make(p)}, kept: []*part{p}}
 }
 
 // A cache lets streams that are at the same position share one encoding of what
@@ -119,9 +124,9 @@ type cacheKey struct {
 }
 
 // cut returns the frames of a cut.
-func (c *cache) cut(w *want, cut []core.Batch) *frames {
+func (c *cache) cut(s *subscription, cut []core.Batch) *frames {
 	upper := upperOf(cut)
-	key := cacheKey{views: w.views, form: w.form, lower: lowerOf(cut).String(), upper: upper.String()}
+	key := cacheKey{views: s.views, form: s.form, lower: lowerOf(cut).String(), upper: upper.String()}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i := len(c.frames) - 1; i >= 0; i-- {
@@ -129,8 +134,8 @@ func (c *cache) cut(w *want, cut []core.Batch) *frames {
 			return c.frames[i]
 		}
 	}
-	f := &frames{key: key, kind: kindOf(cut), upper: upper, size: w.form.size(cut), born: time.Now()}
-	f.encoders = []encoder{w.form.encoder(cut)}
+	f := &frames{key: key, kind: kindOf(cut), upper: upper, size: s.form.size(cut), born: time.Now()}
+	f.encoders = []encoder{s.form.encoder(cut)}
 	c.frames = append(c.frames, f)
 	c.size += f.cached()
 	drop := 0
@@ -143,13 +148,9 @@ func (c *cache) cut(w *want, cut []core.Batch) *frames {
 	return f
 }
 
-// cached is what frames count in the cache. A large cut takes no memory there.
-func (f *frames) cached() int {
-	if f.size > maxKeptBytes {
-		return 0
-	}
-	return f.size
-}
+// cached is what frames count in the cache. Of a large cut only the rows are in
+// memory, most of which the log has, too.
+func (f *frames) cached() int { return min(f.size, maxKeptBytes) }
 
 const (
 	// sharedBase is the size from which on a base is given to others, too, who
@@ -159,12 +160,12 @@ const (
 )
 
 // base returns a base that has been made a moment ago, nil if there is none.
-func (c *cache) base(w *want) *frames {
+func (c *cache) base(s *subscription) *frames {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i := len(c.frames) - 1; i >= 0; i-- {
 		f := c.frames[i]
-		if f.kind == kindBase && f.key.views == w.views && f.key.form == w.form && f.size >= sharedBase && time.Since(f.born) < sharedBaseFor {
+		if f.kind == kindBase && f.key.views == s.views && f.key.form == s.form && f.size >= sharedBase && time.Since(f.born) < sharedBaseFor {
 			return f
 		}
 	}

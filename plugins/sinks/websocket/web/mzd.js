@@ -199,7 +199,8 @@ class Subscription {
       return;
     }
     if (message.type === "error") {
-      this.#startOver(message.message);
+      if (message.code === "bad_token") this.#startOver(message.message);
+      else this.#reconnect(message.message);
       return;
     }
     if (message.type === "delta" && message.from !== this.#token) {
