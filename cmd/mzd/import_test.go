@@ -41,7 +41,9 @@ var allowed = map[string]struct{ inside, outside []string }{
 	"engine/sql":               {outside: engineLibraries},
 	"engine/pgwire":            {inside: []string{"core", "engine", "engine/flow", "engine/plan", "engine/sql"}, outside: append([]string{pgxPath + "/pgproto3"}, engineLibraries...)},
 
-	"plugins":                             {inside: []string{"core", "schema"}},
+	"plugins":                             {inside: []string{"core", "plugins/internal/*", "schema"}},
+	"plugins/internal/proc":               {},
+	"plugins/message":                     {inside: []string{"core"}},
 	"plugins/sinks":                       {inside: []string{"plugins", "plugins/sinks/*"}},
 	"plugins/sinks/stdout":                {inside: pluginImports},
 	"plugins/sinks/webhook":               {inside: pluginImports},
@@ -61,7 +63,7 @@ const (
 
 var (
 	// What a source or a sink may use: never the hub, the logs or each other.
-	pluginImports   = []string{"core", "core/backoff", "core/refusal", "plugins", "schema"}
+	pluginImports   = []string{"core", "core/backoff", "core/refusal", "plugins", "plugins/message", "schema"}
 	engineLibraries = []string{"github.com/cockroachdb/apd/v3", "github.com/tidwall/btree", fastjsonPath}
 )
 
