@@ -43,6 +43,7 @@ var allowed = map[string]struct{ inside, outside []string }{
 
 	"plugins":                             {inside: []string{"core", "plugins/internal/*", "schema"}},
 	"plugins/internal/proc":               {},
+	"plugins/proto/mzd/v1":                {outside: grpcLibraries},
 	"plugins/message":                     {inside: []string{"core"}},
 	"plugins/sinks":                       {inside: []string{"plugins", "plugins/sinks/*"}},
 	"plugins/sinks/stdout":                {inside: pluginImports},
@@ -65,6 +66,7 @@ const (
 var (
 	// What a source or a sink may use: never the hub, the logs or each other.
 	pluginImports   = []string{"core", "core/backoff", "core/refusal", "plugins", "plugins/message", "schema"}
+	grpcLibraries   = []string{"google.golang.org/grpc", "google.golang.org/protobuf", "google.golang.org/genproto/googleapis/rpc"}
 	engineLibraries = []string{"github.com/cockroachdb/apd/v3", "github.com/tidwall/btree", fastjsonPath}
 )
 

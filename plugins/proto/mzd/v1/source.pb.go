@@ -9,6 +9,7 @@ package mzdv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -330,8 +331,8 @@ type Event struct {
 	// Where to go on after this event. Going on there may repeat events, but must
 	// never skip one.
 	Cursor string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
-	// When it happened, in nanoseconds since 1970. 0: unknown.
-	TimeUnixNano int64 `protobuf:"varint,3,opt,name=time_unix_nano,json=timeUnixNano,proto3" json:"time_unix_nano,omitempty"`
+	// When it happened, for the source's lag. Absent: unknown.
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
 	// The event itself.
 	Data          []byte `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -382,11 +383,11 @@ func (x *Event) GetCursor() string {
 	return ""
 }
 
-func (x *Event) GetTimeUnixNano() int64 {
+func (x *Event) GetTime() *timestamppb.Timestamp {
 	if x != nil {
-		return x.TimeUnixNano
+		return x.Time
 	}
-	return 0
+	return nil
 }
 
 func (x *Event) GetData() []byte {
@@ -543,7 +544,7 @@ var File_mzd_v1_source_proto protoreflect.FileDescriptor
 
 const file_mzd_v1_source_proto_rawDesc = "" +
 	"\n" +
-	"\x13mzd/v1/source.proto\x12\x06mzd.v1\"_\n" +
+	"\x13mzd/v1/source.proto\x12\x06mzd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"_\n" +
 	"\x11SourceOpenRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bpipeline\x18\x02 \x01(\tR\bpipeline\x12\x1a\n" +
@@ -558,11 +559,11 @@ const file_mzd_v1_source_proto_rawDesc = "" +
 	"\x06cursor\x18\x01 \x01(\tR\x06cursor\x12\x16\n" +
 	"\x06window\x18\x02 \x01(\rR\x06window\";\n" +
 	"\x12SourceReadResponse\x12%\n" +
-	"\x06events\x18\x01 \x03(\v2\r.mzd.v1.EventR\x06events\"i\n" +
+	"\x06events\x18\x01 \x03(\v2\r.mzd.v1.EventR\x06events\"s\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
-	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12$\n" +
-	"\x0etime_unix_nano\x18\x03 \x01(\x03R\ftimeUnixNano\x12\x12\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
 	"\x04data\x18\x04 \x01(\fR\x04data\"A\n" +
 	"\aFailure\x12\x18\n" +
 	"\amessage\x18\x01 \x01(\tR\amessage\x12\x1c\n" +
@@ -590,31 +591,33 @@ func file_mzd_v1_source_proto_rawDescGZIP() []byte {
 
 var file_mzd_v1_source_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_mzd_v1_source_proto_goTypes = []any{
-	(*SourceOpenRequest)(nil),  // 0: mzd.v1.SourceOpenRequest
-	(*SourceOpenResponse)(nil), // 1: mzd.v1.SourceOpenResponse
-	(*SourceReadRequest)(nil),  // 2: mzd.v1.SourceReadRequest
-	(*Start)(nil),              // 3: mzd.v1.Start
-	(*SourceReadResponse)(nil), // 4: mzd.v1.SourceReadResponse
-	(*Event)(nil),              // 5: mzd.v1.Event
-	(*Failure)(nil),            // 6: mzd.v1.Failure
-	(*IdentifyRequest)(nil),    // 7: mzd.v1.IdentifyRequest
-	(*IdentifyResponse)(nil),   // 8: mzd.v1.IdentifyResponse
+	(*SourceOpenRequest)(nil),     // 0: mzd.v1.SourceOpenRequest
+	(*SourceOpenResponse)(nil),    // 1: mzd.v1.SourceOpenResponse
+	(*SourceReadRequest)(nil),     // 2: mzd.v1.SourceReadRequest
+	(*Start)(nil),                 // 3: mzd.v1.Start
+	(*SourceReadResponse)(nil),    // 4: mzd.v1.SourceReadResponse
+	(*Event)(nil),                 // 5: mzd.v1.Event
+	(*Failure)(nil),               // 6: mzd.v1.Failure
+	(*IdentifyRequest)(nil),       // 7: mzd.v1.IdentifyRequest
+	(*IdentifyResponse)(nil),      // 8: mzd.v1.IdentifyResponse
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_mzd_v1_source_proto_depIdxs = []int32{
 	3, // 0: mzd.v1.SourceReadRequest.start:type_name -> mzd.v1.Start
 	6, // 1: mzd.v1.SourceReadRequest.failure:type_name -> mzd.v1.Failure
 	5, // 2: mzd.v1.SourceReadResponse.events:type_name -> mzd.v1.Event
-	0, // 3: mzd.v1.Source.Open:input_type -> mzd.v1.SourceOpenRequest
-	2, // 4: mzd.v1.Source.Read:input_type -> mzd.v1.SourceReadRequest
-	7, // 5: mzd.v1.Source.Identify:input_type -> mzd.v1.IdentifyRequest
-	1, // 6: mzd.v1.Source.Open:output_type -> mzd.v1.SourceOpenResponse
-	4, // 7: mzd.v1.Source.Read:output_type -> mzd.v1.SourceReadResponse
-	8, // 8: mzd.v1.Source.Identify:output_type -> mzd.v1.IdentifyResponse
-	6, // [6:9] is the sub-list for method output_type
-	3, // [3:6] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	9, // 3: mzd.v1.Event.time:type_name -> google.protobuf.Timestamp
+	0, // 4: mzd.v1.Source.Open:input_type -> mzd.v1.SourceOpenRequest
+	2, // 5: mzd.v1.Source.Read:input_type -> mzd.v1.SourceReadRequest
+	7, // 6: mzd.v1.Source.Identify:input_type -> mzd.v1.IdentifyRequest
+	1, // 7: mzd.v1.Source.Open:output_type -> mzd.v1.SourceOpenResponse
+	4, // 8: mzd.v1.Source.Read:output_type -> mzd.v1.SourceReadResponse
+	8, // 9: mzd.v1.Source.Identify:output_type -> mzd.v1.IdentifyResponse
+	7, // [7:10] is the sub-list for method output_type
+	4, // [4:7] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_mzd_v1_source_proto_init() }
