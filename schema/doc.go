@@ -1,7 +1,9 @@
 // Package schema makes one description out of a Go struct and its tags, and
 // uses it for everything that concerns what users type: checking a document
-// strictly and with all problems at once, filling in defaults, and writing the
-// reference documentation.
+// strictly and with all problems at once, filling in defaults, writing the
+// reference documentation, and telling others as JSON Schema: a plugin sends
+// its [Schema.JSONSchema], mzd checks settings by what [ParseJSONSchema] makes
+// of it, and editors get [Schema.EditorSchema].
 //
 // The tags of a field:
 //

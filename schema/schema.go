@@ -33,7 +33,12 @@ type Schema struct {
 	Enum   []string // of a string: what it may be; empty: anything
 	Secret bool     // of a string: it is written as a reference and never shown
 
-	typ reflect.Type
+	// Min and Max are the bounds of a number, both included; empty: none. A
+	// whole number without them is one of 64 bits: without a sign if Min is not
+	// negative, with one otherwise.
+	Min, Max json.Number
+
+	typ reflect.Type // nil: it was not made of a type
 }
 
 // Field is a key of an object.
@@ -92,9 +97,17 @@ func of(t reflect.Type, outer []reflect.Type) (*Schema, error) {
 		s.Kind = String
 	case reflect.Bool:
 		s.Kind = Bool
-	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
-		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
 		s.Kind = Integer
+		if bits := t.Bits(); bits < 64 {
+			s.Min, s.Max = whole(int64(-1)<<(bits-1)), whole(int64(1)<<(bits-1)-1)
+		}
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		s.Kind = Integer
+		s.Min = whole(0)
+		if bits := t.Bits(); bits < 64 {
+			s.Max = whole(int64(1)<<bits - 1)
+		}
 	case reflect.Float32, reflect.Float64:
 		s.Kind = Number
 	case reflect.Interface:
