@@ -149,6 +149,14 @@ func fieldsOf(t reflect.Type, outer []reflect.Type) ([]Field, error) {
 	for i := range t.NumField() {
 		sf := t.Field(i)
 		name, _, _ := strings.Cut(sf.Tag.Get("json"), ",")
+		if sf.Anonymous && name == "" && sf.Type.Kind() == reflect.Struct {
+			inner, err := fieldsOf(sf.Type, append(outer, sf.Type))
+			if err != nil {
+				return nil, err
+			}
+			fields = append(fields, inner...)
+			continue
+		}
 		if !sf.IsExported() || name == "-" {
 			continue
 		}
