@@ -71,9 +71,9 @@ func readLine(in *bufio.Reader) (line string, more int, err error) {
 // lastLine remembers the last line that it was told, or the one that says why a
 // program in Go panics: its stack comes after that.
 type lastLine struct {
-	mu    sync.Mutex
-	text  string
-	panic bool
+	mu       sync.Mutex
+	text     string
+	panicked bool
 }
 
 // maxSaid is how much of it goes into an error.
@@ -82,10 +82,10 @@ const maxSaid = 500
 func (l *lastLine) set(text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.panic {
+	if l.panicked {
 		return
 	}
-	l.panic = strings.HasPrefix(text, "panic: ") || strings.HasPrefix(text, "fatal error: ")
+	l.panicked = strings.HasPrefix(text, "panic: ") || strings.HasPrefix(text, "fatal error: ")
 	l.text = text[:min(len(text), maxSaid)]
 }
 
