@@ -23,6 +23,17 @@ func QuoteNumbers(row core.Row, columns []core.Column) string {
 	return string(appendQuotedNumbers(nil, row, wideColumns(columns)))
 }
 
+// Messages returns the parts of the message of a cut.
+func Messages(cut []core.Batch, numbersString bool) (parts [][]byte) {
+	enc := encoding{numbersString: numbersString}.encoder(cut)
+	for more := true; more; {
+		var m message
+		m, more = enc.part()
+		parts = append(parts, m.data)
+	}
+	return parts
+}
+
 // Strings returns the row as version 1 has it.
 func Strings(row core.Row) string { return string(appendStrings(nil, row)) }
 

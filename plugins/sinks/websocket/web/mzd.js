@@ -199,7 +199,7 @@ class Subscription {
       return;
     }
     if (message.type === "error") {
-      if (message.code === "bad_token") this.#startOver(message.message);
+      if (message.code !== "stopping") this.#startOver(message.message);
       else this.#reconnect(message.message);
       return;
     }
