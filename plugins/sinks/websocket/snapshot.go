@@ -64,7 +64,7 @@ func (s *server) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-cache")
 	h.Add("Vary", "Accept")
 	tag := etag(upper, sn.format)
-	if accepts(r.Header, "If-None-Match", tag) || accepts(r.Header, "If-None-Match", "W/"+tag) {
+	if accepts(r.Header, "If-None-Match", tag) || accepts(r.Header, "If-None-Match", "W/"+tag) || accepts(r.Header, "If-None-Match", "*") {
 		h.Set("ETag", tag)
 		w.WriteHeader(http.StatusNotModified)
 		return
@@ -177,6 +177,7 @@ func (sn snapshot) writeJSON(out *bufio.Writer, b core.Batch) {
 	buf := []byte(`{"timestamp":`)
 	buf = appendString(buf, b.Upper.Time.String())
 	buf = appendField(buf, "token", b.Upper.String())
+	buf = appendChecksum(append(buf, ','), b.Sum)
 	buf = append(append(buf, `,"columns":`...), columnsJSON(b.View)...)
 	out.Write(append(buf, `,"rows":[`...))
 	separator := "\n"
