@@ -314,7 +314,7 @@ func (d *daemon) addresses() []any {
 // addressOf returns the address that a sink listens on, if it listens.
 func (d *daemon) addressOf(sink string) string {
 	for _, s := range d.sinks {
-		if l, ok := s.Sink.(interface{ Addr() net.Addr }); ok && s.Name == sink {
+		if l, ok := s.Sink.(interface{ Addr() net.Addr }); ok && s.Name == sink && l.Addr() != nil {
 			return l.Addr().String()
 		}
 	}
