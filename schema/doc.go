@@ -18,6 +18,7 @@
 //   - secret:"true" says that the value is never shown, and that users write a
 //     reference to it and not the value itself.
 //
+// An embedded struct without a tag stands for its fields, as in encoding/json.
 // A field that is a struct is always there, with its own defaults; a pointer to
 // a struct stays nil when its key is absent. Null is the same as absent.
 //

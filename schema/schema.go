@@ -51,6 +51,16 @@ type Field struct {
 	Default  any  // as in a document; nil: none
 }
 
+// Field returns the field of an object with that name, nil if it has none.
+func (s *Schema) Field(name string) *Field {
+	for i := range s.Fields {
+		if s.Fields[i].Name == name {
+			return &s.Fields[i]
+		}
+	}
+	return nil
+}
+
 // Of returns the schema of the struct T. It panics on a struct that has no
 // schema, such as one with a default that is not of its field's kind: that is a
 // mistake in the program, and the first run of it shows the mistake.
@@ -149,6 +159,14 @@ func fieldsOf(t reflect.Type, outer []reflect.Type) ([]Field, error) {
 	for i := range t.NumField() {
 		sf := t.Field(i)
 		name, _, _ := strings.Cut(sf.Tag.Get("json"), ",")
+		if sf.Anonymous && name == "" && sf.Type.Kind() == reflect.Struct {
+			inner, err := fieldsOf(sf.Type, append(outer, sf.Type))
+			if err != nil {
+				return nil, err
+			}
+			fields = append(fields, inner...)
+			continue
+		}
 		if !sf.IsExported() || name == "-" {
 			continue
 		}
@@ -174,10 +192,7 @@ func fieldOf(sf reflect.StructField, name string, outer []reflect.Type) (Field, 
 	if f.Schema, err = of(t, outer); err != nil {
 		return Field{}, err
 	}
-	leaf := f.Schema
-	for leaf.Elem != nil {
-		leaf = leaf.Elem
-	}
+	leaf := f.Schema.leaf()
 	if enum := sf.Tag.Get("enum"); enum != "" {
 		leaf.Enum = strings.Split(enum, "|")
 	}

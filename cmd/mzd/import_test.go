@@ -42,14 +42,16 @@ var allowed = map[string]struct{ inside, outside []string }{
 	"engine/pgwire":            {inside: []string{"core", "engine", "engine/flow", "engine/plan", "engine/sql"}, outside: append([]string{pgxPath + "/pgproto3"}, engineLibraries...)},
 
 	"plugins":                             {inside: []string{"core", "plugins/internal/*", "schema"}},
-	"plugins/internal/proc":               {},
+	"plugins/internal/proc":               {inside: []string{"schema"}},
 	"plugins/message":                     {inside: []string{"core"}},
 	"plugins/sinks":                       {inside: []string{"plugins", "plugins/sinks/*"}},
+	"plugins/sinks/exec":                  {inside: append([]string{"plugins/internal/proc"}, pluginImports...)},
 	"plugins/sinks/stdout":                {inside: pluginImports},
 	"plugins/sinks/webhook":               {inside: pluginImports},
 	"plugins/sinks/websocket":             {inside: pluginImports, outside: []string{"github.com/coder/websocket", fastjsonPath}},
 	"plugins/sinks/websocket/fanout":      {inside: []string{"core", "core/viewlog", "plugins/sinks/websocket"}}, // a program that measures
 	"plugins/sources":                     {inside: []string{"plugins", "plugins/sources/*"}},
+	"plugins/sources/exec":                {inside: append([]string{"plugins/internal/proc"}, pluginImports...)},
 	"plugins/sources/wikimedia":           {inside: pluginImports, outside: []string{fastjsonPath}},
 	"plugins/sources/wikimedia/simulator": {inside: pluginImports},
 

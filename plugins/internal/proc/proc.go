@@ -5,32 +5,12 @@
 package proc
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"os/exec"
-	"slices"
 	"time"
 )
-
-// Env returns the environment of a command: PATH and HOME of this process, and
-// what is listed, which counts where both have a name.
-func Env(listed map[string]string) []string {
-	env := make(map[string]string)
-	for _, name := range []string{"PATH", "HOME"} {
-		if value, ok := os.LookupEnv(name); ok {
-			env[name] = value
-		}
-	}
-	maps.Copy(env, listed)
-	list := []string{} // not nil, which stands for all that we have ourselves
-	for _, name := range slices.Sorted(maps.Keys(env)) {
-		list = append(list, name+"="+env[name])
-	}
-	return list
-}
 
 // Process is a running command. Whatever it has left running when it ends is
 // killed. It takes a Stop or a Kill to release a Process, also when the command
@@ -132,15 +112,15 @@ func (p *Process) Err() error {
 func (p *Process) Terminate() { p.group.Terminate() }
 
 // Stop closes what the command reads, waits until it has ended, and kills it if it
-// takes longer than that or if ctx ends. It returns what [Process.Err] does. Whoever
+// takes longer than that. It returns what [Process.Err] does. Whoever
 // reads Stdout gets an error when it is over.
-func (p *Process) Stop(ctx context.Context, grace time.Duration) error {
+func (p *Process) Stop(grace time.Duration) error {
 	p.Stdin.Close()
-	ctx, cancel := context.WithTimeout(ctx, grace)
-	defer cancel()
+	late := time.NewTimer(grace)
+	defer late.Stop()
 	select {
 	case <-p.ended:
-	case <-ctx.Done():
+	case <-late.C:
 	}
 	return p.Kill()
 }
