@@ -77,8 +77,10 @@ export class Table {
   #write(view, held, row) {
     view.columns.forEach(({ name, type }, i) => {
       const cell = held.cells[i];
-      const text = written(row[name], type);
-      if (held.row && cell.textContent === text) return;
+      const isNull = row[name] === null; // which is another thing than an empty text
+      const text = isNull ? "null" : written(row[name], type);
+      if (held.row && cell.textContent === text && cell.classList.contains("null") === isNull) return;
+      cell.classList.toggle("null", isNull);
       cell.textContent = cell.title = text;
       // Of two animations that are the same, the other one begins anew.
       if (!held.quiet) cell.dataset.lit = cell.dataset.lit === "a" ? "b" : "a";
