@@ -214,6 +214,14 @@ func (h *heard) add(later heard) bool {
 	return h.end == nil
 }
 
+// pong returns the answer to a ping, nil if there was none.
+func (h heard) pong() []byte {
+	if h.ping == nil {
+		return nil
+	}
+	return controlFrame(framePong, h.ping)
+}
+
 // parse looks at bytes of the client, which it may change.
 func (c *conn) parse(p []byte) heard {
 	if c.sub.form.transport != overWebsocket {

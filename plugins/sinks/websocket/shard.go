@@ -218,11 +218,11 @@ func (s *shard) write(g *group, co *cohort, f *frames, now time.Time) {
 // heard answers what a client has said.
 func (s *shard) heard(c *conn, h heard, now time.Time) {
 	co := c.cohort
+	pong := h.pong()
 	switch {
 	case h.end != nil:
-		s.leave(c, &delivery{end: h.end})
-	case h.ping != nil:
-		pong := controlFrame(framePong, h.ping)
+		s.leave(c, &delivery{pong: pong, end: h.end})
+	case pong != nil:
 		n, blocked, err := c.wire.write(pong)
 		switch {
 		case err != nil:

@@ -76,12 +76,12 @@ func (s *server) serveWebsocket(w http.ResponseWriter, r *http.Request, sub *sub
 	key := r.Header.Get("Sec-Websocket-Key")
 	decoded, err := base64.StdEncoding.DecodeString(key)
 	switch {
-	case r.Header.Get("Sec-Websocket-Version") != "13":
+	case r.Header.Get("Sec-Websocket-Version") != "13", !r.ProtoAtLeast(1, 1):
 		w.Header().Set("Sec-WebSocket-Version", "13")
-		writeError(w, apiError{status: http.StatusUpgradeRequired, code: "bad_request", message: "only version 13 of websockets is known"})
+		writeError(w, apiError{status: http.StatusUpgradeRequired, code: "bad_request", message: "a websocket needs HTTP/1.1 and version 13"})
 		return
-	case r.Method != http.MethodGet || !r.ProtoAtLeast(1, 1) || !accepts(r.Header, "Connection", "upgrade") || err != nil || len(decoded) != 16:
-		writeError(w, *badRequest("bad_request", "not a handshake of a websocket: it needs GET, HTTP/1.1, Connection: Upgrade and a Sec-WebSocket-Key of 16 bytes"))
+	case r.Method != http.MethodGet || !accepts(r.Header, "Connection", "upgrade") || err != nil || len(decoded) != 16:
+		writeError(w, *badRequest("bad_request", "not the handshake of a websocket: it needs GET, Connection: Upgrade and a Sec-WebSocket-Key of 16 bytes"))
 		return
 	}
 	h := w.Header()
@@ -135,9 +135,7 @@ func (s *server) takeOver(w http.ResponseWriter, r *http.Request, status int, c 
 	}
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered()) // there are so many
 	h := c.parse(bytes.Clone(early))
-	if h.ping != nil {
-		c.out.pong = controlFrame(framePong, h.ping)
-	}
+	c.out.pong = h.pong()
 	if h.end != nil && c.out.end == nil {
 		c.out.end = h.end
 	}

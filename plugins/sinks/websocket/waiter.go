@@ -112,8 +112,8 @@ func (w *waiter) arrive(c *conn, now time.Time) {
 func (w *waiter) turn(c *conn, e event, now time.Time) {
 	if e.data {
 		h := w.hear(c)
-		if h.ping != nil {
-			c.out.pong = controlFrame(framePong, h.ping)
+		if pong := h.pong(); pong != nil {
+			c.out.pong = pong
 		}
 		switch {
 		case h.end == nil:

@@ -147,6 +147,7 @@ type Sink struct {
 	metrics  *metrics
 	assets   assets
 	tls      *tls.Config // nil: none
+	actions  Actions
 
 	// mu guards listener: bound by New, nil once Serve or Close has taken it.
 	mu       sync.Mutex
@@ -188,7 +189,7 @@ func (s Settings) withDefaults() Settings {
 }
 
 func newSink(ctx context.Context, s Settings, ln net.Listener) *Sink {
-	return &Sink{
+	sink := &Sink{
 		settings: s,
 		addr:     ln.Addr(),
 		log:      plugins.EnvOf(ctx).Logger,
@@ -196,6 +197,10 @@ func newSink(ctx context.Context, s Settings, ln net.Listener) *Sink {
 		assets:   loadAssets(),
 		listener: ln,
 	}
+	if isLoopback(sink.addr) {
+		sink.actions = actionsOf(ctx)
+	}
+	return sink
 }
 
 func listen(ctx context.Context, address string) (net.Listener, error) {
