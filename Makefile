@@ -9,7 +9,7 @@ BENCH   ?= .
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## run the demo: a page at http://127.0.0.1:8875
@@ -39,6 +39,10 @@ update: ## rewrite the goldens and generated documents; read the diff
 .PHONY: bench
 bench: ## benchmarks, each beside its limit
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+.PHONY: bench-fanout
+bench-fanout: ## what the websocket sink costs with 1,000 and 10,000 clients, beside a bare writer (Linux; FANOUT=flags)
+	$(GO) run ./plugins/sinks/websocket/fanout $(FANOUT)
 
 .PHONY: fuzz
 fuzz: ## every fuzzer for 30 s

@@ -37,14 +37,9 @@ func (d *document) config(known Known) *Config {
 	}
 	d.checkPassword("materialize.url")
 	views := d.checkNames(&cfg, tree)
-	for _, name := range slices.Sorted(maps.Keys(cfg.Sources)) {
-		s := cfg.Sources[name]
-		s.Settings = d.settings("source", "sources", name, s.Plugin, known.Sources, tree)
-		cfg.Sources[name] = s
-	}
+	d.plug(&cfg, known, tree)
 	for _, name := range slices.Sorted(maps.Keys(cfg.Sinks)) {
 		s := cfg.Sinks[name]
-		s.Settings = d.settings("sink", "sinks", name, s.Plugin, known.Sinks, tree)
 		s.Views = d.sinkViews(name, s.Views, views)
 		cfg.Sinks[name] = s
 	}
@@ -52,28 +47,6 @@ func (d *document) config(known Known) *Config {
 	d.checkListeners(&cfg)
 	d.checkTargets(&cfg)
 	return &cfg
-}
-
-// settings checks the settings of a plugin by the plugin's schema and returns
-// them complete.
-func (d *document) settings(kind string, section schema.Path, name, plugin string, known map[string]*schema.Schema, tree any) json.RawMessage {
-	if plugin == "" {
-		return nil // absent or not a string, and reported as that
-	}
-	at := section.Key(name)
-	s, ok := known[plugin]
-	if !ok {
-		d.report(at, schema.Errorf("plugin", "there is no %s plugin %q; %s", kind, plugin, schema.Suggest(plugin, slices.Collect(maps.Keys(known)))))
-		return nil
-	}
-	at = at.Key("settings")
-	checked, problems := s.Check(d.secrets(s, at, lookup(tree, string(section), name, "settings")))
-	d.report(at, problems...)
-	data, err := json.Marshal(checked)
-	if err != nil {
-		d.report(at, schema.Errorf("", "%s", err))
-	}
-	return data
 }
 
 // lookup returns what the keys lead to, nil if nothing.

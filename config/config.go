@@ -10,7 +10,6 @@
 package config
 
 import (
-	"encoding/json"
 	"errors"
 	"net/url"
 	"regexp"
@@ -31,6 +30,7 @@ type Config struct {
 	DataDir     string            `json:"data_dir" default:"./data" doc:"Directory of logs, positions and the embedded engine. Created if absent; one process at a time."`
 	Materialize Materialize       `json:"materialize" doc:"Where views are maintained."`
 	Engine      Engine            `json:"engine" doc:"The embedded engine."`
+	PluginDir   string            `json:"plugin_dir" doc:"Directory of plugins that are binaries, called mzd-source-NAME and mzd-sink-NAME. None: they are named by their paths."`
 	Sources     map[string]Source `json:"sources" doc:"What brings events in, by name. None: something else feeds the views."`
 	Views       map[string]View   `json:"views" required:"true" doc:"The views to carry, by name. At least one."`
 	Retain      schema.Duration   `json:"retain" default:"10m" doc:"How much exact history to keep per view. Readers that were away for longer begin again from the whole view, or catch up in one step."`
@@ -54,9 +54,8 @@ type Engine struct {
 
 // Source is one source of events.
 type Source struct {
-	Plugin   string          `json:"plugin" required:"true" doc:"Kind of source, see below."`
-	Settings json.RawMessage `json:"settings" doc:"Settings of the plugin, see below."`
-	To       Target          `json:"to" doc:"Where events land: in a file, a table or a webhook source. See [landing.md](landing.md)."`
+	Plug
+	To Target `json:"to" doc:"Where events land: in a file, a table or a webhook source. See [landing.md](landing.md)."`
 }
 
 // Target is where the events of a source land: in exactly one of File, Table and
@@ -79,11 +78,11 @@ type View struct {
 
 // Sink is one receiver of changes.
 type Sink struct {
-	Plugin   string          `json:"plugin" required:"true" doc:"Kind of sink, see below."`
-	Views    []string        `json:"views" doc:"The views it gets. Absent: all."`
-	Snapshot bool            `json:"snapshot" default:"true" doc:"Begin with the whole view, and not with the first change."`
-	Cut      string          `json:"cut" default:"separate" enum:"separate|together" doc:"Whether each view moves on its own, or all of them move as one."`
-	Settings json.RawMessage `json:"settings" doc:"Settings of the plugin, see below."`
+	Plug
+	AckTimeout schema.Duration `json:"ack_timeout" default:"5m" doc:"Of a binary: how long it may take for a change before it is killed and started again."`
+	Views      []string        `json:"views" doc:"The views it gets. Absent: all."`
+	Snapshot   bool            `json:"snapshot" default:"true" doc:"Begin with the whole view, and not with the first change."`
+	Cut        string          `json:"cut" default:"separate" enum:"separate|together" doc:"Whether each view moves on its own, or all of them move as one."`
 }
 
 // Admin is the server for operators.
@@ -97,18 +96,11 @@ type Log struct {
 	Format string `json:"format" default:"auto" enum:"auto|text|json" doc:"How records look; auto: text on a terminal, JSON elsewhere."`
 }
 
-// Known is what a configuration may refer to: the schema of the settings of
-// every plugin, by the plugin's name.
-type Known struct {
-	Sources map[string]*schema.Schema
-	Sinks   map[string]*schema.Schema
-}
-
 // Load reads the file. What is wrong with its content is [Problems].
 //
 // The Views of every sink are filled in, and the Settings of every source and
-// sink are complete: checked by the plugin's schema, with its defaults, and
-// with secrets in place, so they must not be shown.
+// sink are complete (but see [Plug.CheckLater]): checked by the plugin's schema,
+// with its defaults, and with secrets in place, so they must not be shown.
 func Load(path string, known Known) (*Config, error) {
 	data, err := read(path)
 	if err != nil {
@@ -121,7 +113,8 @@ func Load(path string, known Known) (*Config, error) {
 }
 
 // Parse is [Load] for a file that was read already; name is what problems call
-// it. It does not look whether the files that the configuration names exist.
+// it. Of the files that the configuration names, it does not look for others
+// than plugins.
 func Parse(name string, data []byte, known Known) (*Config, error) {
 	d := newDocument(name, data)
 	return d.result(d.config(known))
@@ -251,8 +244,12 @@ func (v View) Validate() error {
 
 // Validate implements [schema.Validator].
 func (s Sink) Validate() error {
+	errs := []error{s.Plug.Validate()}
 	if s.Views != nil && len(s.Views) == 0 {
-		return schema.Errorf("views", "is empty; leave it out to get all views")
+		errs = append(errs, schema.Errorf("views", "is empty; leave it out to get all views"))
 	}
-	return nil
+	if s.AckTimeout == 0 {
+		errs = append(errs, schema.Errorf("ack_timeout", "would leave no time at all; write a duration such as 1m"))
+	}
+	return errors.Join(errs...)
 }

@@ -5,9 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/mzdio/mzd/config"
@@ -52,6 +57,14 @@ func (h hook) Validate() error {
 var known = config.Known{
 	Sources: map[string]*schema.Schema{"feed": schema.Of[feed]()},
 	Sinks:   map[string]*schema.Schema{"page": schema.Of[page](), "hook": schema.Of[hook]()},
+
+	// What stands for binaries is in testdata/plugins.
+	Describe: func(b config.Binary) (*schema.Schema, error) {
+		if filepath.Base(b.Path) == "broken" {
+			return nil, errors.New(b.Path + ": exit status 1")
+		}
+		return schema.Of[hook](), nil
+	},
 }
 
 const password = "pass\"word/hunter2"
@@ -84,7 +97,7 @@ func TestGoldens(t *testing.T) {
 			}
 			got := outcome(t, name+".yaml", data)
 			for _, secret := range []string{password, "hunter2", "in-the-clear", "correct-horse", "correct%horse"} {
-				if name != "complete" && strings.Contains(got, secret) {
+				if name != "complete" && name != "binaries" && strings.Contains(got, secret) {
 					t.Errorf("shows the secret %s:\n%s", secret, got)
 				}
 			}
@@ -105,6 +118,8 @@ func TestGoldens(t *testing.T) {
 	}
 }
 
+// outcome returns what comes of a file, beginning with how its binaries are to
+// be started.
 func outcome(t *testing.T, name string, data []byte) string {
 	cfg, err := config.Parse(name, data, known)
 	if err != nil {
@@ -115,6 +130,17 @@ func outcome(t *testing.T, name string, data []byte) string {
 		return err.Error() + "\n"
 	}
 	var out bytes.Buffer
+	binary := func(name string, p config.Plug) {
+		if b := p.Binary; b != nil {
+			fmt.Fprintf(&out, "%s %s is %s, arguments %q, environment %q, tls %s, sha256 %q, %s\n", b.Kind, name, b.Path, b.Args, b.Env, b.TLS, b.SHA256, b.AckTimeout)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Sources)) {
+		binary(name, cfg.Sources[name].Plug)
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Sinks)) {
+		binary(name, cfg.Sinks[name].Plug)
+	}
 	e := json.NewEncoder(&out)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
@@ -149,6 +175,93 @@ func TestLoad(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestBinariesAreAskedOnce checks that binaries are asked at the same time, and
+// each that differs once.
+func TestBinariesAreAskedOnce(t *testing.T) {
+	const file = `views: {a: }
+plugin_dir: testdata/plugins
+sinks:
+  a: {plugin: echo}
+  b: {plugin: echo, views: [a], ack_timeout: 1s}
+  c: {plugin: testdata/plugins/mzd-sink-echo}
+  d: {plugin: echo, args: [x]}
+  e: {plugin: echo, env: {X: y}}
+`
+	var asked, together sync.WaitGroup
+	together.Add(3) // hangs if they are asked one after the other
+	var calls atomic.Int32
+	asked.Go(func() {
+		_, err := config.Parse("f.yaml", []byte(file), config.Known{Describe: func(config.Binary) (*schema.Schema, error) {
+			calls.Add(1)
+			together.Done()
+			together.Wait()
+			return schema.Of[hook](), nil
+		}})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	asked.Wait()
+	if got := calls.Load(); got != 3 {
+		t.Errorf("asked %d times, want 3", got)
+	}
+}
+
+func TestBinaryInWorkingDirectory(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("mirror", nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	_, err := config.Parse("f.yaml", []byte("views: {a: }\nsinks: {s: {plugin: mirror}}"), known)
+	if want := `there is no sink plugin "mirror"; did you mean the file "./mirror"?`; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	cfg, err := config.Parse("f.yaml", []byte("plugin_dir: .\nviews: {a: }\nsinks: {s: {plugin: ./mirror}}"), known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := cfg.Sinks["s"].Binary.Path, "./mirror"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if err := os.Rename("mirror", "mzd-sink-mirror"); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err = config.Parse("f.yaml", []byte("plugin_dir: .\nviews: {a: }\nsinks: {s: {plugin: mirror}}"), known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := cfg.Sinks["s"].Binary.Path, "./mzd-sink-mirror"; got != want { // and not one to be searched in PATH
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// TestCheckLater leaves the settings of a binary until its schema is there.
+func TestCheckLater(t *testing.T) {
+	cfg, err := config.Parse("f.yaml", []byte("views: {a: }\nsinks:\n  s: {plugin: testdata/plugins/broken, settings: {secret: \"file:testdata/token\", min: 3}}\n"), config.Known{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sink := cfg.Sinks["s"]
+	if sink.Settings != nil || sink.CheckLater == nil {
+		t.Fatalf("got %s, want nothing but a check for later", sink.Settings)
+	}
+	for range 2 {
+		_, err = sink.CheckLater(schema.Of[hook]())
+		if got, want := err.Error(), "f.yaml:3:87: sinks.s.settings.min: is above max"; !strings.HasPrefix(got, want) {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	type good struct {
+		Secret string `json:"secret" secret:"true"`
+		Min    int    `json:"min"`
+		More   string `json:"more" default:"x"`
+	}
+	settings, err := sink.CheckLater(schema.Of[good]())
+	if want := `{"min":3,"more":"x","secret":"hunter-2-hunter"}`; err != nil || string(settings) != want {
+		t.Errorf("got %s, %v, want %s", settings, err, want)
 	}
 }
 

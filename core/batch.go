@@ -42,6 +42,10 @@ type Batch struct {
 	Lower   Token // zero: the batch is a base and replaces what its reader holds
 	Upper   Token
 	Updates Updates
+	// Sum is the checksum of the view at Upper ([Checksum]): whoever applies
+	// batches can compare it with what it holds. Logs know it; batches that come
+	// from upstream have none.
+	Sum uint64
 }
 
 // Updates is a list of updates that nobody changes any more. It may share the

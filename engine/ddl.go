@@ -111,20 +111,20 @@ func (e *Engine) vacant(name sql.Name) (*object, error) {
 
 // existing answers a CREATE of a name that is taken: the same statement again is welcome.
 func existing(old *object, text string, ifNotExists bool, tag string) (*Result, error) {
+	remedy := "DROP it first"
+	if old.kind == kindView || old.kind == kindMaterializedView {
+		remedy += ", or use CREATE OR REPLACE VIEW"
+	}
 	switch {
 	case old.text == text:
 		return done(tag, Notice{"NOTICE", "42710", fmt.Sprintf("%s already exists, skipping", old.title())}), nil
 	case ifNotExists:
-		return done(tag, Notice{"WARNING", "42710", fmt.Sprintf("%s already exists with another definition, skipping; DROP it or use CREATE OR REPLACE", old.title())}), nil
+		return done(tag, Notice{"WARNING", "42710", fmt.Sprintf("%s already exists with another definition, skipping; %s", old.title(), remedy)}), nil
 	}
-	err := &Error{
+	return nil, &Error{
 		Code: "42P07", Message: fmt.Sprintf("%s already exists with another definition", old.title()),
-		Detail: difference(old.text, text), Hint: "DROP it first.",
+		Detail: difference(old.text, text), Hint: remedy + ".",
 	}
-	if old.kind == kindView || old.kind == kindMaterializedView {
-		err.Hint = "DROP it first, or use CREATE OR REPLACE VIEW."
-	}
-	return nil, err
 }
 
 // title is what messages call an object.

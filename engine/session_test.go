@@ -28,7 +28,7 @@ func TestCatalog(t *testing.T) {
 				"CREATE MATERIALIZED VIEW IF NOT EXISTS n AS SELECT count(*), max(mz_line_no) FROM lines": "NOTICE 42710 materialized view n already exists, skipping",
 				"CREATE OR REPLACE MATERIALIZED VIEW n AS SELECT count(*), max(mz_line_no) FROM lines":    "NOTICE 42710 materialized view n already exists, skipping",
 				"CREATE SOURCE lines FROM FILE 'in' WITH (tail) FORMAT TEXT":                              "NOTICE 42710 source lines already exists, skipping",
-				"CREATE MATERIALIZED VIEW IF NOT EXISTS n AS SELECT 1":                                    "WARNING 42710 materialized view n already exists with another definition, skipping; DROP it or use CREATE OR REPLACE",
+				"CREATE MATERIALIZED VIEW IF NOT EXISTS n AS SELECT 1":                                    "WARNING 42710 materialized view n already exists with another definition, skipping; DROP it first, or use CREATE OR REPLACE VIEW",
 				"DROP VIEW IF EXISTS nothing":                                                             "NOTICE 00000 view nothing does not exist, skipping",
 				"CREATE SOURCE other FROM FILE 'other' FORMAT TEXT":                                       "NOTICE 00000 file " + filepath.Join(w.dir, "other") + " does not exist yet; it is read when it appears",
 			} {

@@ -186,19 +186,14 @@ func (s *Schema) scalar(v any) (any, error) {
 			return false, nil
 		}
 		return nil, fmt.Errorf("want true or false, got %s", show(v, false))
-	case Integer:
+	case Integer, Number:
 		n, ok := number(v)
 		if !ok {
-			return nil, fmt.Errorf("want a whole number, got %s", show(v, false))
+			return nil, fmt.Errorf("want a %s, got %s", s.noun(), show(v, false))
 		}
-		if wanted, ok := s.fits(n); !ok {
-			return nil, fmt.Errorf("want %s, got %s", wanted, show(v, false))
-		}
-		return n, nil
-	case Number:
-		n, ok := number(v)
-		if _, err := n.Float64(); !ok || err != nil {
-			return nil, fmt.Errorf("want a number, got %s", show(v, false))
+		n, wanted := s.fits(n)
+		if wanted != "" {
+			return nil, fmt.Errorf("want a %s, got %s", wanted, show(v, false))
 		}
 		return n, nil
 	case Time:
@@ -229,37 +224,6 @@ func (s *Schema) text(v any) (any, error) {
 		return nil, fmt.Errorf("want %s, got %s%s", alternatives(s.Enum), show(v, s.Secret), hint)
 	}
 	return text, nil
-}
-
-// fits reports whether n is a whole number that the schema's Go type can hold,
-// and if not, what could be.
-func (s *Schema) fits(n json.Number) (wanted string, ok bool) {
-	kind, bits := reflect.Int64, 64
-	if s.typ != nil {
-		kind, bits = s.typ.Kind(), s.typ.Bits()
-	}
-	if kind >= reflect.Uint {
-		_, err := strconv.ParseUint(string(n), 10, bits)
-		return fmt.Sprintf("a whole number from 0 to %d", uint64(1)<<bits-1), err == nil
-	}
-	_, err := strconv.ParseInt(string(n), 10, bits)
-	if errors.Is(err, strconv.ErrRange) {
-		return fmt.Sprintf("a whole number from %d to %d", int64(-1)<<(bits-1), int64(1)<<(bits-1)-1), false
-	}
-	return "a whole number", err == nil
-}
-
-// number returns v as a JSON number, if it is one.
-func number(v any) (json.Number, bool) {
-	switch v := v.(type) {
-	case json.Number:
-		return v, true
-	case Text:
-		n := json.Number(v)
-		_, err := n.Float64()
-		return n, err == nil && json.Valid([]byte(v))
-	}
-	return "", false
 }
 
 // unit reads a duration or a size, which may be written as a number too, and

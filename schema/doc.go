@@ -1,7 +1,9 @@
 // Package schema makes one description out of a Go struct and its tags, and
 // uses it for everything that concerns what users type: checking a document
-// strictly and with all problems at once, filling in defaults, and writing the
-// reference documentation.
+// strictly and with all problems at once, filling in defaults, writing the
+// reference documentation, and telling others as JSON Schema: a plugin sends
+// its [Schema.JSONSchema], mzd checks settings by what [ParseJSONSchema] makes
+// of it, and editors get [Schema.EditorSchema].
 //
 // The tags of a field:
 //
@@ -16,6 +18,7 @@
 //   - secret:"true" says that the value is never shown, and that users write a
 //     reference to it and not the value itself.
 //
+// An embedded struct without a tag stands for its fields, as in encoding/json.
 // A field that is a struct is always there, with its own defaults; a pointer to
 // a struct stays nil when its key is absent. Null is the same as absent.
 //

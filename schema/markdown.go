@@ -1,7 +1,6 @@
 package schema
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 )
@@ -12,52 +11,31 @@ import (
 func (s *Schema) Markdown() string {
 	var b strings.Builder
 	b.WriteString("| key | type | default | description |\n|---|---|---|---|\n")
-	s.rows(&b, "")
+	for path, f := range s.all("") {
+		text := f.defaultText()
+		switch {
+		case text == "" && f.Required:
+			text = "*required*"
+		case text != "":
+			text = "`" + cell(text) + "`"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", path, f.Schema.TypeName(), text, cell(f.Doc))
+	}
 	return b.String()
 }
 
-func (s *Schema) rows(b *strings.Builder, path string) {
-	for _, f := range s.Fields {
-		at := f.Name
-		if path != "" {
-			at = path + "." + f.Name
-		}
-		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", at, f.Schema.TypeName(), f.defaultText(), cell(f.Doc))
-		inner := f.Schema
-		for inner.Elem != nil {
-			if inner.Kind == List {
-				at += "[]"
-			} else {
-				at += ".NAME"
-			}
-			inner = inner.Elem
-		}
-		inner.rows(b, at)
-	}
-}
-
-// defaultText is what the default column shows.
+// defaultText is the default as users write it, empty if there is none.
 func (f Field) defaultText() string {
 	switch v := f.Default.(type) {
 	case nil:
-		switch {
-		case f.Required:
-			return "*required*"
-		case f.Schema.Kind == Bool:
-			return "`false`"
+		if f.Schema.Kind == Bool && !f.Required {
+			return "false"
 		}
 		return ""
 	case string:
-		if v == "" {
-			return ""
-		}
-		return "`" + cell(v) + "`"
+		return v
 	default:
-		text, err := json.Marshal(v)
-		if err != nil {
-			panic("schema: default of " + f.Name + ": " + err.Error()) // it was parsed from JSON
-		}
-		return "`" + cell(string(text)) + "`"
+		return string(encode(v)) // it was parsed from JSON
 	}
 }
 

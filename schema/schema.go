@@ -33,7 +33,12 @@ type Schema struct {
 	Enum   []string // of a string: what it may be; empty: anything
 	Secret bool     // of a string: it is written as a reference and never shown
 
-	typ reflect.Type
+	// Min and Max are the bounds of a number, both included; empty: none. A
+	// whole number without them is one of 64 bits: without a sign if Min is not
+	// negative, with one otherwise.
+	Min, Max json.Number
+
+	typ reflect.Type // nil: it was not made of a type
 }
 
 // Field is a key of an object.
@@ -44,6 +49,16 @@ type Field struct {
 	Required bool
 	Optional bool // an object that stays absent when it is not given
 	Default  any  // as in a document; nil: none
+}
+
+// Field returns the field of an object with that name, nil if it has none.
+func (s *Schema) Field(name string) *Field {
+	for i := range s.Fields {
+		if s.Fields[i].Name == name {
+			return &s.Fields[i]
+		}
+	}
+	return nil
 }
 
 // Of returns the schema of the struct T. It panics on a struct that has no
@@ -92,9 +107,17 @@ func of(t reflect.Type, outer []reflect.Type) (*Schema, error) {
 		s.Kind = String
 	case reflect.Bool:
 		s.Kind = Bool
-	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
-		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
 		s.Kind = Integer
+		if bits := t.Bits(); bits < 64 {
+			s.Min, s.Max = whole(int64(-1)<<(bits-1)), whole(int64(1)<<(bits-1)-1)
+		}
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		s.Kind = Integer
+		s.Min = whole(0)
+		if bits := t.Bits(); bits < 64 {
+			s.Max = whole(int64(1)<<bits - 1)
+		}
 	case reflect.Float32, reflect.Float64:
 		s.Kind = Number
 	case reflect.Interface:
@@ -136,6 +159,14 @@ func fieldsOf(t reflect.Type, outer []reflect.Type) ([]Field, error) {
 	for i := range t.NumField() {
 		sf := t.Field(i)
 		name, _, _ := strings.Cut(sf.Tag.Get("json"), ",")
+		if sf.Anonymous && name == "" && sf.Type.Kind() == reflect.Struct {
+			inner, err := fieldsOf(sf.Type, append(outer, sf.Type))
+			if err != nil {
+				return nil, err
+			}
+			fields = append(fields, inner...)
+			continue
+		}
 		if !sf.IsExported() || name == "-" {
 			continue
 		}
@@ -161,10 +192,7 @@ func fieldOf(sf reflect.StructField, name string, outer []reflect.Type) (Field, 
 	if f.Schema, err = of(t, outer); err != nil {
 		return Field{}, err
 	}
-	leaf := f.Schema
-	for leaf.Elem != nil {
-		leaf = leaf.Elem
-	}
+	leaf := f.Schema.leaf()
 	if enum := sf.Tag.Get("enum"); enum != "" {
 		leaf.Enum = strings.Split(enum, "|")
 	}

@@ -129,6 +129,21 @@ func TestDemo(t *testing.T) {
 	}
 }
 
+// TestPageTable shows a view with what looks like nothing: NULL, and an empty text.
+func TestPageTable(t *testing.T) {
+	d := newDaemon(t, pipeline{views: `{nothing: {query: "SELECT NULL::text AS a, '' AS b, NULL::int AS c, 0 AS d"}}`})
+	b := newBrowser(deadline(t, time.Minute), t, 1200, 800)
+	d.start()
+	b.open("http://" + d.web + "/")
+	b.until(`document.querySelectorAll("tbody td").length === 4`)
+	if got := b.eval(`[...document.querySelectorAll("tbody td")].map((td) => td.textContent + (td.classList.contains("null") ? "*" : "")).join("|")`); got != "null*||null*|0" {
+		t.Errorf("the row is shown as %s", got)
+	}
+	if got, want := b.eval(`document.getElementById("curl").textContent`), "http://"+d.web+"/api/stream/nothing"; got != want {
+		t.Errorf("the page names the stream %s, not %s", got, want)
+	}
+}
+
 // TestDemoJoins runs the scenario with a table: its views and one of the
 // engine's own are tables on the page, which agree at every moment.
 func TestDemoJoins(t *testing.T) {
@@ -152,6 +167,9 @@ func TestDemoJoins(t *testing.T) {
 	}
 	if got := b.eval(`seen.every(([n], i) => i === 0 || seen[i-1][0] <= n)`); got != "true" {
 		t.Errorf("the count went down: %s", b.eval(`JSON.stringify(seen)`))
+	}
+	if got, want := b.eval(`document.getElementById("curl").textContent`), "'http://"+d.web+"/api/stream?view=languages&view=minutes&view=mzd_views'"; got != want {
+		t.Errorf("the page names the stream %s, not %s", got, want)
 	}
 	if got := b.eval(`[...document.querySelectorAll("[aria-label=languages] td:first-child")].some((td) => td.textContent === "German")`); got != "true" {
 		t.Error("no edits in German")

@@ -196,7 +196,12 @@ func TestPrometheus(t *testing.T) {
 	promtool(t, strings.NewReader(text), "check", "metrics")
 	d.stop()
 	e.stop()
-	golden(t, "../../docs/metrics.md", metricsDocument(t, text))
+	embedded := newDaemon(t, pipeline{}) // the engine of the other pipeline is a process of its own, without metrics
+	embedded.start()
+	<-embedded.log.contains(`"msg":"view is complete","view":"counter"`)
+	alone := get(t, "http://"+embedded.admin+"/metrics")
+	embedded.stop()
+	golden(t, "../../docs/metrics.md", metricsDocument(t, text, alone))
 }
 
 // golden holds text against a file, or makes it the file.
@@ -216,28 +221,32 @@ func golden(t *testing.T, path, text string) {
 	}
 }
 
-// metricsDocument describes what a process exposes.
-func metricsDocument(t *testing.T, text string) string {
+// metricsDocument describes what processes expose: the last says it where several do.
+func metricsDocument(t *testing.T, texts ...string) string {
 	t.Helper()
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b strings.Builder
-	b.WriteString(metricsIntroduction)
-	for _, name := range slices.Sorted(maps.Keys(families)) {
-		if !strings.HasPrefix(name, "mzd_") {
-			continue
+	lines := map[string]string{}
+	for _, text := range texts {
+		parser := expfmt.NewTextParser(model.UTF8Validation)
+		families, err := parser.TextToMetricFamilies(strings.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
 		}
-		f := families[name]
-		var labels []string
-		for _, l := range f.Metric[0].Label {
-			labels = append(labels, "`"+l.GetName()+"`")
+		for name, f := range families {
+			if !strings.HasPrefix(name, "mzd_") {
+				continue
+			}
+			var labels []string
+			for _, l := range f.Metric[0].Label {
+				labels = append(labels, "`"+l.GetName()+"`")
+			}
+			lines[name] = fmt.Sprintf("| `%s` | %s | %s | %s |\n", name, strings.ToLower(f.GetType().String()), strings.Join(labels, ", "), f.GetHelp())
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", name, strings.ToLower(f.GetType().String()), strings.Join(labels, ", "), f.GetHelp())
 	}
-	return b.String()
+	b := metricsIntroduction
+	for _, name := range slices.Sorted(maps.Keys(lines)) {
+		b += lines[name]
+	}
+	return b
 }
 
 const metricsIntroduction = `# Metrics
@@ -246,7 +255,8 @@ What ` + "`/metrics`" + ` of the admin address exposes, beside the collectors of
 runtime and of the process. Names have base units; labels are names from the
 configuration, never a client or a row; series whose labels are known exist from
 the start. Lags are computed when they are scraped, so that they grow while the
-upstream is away.
+upstream is away. ` + "`mzd_engine_*`" + ` are those of an embedded engine; its views and memory
+are in ` + "`mz_internal.mzd_views`" + `, see [engine.md](engine.md).
 
 [dashboards/mzd.json](../dashboards/mzd.json) shows them in Grafana (import it, and
 choose a data source), [dashboards/alerts.yml](../dashboards/alerts.yml) says when

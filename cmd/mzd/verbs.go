@@ -9,8 +9,6 @@ import (
 	"slices"
 
 	"github.com/mzdio/mzd/config"
-	"github.com/mzdio/mzd/plugins/sources"
-	"github.com/mzdio/mzd/schema"
 )
 
 // verbs lists everything that mzd does, in the order of its help.
@@ -122,7 +120,7 @@ psql -h 127.0.0.1 -p 6875 materialize`,
 				}
 			},
 		},
-	}, []verb{initVerb()}, logVerbs(), []verb{
+	}, []verb{initVerb()}, logVerbs(), pluginVerbs(), []verb{schemaVerb()}, []verb{
 		{
 			name:     "version",
 			short:    "say which mzd this is",
@@ -207,18 +205,6 @@ type engineOptions struct {
 
 func configFlag(flags *flag.FlagSet) *string {
 	return flags.String("config", "pipeline.yaml", "the configuration `FILE`")
-}
-
-// known returns the plugins that a configuration may use.
-func known() config.Known {
-	k := config.Known{Sources: map[string]*schema.Schema{}, Sinks: map[string]*schema.Schema{}}
-	for _, s := range sources.Builtin() {
-		k.Sources[s.Name] = s.Settings
-	}
-	for _, s := range builtinSinks() {
-		k.Sinks[s.Name] = s.Settings
-	}
-	return k
 }
 
 // loadConfig reads the configuration that a command line names.

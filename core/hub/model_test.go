@@ -94,6 +94,15 @@ func randomScript(seed uint64, n int) []operation {
 // contents is a view: rows and their copies.
 type contents map[core.Row]core.Diff
 
+// checksum is that of a view.
+func (c contents) checksum() uint64 {
+	var sum uint64
+	for row, n := range c {
+		sum += uint64(n) * row.Hash()
+	}
+	return sum
+}
+
 func (c contents) add(updates []core.Update) {
 	for _, u := range updates {
 		if c[u.Row] += u.Diff; c[u.Row] == 0 {
@@ -658,6 +667,9 @@ func (rc *receiver) apply(cut []core.Batch, text string, process int) {
 			v.epoch = 0
 			rc.w.wrong("%s has %s at %s: %v, since %d; want one of %v", rc.config.Name, b.View.Name, b.Upper, v.rows, v.start, epochs)
 		}
+		if whole := epochs[v.epoch].at(v.at.Time); b.Sum != whole.checksum() {
+			rc.w.wrong("%s got %s at %s with the checksum %016x, want that of %v", rc.config.Name, b.View.Name, b.Upper, b.Sum, whole)
+		}
 	}
 }
 
@@ -675,7 +687,7 @@ func (v *received) fits(e *epoch) bool {
 func cutText(cut []core.Batch) string {
 	var parts []string
 	for _, b := range cut {
-		parts = append(parts, fmt.Sprintf("%s %q..%q %v", b.View.Name, b.Lower, b.Upper, b.Updates))
+		parts = append(parts, fmt.Sprintf("%s %q..%q %v %016x", b.View.Name, b.Lower, b.Upper, b.Updates, b.Sum))
 	}
 	return strings.Join(parts, " | ")
 }

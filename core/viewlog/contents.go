@@ -145,13 +145,16 @@ func (c contents) next(at place) (place, bool) {
 // row returns the row at a place.
 func (c contents) row(at place) core.Row { return c.chunks[at.chunk][at.index].Row }
 
-// count returns the number of rows, and of their copies.
-func (c contents) count() (rows, copies int64) {
-	for u := range c.all() {
-		rows++
-		copies += int64(u.Diff)
+// count returns the number of rows, and of their copies, and the checksum.
+func (c contents) count() (rows, copies int64, sum uint64) {
+	for _, chunk := range c.chunks {
+		for _, u := range chunk {
+			copies += int64(u.Diff)
+		}
+		rows += int64(len(chunk))
+		sum += core.ChecksumOf(chunk)
 	}
-	return rows, copies
+	return rows, copies, sum
 }
 
 // contentsBuilder makes contents of rows in order, and of whole chunks between

@@ -86,6 +86,9 @@ func (o opened) holds() int {
 	if want := wanted(n); !maps.Equal(got, want) {
 		o.t.Fatalf("after step %d: got %v, want %v", n, got, want)
 	}
+	if b.Sum != sumOf(got) {
+		o.t.Fatalf("after step %d: checksum %016x of %v", n, b.Sum, got)
+	}
 	return n
 }
 

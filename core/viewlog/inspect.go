@@ -258,6 +258,7 @@ func (i *Inspection) Net(ctx context.Context, from, to core.Token) (core.Batch, 
 		to.Time = core.EndOfTime
 	}
 	var sum []core.Update
+	var checksum uint64
 	limit := 1 << 16                   // updates to collect before they are added up
 	merged := map[core.Time]interval{} // what from and to lie inside of
 	s, err := i.Scan(ctx, func(b StoredBatch) error {
@@ -270,7 +271,11 @@ func (i *Inspection) Net(ctx context.Context, from, to core.Token) (core.Batch, 
 			if b.solid() {
 				u.Time = b.end() - 1
 			}
-			if from.Time <= u.Time && u.Time < to.Time {
+			if u.Time >= to.Time {
+				continue
+			}
+			checksum += uint64(u.Diff) * u.Row.Hash()
+			if from.Time <= u.Time {
 				u.Time = 0
 				sum = append(sum, u)
 			}
@@ -307,7 +312,7 @@ func (i *Inspection) Net(ctx context.Context, from, to core.Token) (core.Batch, 
 		}
 	}
 	sum = core.Consolidate(sum)
-	return core.Batch{View: i.View, Lower: from, Upper: to, Updates: core.NetUpdates(to.Time-1, sum)}, nil
+	return core.Batch{View: i.View, Lower: from, Upper: to, Updates: core.NetUpdates(to.Time-1, sum), Sum: checksum}, nil
 }
 
 type interval struct{ lower, upper core.Time }

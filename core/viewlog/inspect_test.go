@@ -88,6 +88,9 @@ func netOf(dir, view string, from, to core.Token) (core.Batch, map[core.Row]core
 	for u := range b.Updates.All() {
 		rows[u.Row] = u.Diff
 	}
+	if err == nil && b.IsBase() && b.Sum != sumOf(rows) {
+		err = fmt.Errorf("checksum %016x of %v", b.Sum, rows)
+	}
 	return b, rows, err
 }
 

@@ -188,15 +188,15 @@ func (l *Log) Reset(view *core.View, identity string, upper core.Time, snapshot 
 	if err != nil {
 		return err
 	}
+	rows, copies, sum := whole.count()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.view, l.identity, l.generations = view, identity, []generation{{ID: core.NewGeneration()}}
 	l.pending, l.coarse, l.rewrite, l.durable = nil, nil, true, 0
 	l.contents, l.since = whole, endOfSolid(0, upper)
 	l.at = l.since
-	l.spans = spans{}
+	l.spans = spans{before: sum}
 	clear(l.holds)
-	rows, copies := whole.count()
 	l.stats.Updates += rows
 	l.stats.Rows, l.stats.History = copies, 0
 	l.advance(upper)
@@ -207,6 +207,8 @@ func (l *Log) Reset(view *core.View, identity string, upper core.Time, snapshot 
 // upper), consolidated; none is progress. lower must be the log's frontier,
 // otherwise the error wraps [ErrGap]. Append takes over updates.
 func (l *Log) Append(lower, upper core.Time, updates []core.Update) error {
+	arrived := time.Now()
+	added := summed(appendExact(nil, arrived, updates))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.continues(lower, upper); err != nil {
@@ -216,9 +218,8 @@ func (l *Log) Append(lower, upper core.Time, updates []core.Update) error {
 		return fmt.Errorf("append updates of [%d, %d] to %s as [%d, %d): %w",
 			updates[0].Time, updates[n-1].Time, l.view.Name, lower, upper, ErrGap)
 	}
-	arrived := time.Now()
 	l.count(updates)
-	l.spans.list = appendExact(l.spans.list, arrived, updates)
+	l.spans.push(added)
 	l.later(record{arrived: arrived.UnixMilli(), lower: lower, upper: upper, updates: updates})
 	l.advance(upper)
 	return nil
@@ -235,6 +236,8 @@ func (l *Log) Rebase(upper core.Time, snapshot *Snapshot) error {
 	if err != nil {
 		return err
 	}
+	arrived := time.Now()
+	sum := core.ChecksumOf(difference)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	lower := l.upper
@@ -245,9 +248,10 @@ func (l *Log) Rebase(upper core.Time, snapshot *Snapshot) error {
 		return fmt.Errorf("rebase %s, which is at %s, with a snapshot begun at %q: %w", l.view.Name, l.frontier(), snapshot.at, ErrGap)
 	}
 	l.count(difference)
-	arrived := time.Now()
 	if len(difference) > 0 || upper > lower+1 {
-		l.spans.list = append(l.spans.list, spanOf(lower, endOfSolid(lower, upper), arrived, difference))
+		sp := spanOf(lower, endOfSolid(lower, upper), arrived, difference)
+		sp.sum = sum
+		l.spans.push([]span{sp})
 	}
 	l.later(record{flags: flagSolid, arrived: arrived.UnixMilli(), lower: lower, upper: upper, updates: difference})
 	l.advance(upper)
@@ -388,7 +392,7 @@ func (l *Log) read(from, to core.Token) (core.Batch, error) {
 		l.mu.Unlock()
 		return core.Batch{}, err
 	}
-	b := core.Batch{View: l.view, Upper: to}
+	b := core.Batch{View: l.view, Upper: to, Sum: l.spans.checksum(l.spans.at(at))}
 	if l.knows(from) && from.Time <= at {
 		b.Lower = from
 		changes := l.changes(from.Time, at)
@@ -545,6 +549,7 @@ func (l *Log) Compact() bool {
 	}
 	l.since = max(l.since, since)
 	l.coarse = slices.DeleteFunc(l.coarse, func(r record) bool { return r.upper <= l.since })
+	l.spans.before = l.spans.checksum(l.spans.at(l.since))
 	l.spans.replaceFirst(len(old), rest)
 	l.stats.History += after - before
 	l.stats.Compactions++

@@ -435,6 +435,9 @@ func (m *model) check(from core.Token, at core.Time) {
 		m.fail("read from %s at %d: columns of another history: %v", from, at, b.View.Columns)
 	}
 	want := contentsAt(m.updates, at)
+	if sum := sumOf(want); b.Sum != sum {
+		m.fail("read from %s at %d: checksum %016x, want %016x", from, at, b.Sum, sum)
+	}
 	for row, n := range contentsAt(m.updates, b.Lower.Time) {
 		if want[row] -= n; want[row] == 0 {
 			delete(want, row)
@@ -469,6 +472,9 @@ func (m *model) readBetween() {
 		m.fail("between %s and %s: got from %s to %s", from, to, b.Lower, b.Upper)
 	}
 	want := contentsAt(m.updates, to.Time)
+	if sum := sumOf(want); b.Sum != sum {
+		m.fail("between %s and %s: checksum %016x, want %016x", from, to, b.Sum, sum)
+	}
 	for row, n := range contentsAt(m.updates, from.Time) {
 		if want[row] -= n; want[row] == 0 {
 			delete(want, row)
@@ -518,6 +524,15 @@ func contentsAt(updates []core.Update, t core.Time) map[core.Row]core.Diff {
 		if sum[u.Row] += u.Diff; sum[u.Row] == 0 {
 			delete(sum, u.Row)
 		}
+	}
+	return sum
+}
+
+// sumOf is the checksum of a view.
+func sumOf(rows map[core.Row]core.Diff) uint64 {
+	var sum uint64
+	for row, n := range rows {
+		sum += uint64(n) * row.Hash()
 	}
 	return sum
 }
@@ -1004,6 +1019,10 @@ func TestConcurrentReaders(t *testing.T) {
 						}
 					}
 					position = b.Upper
+					if b.Sum != sumOf(state) {
+						done <- fmt.Errorf("reader %d at %s: checksum %016x of %v", n, position, b.Sum, state)
+						return
+					}
 					if want := map[core.Row]core.Diff{core.Row(fmt.Sprintf("[%d]", position.Time-1)): 1}; position.Time > 1 && !maps.Equal(state, want) {
 						done <- fmt.Errorf("reader %d at %s: got %v, want %v", n, position, state, want)
 						return

@@ -32,8 +32,9 @@ func Open(dir, name string, o Options) (*Log, error) {
 	}
 	m := disk.manifest
 	l.view, l.identity = &core.View{Name: name, Columns: m.Columns, Key: m.Key}, m.Identity
-	l.contents, l.at, l.since, l.spans.list, l.upper, l.durable = c.base, c.since, c.since, c.spans, c.upper, c.upper
-	_, l.stats.Rows = c.base.count()
+	l.contents, l.at, l.since, l.upper, l.durable = c.base, c.since, c.since, c.upper, c.upper
+	_, l.stats.Rows, l.spans.before = c.base.count()
+	l.spans.push(summed(c.spans))
 	for _, sp := range c.spans {
 		l.count(sp.run)
 	}

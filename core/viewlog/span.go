@@ -14,12 +14,21 @@ type span struct {
 	lower, upper core.Time
 	arrived      time.Time
 	run          []core.Update
-	bytes        int64 // the size of run, which is asked for with every batch
+	bytes        int64  // the size of run, which is asked for with every batch
+	sum          uint64 // the checksum of the view at upper; of a span that is in no log, of its changes
 }
 
-// spanOf makes a span.
+// spanOf makes a span, without its checksum.
 func spanOf(lower, upper core.Time, arrived time.Time, run []core.Update) span {
-	return span{lower, upper, arrived, run, size(run)}
+	return span{lower: lower, upper: upper, arrived: arrived, run: run, bytes: size(run)}
+}
+
+// summed gives spans that are to be pushed their checksums.
+func summed(list []span) []span {
+	for i := range list {
+		list[i].sum = core.ChecksumOf(list[i].run)
+	}
+	return list
 }
 
 // spans are the spans of a log in the order of their times. Between two spans
@@ -32,7 +41,8 @@ func spanOf(lower, upper core.Time, arrived time.Time, run []core.Update) span {
 // numbers, and with them the groups, stay when old spans are merged away.
 type spans struct {
 	list   []span
-	offset int // number of list[0]
+	offset int    // number of list[0]
+	before uint64 // the checksum of the view where list[0] begins
 	merged map[group][]core.Update
 	places int64 // bytes that merged holds; the rows are those of list
 }
@@ -52,6 +62,22 @@ func appendExact(list []span, arrived time.Time, updates []core.Update) []span {
 		updates = updates[n:]
 	}
 	return list
+}
+
+// push appends spans that are [summed].
+func (s *spans) push(list []span) {
+	for _, sp := range list {
+		sp.sum += s.checksum(len(s.list))
+		s.list = append(s.list, sp)
+	}
+}
+
+// checksum returns the checksum of the view after the first n spans.
+func (s *spans) checksum(n int) uint64 {
+	if n == 0 {
+		return s.before
+	}
+	return s.list[n-1].sum
 }
 
 // at returns how many spans end at or before t. t must be readable.
@@ -228,6 +254,7 @@ func merge(old []span, held []core.Time) (since core.Time, rest []span) {
 		sp := old[i]
 		if last := old[j-1]; j-i > 1 {
 			sp = spanOf(sp.lower, last.upper, last.arrived, net(last.upper-1, between...))
+			sp.sum = last.sum
 		}
 		rest = append(rest, sp)
 		i = j

@@ -1,13 +1,22 @@
 package sql
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
-// unsupportedStatements are the statements of Materialize and PostgreSQL that the engine knows by name only.
-var unsupportedStatements = map[string]string{
-	"alter": "ALTER is", "grant": "GRANT is",
-	"revoke": "REVOKE is", "truncate": "TRUNCATE is", "prepare": "PREPARE is", "execute": "EXECUTE is", "listen": "LISTEN is",
-	"merge": "MERGE is", "call": "CALL is", "do": "DO is", "savepoint": "SAVEPOINT is", "lock": "LOCK is", "comment": "COMMENT is",
-	"vacuum": "VACUUM is", "analyze": "ANALYZE is", "table": "TABLE is", "release": "RELEASE is", "validate": "VALIDATE is",
+// unsupportedStatements are the statements of Materialize that the engine knows by name only.
+var unsupportedStatements = []string{"alter", "comment", "execute", "grant", "prepare", "revoke", "table", "validate"}
+
+// nowhereStatements are those of PostgreSQL that Materialize has not either.
+var nowhereStatements = []string{
+	"analyze", "call", "checkpoint", "cluster", "do", "listen", "load", "lock", "merge", "notify", "refresh", "reindex", "release",
+	"savepoint", "truncate", "unlisten", "vacuum",
+}
+
+// unsupportedObjects are what Materialize creates and drops, and the engine does not.
+var unsupportedObjects = []string{
+	"cluster", "connection", "database", "index", "network", "role", "schema", "secret", "sink", "temp", "temporary", "type",
 }
 
 func (p *parser) statement() Statement {
@@ -67,8 +76,11 @@ func (p *parser) statement() Statement {
 	case p.eat("explain"):
 		return p.explain()
 	}
-	if what, ok := unsupportedStatements[t.text]; ok && t.kind == word {
+	switch what := strings.ToUpper(t.text) + " is"; {
+	case t.kind == word && slices.Contains(unsupportedStatements, t.text):
 		p.unsupported(t.pos, what)
+	case t.kind == word && slices.Contains(nowhereStatements, t.text):
+		p.nowhere(t.pos, what)
 	}
 	p.expected("a statement")
 	return nil
@@ -108,12 +120,22 @@ func (p *parser) create(pos int) Statement {
 	case !replace && !materialized && p.eat("table"):
 		return p.createTable()
 	}
-	t := p.peek()
-	if t.kind == word {
-		p.unsupported(t.pos, "CREATE "+strings.ToUpper(t.text)+" is")
+	switch {
+	case replace:
+		p.expected("VIEW or MATERIALIZED VIEW")
+	case materialized:
+		p.expected("VIEW or SOURCE")
 	}
+	p.refuseObject("CREATE")
 	p.expected("SOURCE, TABLE or VIEW")
 	return nil
+}
+
+// refuseObject gives a better error than "expected ..." for what only Materialize can do the verb to.
+func (p *parser) refuseObject(verb string) {
+	if t := p.peek(); t.kind == word && slices.Contains(unsupportedObjects, t.text) {
+		p.unsupported(t.pos, verb+" "+strings.ToUpper(t.text)+" is")
+	}
 }
 
 func (p *parser) createSource(materialized bool) Statement {
@@ -196,10 +218,9 @@ func (p *parser) createView(replace, materialized bool) Statement {
 
 func (p *parser) drop() Statement {
 	s := &Drop{Materialized: p.eat("materialized")}
-	t := p.peek()
 	if s.Kind = p.eatAny("view", "source", "table"); s.Kind == "" || s.Materialized && s.Kind == "table" {
-		if t.kind == word && !s.Materialized {
-			p.unsupported(t.pos, "DROP "+strings.ToUpper(t.text)+" is")
+		if !s.Materialized {
+			p.refuseObject("DROP")
 		}
 		p.expected("VIEW, SOURCE or TABLE")
 	}
@@ -230,6 +251,9 @@ func (p *parser) copy() Statement {
 		p.eat("=")
 		if s.Format = p.eatAny("text", "csv", "binary"); s.Format == "" {
 			p.expected("TEXT, CSV or BINARY")
+		}
+		if p.at(",") {
+			p.nowhere(p.peek().pos, "an option of COPY TO beside FORMAT is")
 		}
 		p.expect(")")
 	}

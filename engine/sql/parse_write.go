@@ -32,8 +32,8 @@ func (p *parser) createTable() Statement {
 		}
 	}
 	p.expect(")")
-	if t := p.peek(); t.kind == word {
-		p.unsupported(t.pos, "this option of a table is")
+	if p.at("with") || p.at("partition") {
+		p.unsupported(p.peek().pos, "this option of a table is")
 	}
 	return s
 }

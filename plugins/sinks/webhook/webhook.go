@@ -4,28 +4,10 @@
 //
 // # Messages
 //
-// A cut is one POST with a JSON object as its body. That of a single view is a
-// base, which is the whole view and replaces what the receiver holds, or a delta:
-//
-//	{"type":"base","view":"top10","timestamp":"1721310000000","token":"1721310000000-k3f9",
-//	 "columns":[{"name":"user","type":"text"},{"name":"count","type":"int8"}],"key":["user"],
-//	 "inserted":[["Ada",12]],"deleted":[]}
-//	{"type":"delta","view":"top10","from":"1721310000000-k3f9","timestamp":"1721310001000","token":"1721310001000-k3f9",
-//	 "inserted":[["Ada",13]],"deleted":[["Ada",12]]}
-//
-// The message completes everything below its timestamp; a row with n copies is
-// listed n times. With "cut: together" all views move at once, each in the way
-// that its type says:
-//
-//	{"type":"cut","timestamp":"1721310001000","views":{
-//	 "counter":{"type":"delta","from":"1721310000000-x2ab","token":"1721310001000-x2ab","inserted":[[7]],"deleted":[[6]]},
-//	 "top10":{"type":"base","token":"1721310001000-k3f9","columns":[...],"key":["user"],"inserted":[["Ada",13]],"deleted":[]}}}
-//
-// A message larger than max_body comes in parts, one request each, in order:
-// "part" counts them from 1, all but the last have "more":true, and they apply
-// together. Only a row that is too large alone makes a larger request. That
-// nothing has happened is not posted, so a delta may start later than the message
-// before it ended; nothing lies between.
+// A cut is one POST with a message of package message as its body. One that is
+// larger than max_body comes in parts, one request each. Only a row that is too
+// large alone makes a larger request. That nothing has happened is not posted, so
+// a delta may start later than the message before it ended; nothing lies between.
 //
 // # Delivery
 //
@@ -55,6 +37,7 @@ import (
 	"github.com/mzdio/mzd/core"
 	"github.com/mzdio/mzd/core/refusal"
 	"github.com/mzdio/mzd/plugins"
+	"github.com/mzdio/mzd/plugins/message"
 	"github.com/mzdio/mzd/schema"
 )
 
@@ -249,35 +232,30 @@ func New(ctx context.Context, s Settings) (*Sink, error) {
 // receiver says that it has lost those before. The receiver's answer 410 (Gone) wraps [core.ErrPermanent]; an
 // answer with a Retry-After says when to come back.
 func (s *Sink) Write(ctx context.Context, cut []core.Batch) error {
-	if isProgress(cut) {
+	if message.IsProgress(cut) {
 		return nil
 	}
 	group := cut[0].View.Name
 	first := s.id(cut, 1)
 	taken := s.takenOf(group, first)
-	for m := range messages(cut, int(s.settings.MaxBody)) {
-		if m.part <= taken {
+	for m := range message.Parts(cut, int(s.settings.MaxBody)) {
+		if m.Number <= taken {
 			continue
 		}
 		id := first
-		if m.part > 1 || m.more {
-			id = s.id(cut, m.part, s.settings.MaxBody.String()) // other parts would have other bytes
+		if m.Number > 1 || m.More {
+			id = s.id(cut, m.Number, s.settings.MaxBody.String()) // other parts would have other bytes
 		}
-		if err := s.post(ctx, id, m.body); err != nil {
+		if err := s.post(ctx, id, m.Body); err != nil {
 			if r, ok := errors.AsType[*refusal.Error](err); ok && r.Status == http.StatusConflict {
 				s.take(group, attempt{})
 			}
 			return fmt.Errorf("post to %s: %w", s.target, err)
 		}
-		s.take(group, attempt{first, m.part})
+		s.take(group, attempt{first, m.Number})
 	}
 	s.take(group, attempt{})
 	return nil
-}
-
-// isProgress reports whether the cut says only that nothing happened.
-func isProgress(cut []core.Batch) bool {
-	return !slices.ContainsFunc(cut, func(b core.Batch) bool { return b.IsBase() || b.Updates.Len() > 0 })
 }
 
 // takenOf returns how many parts of a message were taken already.

@@ -261,6 +261,11 @@ class Table {
       const isNumber = numeric.has(view.columns[i]?.type);
       const td = part(tr, "td", isNumber ? `numeric${i === amount ? " amount" : ""}` : "");
       td.dir = "auto";
+      if (value === null) {
+        td.classList.add("null"); // which is another thing than an empty text
+        td.textContent = "null";
+        return;
+      }
       td.textContent = td.title = isNumber ? number(value) : times.has(view.columns[i]?.type) ? moment(value) : plain(value);
     });
     return tr;

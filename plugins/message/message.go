@@ -1,25 +1,52 @@
-package webhook
+// Package message writes cuts as messages of JSON, one object each, for sinks that
+// hand them to a receiver which acknowledges every one.
+//
+// The message of a single view is a base, which is the whole view and replaces
+// what the receiver holds, or a delta:
+//
+//	{"type":"base","view":"top10","timestamp":"1721310000000","token":"1721310000000-k3f9",
+//	 "columns":[{"name":"user","type":"text"},{"name":"count","type":"int8"}],"key":["user"],
+//	 "inserted":[["Ada",12]],"deleted":[]}
+//	{"type":"delta","view":"top10","from":"1721310000000-k3f9","timestamp":"1721310001000","token":"1721310001000-k3f9",
+//	 "inserted":[["Ada",13]],"deleted":[["Ada",12]]}
+//
+// The message completes everything below its timestamp; a row with n copies is
+// listed n times. That nothing else has happened is a message too, for receivers
+// who want to know:
+//
+//	{"type":"progress","view":"top10","timestamp":"1721310002000","token":"1721310002000-k3f9"}
+//
+// Several views move at once, each in the way that its type says:
+//
+//	{"type":"cut","timestamp":"1721310001000","views":{
+//	 "counter":{"type":"delta","from":"1721310000000-x2ab","token":"1721310001000-x2ab","inserted":[[7]],"deleted":[[6]]},
+//	 "top10":{"type":"base","token":"1721310001000-k3f9","columns":[...],"key":["user"],"inserted":[["Ada",13]],"deleted":[]}}}
+//
+// A large message comes in parts, in order: "part" counts them from 1, all but the
+// last have "more":true, and they apply together.
+package message
 
 import (
 	"bytes"
 	"encoding/json"
 	"iter"
+	"slices"
 	"strconv"
 
 	"github.com/mzdio/mzd/core"
 )
 
-// message is the body of one request: a cut, or a part of one.
-type message struct {
-	body []byte
-	part int  // from 1
-	more bool // there is another part
+// Part is a message, or a part of one.
+type Part struct {
+	Body   []byte
+	Number int  // from 1
+	More   bool // there is another part
 }
 
-// messages encodes a cut into bodies of at most maxBody, unless a single row is
+// Parts encodes a cut into bodies of at most maxBody, unless a single row is
 // larger. They are a pure function of the cut and maxBody.
-func messages(cut []core.Batch, maxBody int) iter.Seq[message] {
-	return func(yield func(message) bool) {
+func Parts(cut []core.Batch, maxBody int) iter.Seq[Part] {
+	return func(yield func(Part) bool) {
 		const envelope = len(`,"part":9223372036854775807,"more":true`)
 		p := newParts(cut)
 		room := maxBody - len(p.encode(1, false)) - envelope
@@ -34,6 +61,11 @@ func messages(cut []core.Batch, maxBody int) iter.Seq[message] {
 		yield(p.next(false))
 	}
 }
+
+// IsProgress reports whether a cut says only that nothing happened.
+func IsProgress(cut []core.Batch) bool { return !slices.ContainsFunc(cut, isNews) }
+
+func isNews(b core.Batch) bool { return b.IsBase() || b.Updates.Len() > 0 }
 
 // rowList is one list of rows of a message.
 type rowList struct {
@@ -81,9 +113,9 @@ func (p *parts) add(to rowList, row core.Row) {
 }
 
 // next encodes what was collected, and begins another part.
-func (p *parts) next(more bool) message {
+func (p *parts) next(more bool) Part {
 	p.part++
-	m := message{p.encode(p.part, more), p.part, more}
+	m := Part{p.encode(p.part, more), p.part, more}
 	clear(p.lists)
 	p.size = 0
 	return m
@@ -122,28 +154,40 @@ func (p *parts) encode(part int, more bool) []byte {
 // empty there.
 func (p *parts) appendView(buf []byte, i int, timestamp string) []byte {
 	b := p.cut[i]
-	if b.IsBase() {
-		buf = append(buf, `{"type":"base"`...)
-	} else {
-		buf = append(buf, `{"type":"delta"`...)
-	}
-	if timestamp != "" {
+	alone := timestamp != ""
+	kind := kindOf(b, alone)
+	buf = append(append(append(buf, `{"type":"`...), kind...), '"')
+	if alone {
 		buf = appendField(buf, "view", b.View.Name)
 	}
-	if !b.IsBase() {
+	if kind == "delta" {
 		buf = appendField(buf, "from", b.Lower.String())
 	}
-	if timestamp != "" {
+	if alone {
 		buf = appendField(buf, "timestamp", timestamp)
 	}
 	buf = appendField(buf, "token", b.Upper.String())
-	if b.IsBase() {
+	if kind == "progress" {
+		return buf
+	}
+	if kind == "base" {
 		buf = append(append(buf, `,"columns":`...), marshal(append([]core.Column{}, b.View.Columns...))...)
 		buf = append(append(buf, `,"key":`...), marshal(append([]string{}, b.View.KeyNames()...))...)
 	}
 	buf = append(append(buf, `,"inserted":[`...), p.lists[rowList{i, false}]...)
 	buf = append(append(buf, `],"deleted":[`...), p.lists[rowList{i, true}]...)
 	return append(buf, ']')
+}
+
+// kindOf returns the type of the object of a view.
+func kindOf(b core.Batch, alone bool) string {
+	switch {
+	case b.IsBase():
+		return "base"
+	case alone && !isNews(b):
+		return "progress"
+	}
+	return "delta"
 }
 
 // appendField appends a comma, the name and the value as a JSON string.
