@@ -95,7 +95,8 @@ func (s Sink) suite() *suite[*sinkProbe] {
 type sinkProbe struct {
 	*probe
 	Sink
-	now clock
+	now  clock
+	logs logs // for a broadcaster
 }
 
 // settle is how long a target may take to show what was written, for all rules
@@ -142,6 +143,9 @@ func (p *sinkProbe) open() *instance {
 		p.fail("Open with the settings given returns a sink", "the error: %v", err)
 	}
 	i := &instance{sinkProbe: p, sink: sink}
+	if b, ok := sink.(core.Broadcaster); ok {
+		i.sink = newBroadcast(p, b)
+	}
 	p.cleanups = append(p.cleanups, i.close)
 	return i
 }
@@ -171,6 +175,9 @@ func (i *instance) close() {
 		return
 	}
 	i.closed = true
+	if b, ok := i.sink.(*broadcast); ok {
+		b.stop()
+	}
 	i.closeAgain()
 }
 
@@ -216,6 +223,14 @@ func (i *instance) position(v *view) (at core.Token, keeps bool) {
 		i.fail("Position returns where the sink stands", "the error: %v", err)
 	}
 	return at, true
+}
+
+// acknowledges ends the rule if the sink's acknowledgements mean nothing.
+func (i *instance) acknowledges() *instance {
+	if _, ok := i.sink.(*broadcast); ok {
+		i.skip("the sink serves readers and is never written")
+	}
+	return i
 }
 
 // restart closes the sink and opens it again, and goes on as mzd does. repeat

@@ -525,7 +525,7 @@ func checkGroupsApart(p *sinkProbe) {
 }
 
 func checkEarlyAck(p *sinkProbe) {
-	i, v := p.open(), p.view("v")
+	i, v := p.open().acknowledges(), p.view("v")
 	check := func() {
 		want := v.rows.comparable(v.View)
 		got, err := p.observe(v, want)
@@ -554,7 +554,7 @@ func checkEarlyAck(p *sinkProbe) {
 }
 
 func checkCutUnchanged(p *sinkProbe) {
-	i, v := p.open(), p.view("v")
+	i, v := p.open().acknowledges(), p.view("v")
 	for _, cut := range [][]core.Batch{
 		p.cut(v.base(row(1, "Ada"), row(2, "Bob"))),
 		p.cut(v.delta(minus(row(1, "Ada")), plus(row(1, "Zoe")), minus(row(2, "Bob")), plus(row(0, "Bob")))),
@@ -572,7 +572,7 @@ func checkCutUnchanged(p *sinkProbe) {
 }
 
 func checkCutTwice(p *sinkProbe) {
-	i, v, w := p.open(), p.view("v"), p.view("w")
+	i, v, w := p.open().acknowledges(), p.view("v"), p.view("w")
 	for _, cut := range [][]edit{
 		{v.base(row(1, "Ada"), row(2, "Bob")), w.base()},
 		{v.delta(plus(row(3, "Cy"))), w.delta(plus(row(1, "w")))},
@@ -602,7 +602,7 @@ func checkReopen(p *sinkProbe) {
 }
 
 func checkCutTwiceReopened(p *sinkProbe) {
-	i, v := p.open(), p.view("v")
+	i, v := p.open().acknowledges(), p.view("v")
 	cut := p.cut(v.base(row(1, "Ada"), row(2, "Bob")))
 	i.write(cut)
 	i = i.restart(cut, v)
@@ -616,7 +616,7 @@ func checkCutTwiceReopened(p *sinkProbe) {
 }
 
 func checkPosition(p *sinkProbe) {
-	i, v, w := p.open(), p.view("v"), p.view("w")
+	i, v, w := p.open().acknowledges(), p.view("v"), p.view("w")
 	if _, ok := i.sink.(core.Positioner); !ok {
 		p.skip("the sink keeps no position of its own, mzd keeps it")
 	}
@@ -655,7 +655,7 @@ func (i *instance) settleAfter(err error, cut []core.Batch, v *view) {
 }
 
 func checkCancelBeforeWrite(p *sinkProbe) {
-	i, v := p.open(), p.view("v")
+	i, v := p.open().acknowledges(), p.view("v")
 	i.write(p.cut(v.base(row(1, "Ada"))))
 	ended, cancel := context.WithCancel(p.ctx)
 	cancel()
@@ -666,7 +666,7 @@ func checkCancelBeforeWrite(p *sinkProbe) {
 }
 
 func checkCancelMidWrite(p *sinkProbe) {
-	i, v := p.open(), p.view("v")
+	i, v := p.open().acknowledges(), p.view("v")
 	i.write(p.cut(v.base(row(1, "Ada"))))
 	const rounds, rows = 8, 150
 	large := func(n int) []core.Batch { return p.cut(v.delta(changesTo(1, many(n*rows, (n+1)*rows))...)) }
@@ -703,7 +703,7 @@ func (p *sinkProbe) trouble(what string, begin func(context.Context) (func(), er
 const outageWait = 500 * time.Millisecond
 
 func checkBackpressure(p *sinkProbe) {
-	i, v := p.open(), p.view("v")
+	i, v := p.open().acknowledges(), p.view("v")
 	i.write(p.cut(v.base(row(1, "Ada"))))
 	end := p.trouble("outage", p.Outage)
 	cut := p.cut(v.delta(plus(row(2, "Bob"))))
@@ -722,7 +722,7 @@ func checkBackpressure(p *sinkProbe) {
 }
 
 func checkOutage(p *sinkProbe) {
-	i, v := p.open(), p.view("v")
+	i, v := p.open().acknowledges(), p.view("v")
 	i.write(p.cut(v.base(row(1, "Ada"))))
 	for n := range 2 {
 		end := p.trouble("outage", p.Outage)
@@ -743,7 +743,7 @@ func checkOutage(p *sinkProbe) {
 }
 
 func checkPermanentError(p *sinkProbe) {
-	i, v := p.open(), p.view("v")
+	i, v := p.open().acknowledges(), p.view("v")
 	i.write(p.cut(v.base(row(1, "Ada"))))
 	back := p.trouble("end of the target", p.Gone)
 	if err := i.try(p.ctx, p.cut(v.delta(plus(row(2, "Bob"))))); !errors.Is(err, core.ErrPermanent) {

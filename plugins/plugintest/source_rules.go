@@ -259,8 +259,9 @@ func checkCursorWaits(p *sourceProbe) {
 	}
 }
 
-// maxPending is how many events may wait for emit at one time.
-const maxPending = 1024
+// maxPending is how many events may wait for emit at one time: the window of a
+// source in a process of its own.
+const maxPending = 4096
 
 func checkSourceBackpressure(p *sourceProbe) {
 	l := newLanding()
@@ -270,9 +271,9 @@ func checkSourceBackpressure(p *sourceProbe) {
 		r.stop()
 		p.fail("the source emits events", "none within %s", p.patience)
 	}
-	const portion = 256
-	for range (2*maxPending + portion) / portion {
-		p.more(portion)
+	const portions = 5
+	for range portions {
+		p.more(maxPending/portions + 256)
 	}
 	over := p.eventually(settle, func() bool { return l.waiting() > maxPending })
 	n := l.waiting()
