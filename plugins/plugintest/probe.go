@@ -130,12 +130,12 @@ func (p *probe) pause(d time.Duration) bool {
 // eventually asks again and again, for as long as it may take a plugin, and
 // reports whether the answer was yes.
 func (p *probe) eventually(patience time.Duration, f func() bool) bool {
-	const often = 10 * time.Millisecond
-	for deadline := time.Now().Add(patience); ; {
+	wait := 5 * time.Millisecond
+	for deadline := time.Now().Add(patience); ; wait = min(2*wait, 200*time.Millisecond) {
 		if f() {
 			return true
 		}
-		if time.Now().After(deadline) || !p.pause(often) {
+		if time.Now().After(deadline) || !p.pause(wait) {
 			return false
 		}
 	}
