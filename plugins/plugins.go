@@ -21,6 +21,7 @@ package plugins
 import (
 	"context"
 	"encoding/json"
+	"reflect"
 
 	"github.com/mzdio/mzd/core"
 	"github.com/mzdio/mzd/schema"
@@ -36,6 +37,8 @@ type Source struct {
 	// refused are a [SettingsError], for which trying again cannot help.
 	// [EnvOf] tells the instance who it is.
 	Open func(ctx context.Context, settings json.RawMessage) (core.Source, error)
+
+	opens reflect.Type // what Open returns, as far as it is known: what has abilities
 }
 
 // Sink describes a kind of sink and opens instances of it.
@@ -48,6 +51,8 @@ type Sink struct {
 	// refused are a [SettingsError], for which trying again cannot help.
 	// [EnvOf] tells the instance who it is.
 	Open func(ctx context.Context, settings json.RawMessage) (core.Sink, error)
+
+	opens reflect.Type // what Open returns, as far as it is known: what has abilities
 }
 
 // NewSource describes a source that open makes from settings of type S. It
@@ -57,6 +62,7 @@ func NewSource[S any, T core.Source](name, doc string, open func(context.Context
 		Name:     name,
 		Doc:      doc,
 		Settings: schema.Of[S](),
+		opens:    reflect.TypeFor[T](),
 		Open: func(ctx context.Context, settings json.RawMessage) (core.Source, error) {
 			s, err := decode[S](name, settings)
 			if err != nil {
@@ -78,6 +84,7 @@ func NewSink[S any, T core.Sink](name, doc string, open func(context.Context, S)
 		Name:     name,
 		Doc:      doc,
 		Settings: schema.Of[S](),
+		opens:    reflect.TypeFor[T](),
 		Open: func(ctx context.Context, settings json.RawMessage) (core.Sink, error) {
 			s, err := decode[S](name, settings)
 			if err != nil {

@@ -41,15 +41,18 @@ var allowed = map[string]struct{ inside, outside []string }{
 	"engine/sql":               {outside: engineLibraries},
 	"engine/pgwire":            {inside: []string{"core", "engine", "engine/flow", "engine/plan", "engine/sql"}, outside: append([]string{pgxPath + "/pgproto3"}, engineLibraries...)},
 
-	"plugins":                             {inside: []string{"core", "plugins/internal/*", "schema"}},
-	"plugins/internal/proc":               {},
+	"plugins":                             {inside: []string{"core", "plugins/internal/*", "plugins/proto/mzd/v1", "schema"}, outside: append([]string{"github.com/hashicorp/go-plugin", "github.com/hashicorp/go-hclog"}, grpcLibraries...)},
+	"plugins/internal/proc":               {inside: []string{"schema"}},
+	"plugins/proto/mzd/v1":                {outside: grpcLibraries},
 	"plugins/message":                     {inside: []string{"core"}},
 	"plugins/sinks":                       {inside: []string{"plugins", "plugins/sinks/*"}},
+	"plugins/sinks/exec":                  {inside: append([]string{"plugins/internal/proc"}, pluginImports...)},
 	"plugins/sinks/stdout":                {inside: pluginImports},
 	"plugins/sinks/webhook":               {inside: pluginImports},
 	"plugins/sinks/websocket":             {inside: pluginImports, outside: []string{"github.com/coder/websocket", fastjsonPath}},
 	"plugins/sinks/websocket/fanout":      {inside: []string{"core", "core/viewlog", "plugins/sinks/websocket"}}, // a program that measures
 	"plugins/sources":                     {inside: []string{"plugins", "plugins/sources/*"}},
+	"plugins/sources/exec":                {inside: append([]string{"plugins/internal/proc"}, pluginImports...)},
 	"plugins/sources/wikimedia":           {inside: pluginImports, outside: []string{fastjsonPath}},
 	"plugins/sources/wikimedia/simulator": {inside: pluginImports},
 
@@ -65,6 +68,7 @@ const (
 var (
 	// What a source or a sink may use: never the hub, the logs or each other.
 	pluginImports   = []string{"core", "core/backoff", "core/refusal", "plugins", "plugins/message", "schema"}
+	grpcLibraries   = []string{"google.golang.org/grpc", "google.golang.org/protobuf", "google.golang.org/genproto/googleapis/rpc"}
 	engineLibraries = []string{"github.com/cockroachdb/apd/v3", "github.com/tidwall/btree", fastjsonPath}
 )
 

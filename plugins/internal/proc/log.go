@@ -68,10 +68,12 @@ func readLine(in *bufio.Reader) (line string, more int, err error) {
 	return line, more, err
 }
 
-// lastLine remembers the last line that it was told.
+// lastLine remembers the last line that it was told, or the one that says why a
+// program in Go panics: its stack comes after that.
 type lastLine struct {
-	mu   sync.Mutex
-	text string
+	mu       sync.Mutex
+	text     string
+	panicked bool
 }
 
 // maxSaid is how much of it goes into an error.
@@ -80,6 +82,10 @@ const maxSaid = 500
 func (l *lastLine) set(text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.panicked {
+		return
+	}
+	l.panicked = strings.HasPrefix(text, "panic: ") || strings.HasPrefix(text, "fatal error: ")
 	l.text = text[:min(len(text), maxSaid)]
 }
 

@@ -5,32 +5,12 @@
 package proc
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"os/exec"
-	"slices"
 	"time"
 )
-
-// Env returns the environment of a command: PATH and HOME of this process, and
-// what is listed, which counts where both have a name.
-func Env(listed map[string]string) []string {
-	env := make(map[string]string)
-	for _, name := range []string{"PATH", "HOME"} {
-		if value, ok := os.LookupEnv(name); ok {
-			env[name] = value
-		}
-	}
-	maps.Copy(env, listed)
-	list := []string{} // not nil, which stands for all that we have ourselves
-	for _, name := range slices.Sorted(maps.Keys(env)) {
-		list = append(list, name+"="+env[name])
-	}
-	return list
-}
 
 // Process is a running command. Whatever it has left running when it ends is
 // killed. It takes a Stop or a Kill to release a Process, also when the command
@@ -41,6 +21,7 @@ type Process struct {
 	// Stdout is what it prints. What it printed can be read after it has ended.
 	Stdout *os.File
 
+	pid   int
 	group *Group
 	said  lastLine
 	ended chan struct{} // closed when all of it has ended
@@ -54,6 +35,12 @@ const drain = time.Second
 // Start starts a command that has a path, arguments and an environment, and
 // nothing else so far. What it writes to stderr is logged.
 func Start(cmd *exec.Cmd, log *slog.Logger) (*Process, error) {
+	return StartLines(cmd, func(line string) { log.Info(line, "from", "stderr") })
+}
+
+// StartLines is Start for a command whose lines on stderr have a meaning: log gets
+// them, within the bounds of [Log].
+func StartLines(cmd *exec.Cmd, log func(line string)) (*Process, error) {
 	var pipes [3]struct{ r, w *os.File } // stdin, stdout, stderr
 	theirs := func() []*os.File { return []*os.File{pipes[0].r, pipes[1].w, pipes[2].w} }
 	ours := func() []*os.File { return []*os.File{pipes[0].w, pipes[1].r, pipes[2].r} }
@@ -71,7 +58,7 @@ func Start(cmd *exec.Cmd, log *slog.Logger) (*Process, error) {
 		closeAll(ours())
 		return nil, err
 	}
-	p := &Process{Stdin: pipes[0].w, Stdout: pipes[1].r, group: group, ended: make(chan struct{})}
+	p := &Process{pid: cmd.Process.Pid, Stdin: pipes[0].w, Stdout: pipes[1].r, group: group, ended: make(chan struct{})}
 	go p.watch(cmd, pipes[2].r, log)
 	return p, nil
 }
@@ -97,14 +84,14 @@ func closeAll(files []*os.File) {
 }
 
 // watch reads stderr and waits for the end.
-func (p *Process) watch(cmd *exec.Cmd, stderr *os.File, log *slog.Logger) {
+func (p *Process) watch(cmd *exec.Cmd, stderr *os.File, log func(line string)) {
 	defer close(p.ended)
 	logged := make(chan struct{})
 	go func() {
 		defer close(logged)
 		Log(stderr, func(line string) {
 			p.said.set(line)
-			log.Info(line, "from", "stderr")
+			log(line)
 		})
 	}()
 	p.err = cmd.Wait() // for nothing else: all its files are files
@@ -113,6 +100,10 @@ func (p *Process) watch(cmd *exec.Cmd, stderr *os.File, log *slog.Logger) {
 	<-logged
 	stderr.Close()
 }
+
+// Pid returns the number of the process, which is another's some time after it has
+// ended.
+func (p *Process) Pid() int { return p.pid }
 
 // Ended is closed when the command has ended.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
@@ -132,15 +123,15 @@ func (p *Process) Err() error {
 func (p *Process) Terminate() { p.group.Terminate() }
 
 // Stop closes what the command reads, waits until it has ended, and kills it if it
-// takes longer than that or if ctx ends. It returns what [Process.Err] does. Whoever
+// takes longer than that. It returns what [Process.Err] does. Whoever
 // reads Stdout gets an error when it is over.
-func (p *Process) Stop(ctx context.Context, grace time.Duration) error {
+func (p *Process) Stop(grace time.Duration) error {
 	p.Stdin.Close()
-	ctx, cancel := context.WithTimeout(ctx, grace)
-	defer cancel()
+	late := time.NewTimer(grace)
+	defer late.Stop()
 	select {
 	case <-p.ended:
-	case <-ctx.Done():
+	case <-late.C:
 	}
 	return p.Kill()
 }

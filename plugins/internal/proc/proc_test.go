@@ -85,7 +85,7 @@ func TestProcess(t *testing.T) {
 		if line, err := bufio.NewReader(p.Stdout).ReadString('\n'); line != "hello\n" || err != nil {
 			t.Errorf("got %q, %v", line, err)
 		}
-		if err := p.Stop(t.Context(), time.Minute); err != nil {
+		if err := p.Stop(time.Minute); err != nil {
 			t.Errorf("stop: %v", err)
 		}
 	})
@@ -118,7 +118,7 @@ func TestProcess(t *testing.T) {
 		p := start(t, silent(), "sh", "-c", family)
 		bufio.NewReader(p.Stdout).ReadString('\n')
 		p.Terminate()
-		if err := p.Stop(t.Context(), time.Millisecond); err == nil || err.Error() != "signal: killed" {
+		if err := p.Stop(time.Millisecond); err == nil || err.Error() != "signal: killed" {
 			t.Errorf("got %v", err)
 		}
 		if err := p.Kill(); err == nil {

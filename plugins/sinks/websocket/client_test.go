@@ -164,6 +164,7 @@ type shape struct {
 	Columns           []core.Column
 	Key               []string
 	Inserted, Deleted []json.RawMessage
+	Checksum          string
 }
 
 // A conn is a stream as a client sees it.
@@ -343,21 +344,20 @@ func (m *model) apply(msg message) error {
 	}
 	for i, part := range m.parts {
 		views := part.Views
-		if part.Type != "progress" && views == nil {
+		if views == nil {
 			views = map[string]shape{part.View: part.shape}
 		}
 		for name, s := range views {
-			if s.Inserted == nil || s.Deleted == nil {
-				return errors.New("a list is missing")
+			if (s.Inserted == nil || s.Deleted == nil) != (msg.Type == "progress") {
+				return errors.New("a list is missing, or too many")
 			}
-			if msg.Type == "base" {
-				if s.Columns == nil || s.Key == nil {
-					return errors.New("a base without columns or key")
-				}
-				m.columns[name] = s.Columns
-				if i == 0 {
-					m.views[name] = contents{}
-				}
+			if first := msg.Type == "base" && i == 0; first != (s.Columns != nil) || first != (s.Key != nil) {
+				return errors.New("columns or key are missing, or too many")
+			} else if first {
+				m.columns[name], m.views[name] = s.Columns, contents{}
+			}
+			if part.More != (s.Checksum == "") {
+				return errors.New("the checksum is missing, or one too many")
 			}
 			for _, row := range s.Inserted {
 				m.views[name][core.Row(row)]++
@@ -375,6 +375,15 @@ func (m *model) apply(msg message) error {
 			if n == 0 {
 				delete(view, row)
 			}
+		}
+	}
+	for name, view := range m.views {
+		s := msg.shape
+		if msg.Views != nil {
+			s = msg.Views[name]
+		}
+		if got := view.checksum(m.columns[name]); s.Checksum != got {
+			return fmt.Errorf("%s has the checksum %s, not %q", name, got, s.Checksum)
 		}
 	}
 	m.parts = nil

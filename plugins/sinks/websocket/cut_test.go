@@ -66,7 +66,7 @@ func TestOneCutOfAnyViews(t *testing.T) {
 
 				failing.stopped.Store(false)
 				failing.append(1300, change{-1, `["f",1]`})
-				next(`"type":"delta"`, `"timestamp":"1300"`, `"live":{"inserted":[["z",1]]`, `"failing":{"inserted":[],"deleted":[["f",1]]}`)
+				next(`"type":"delta"`, `"timestamp":"1300"`, `"live":{"inserted":[["z",1]]`, `"failing":{"inserted":[],"deleted":[["f",1]],"checksum":"0000000000000000"}`)
 			})
 		})
 	}

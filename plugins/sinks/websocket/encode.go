@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"encoding/json"
+	"fmt"
 	"iter"
 	"strconv"
 
@@ -56,7 +57,7 @@ func (e encoding) messages(cut []core.Batch) iter.Seq[message] {
 
 // size estimates how many bytes the messages of a cut have in all.
 func (e encoding) size(cut []core.Batch) int {
-	const envelope, perValue = 512, 2
+	const envelope, perValue = 544, 2
 	total := 0.0
 	for _, b := range cut {
 		total += envelope
@@ -95,14 +96,16 @@ type cutEncoder struct {
 	cut     []core.Batch
 	kind    string
 	token   string
-	head    []byte   // up to where the rows begin
-	views   [][]byte // per view: what comes between its name and its rows
+	head    []byte   // up to where the views begin
+	shapes  [][]byte // per view: what a base says about it beside its rows, in the first part
 	wide    [][]bool // per view: columns whose numbers become strings
 	view    int      // the cursor: the view,
 	deleted bool     // the list in it,
 	update  int      // the update,
 	copies  core.Diff
-	rows    int // rows in the part so far
+	rows    int   // rows in the part so far
+	rest    int   // bytes of the part that are not rows and not written yet, at most
+	ends    []int // per view: where in the part its fields end
 }
 
 func newCutEncoder(e encoding, cut []core.Batch) *cutEncoder {
@@ -110,7 +113,6 @@ func newCutEncoder(e encoding, cut []core.Batch) *cutEncoder {
 		cut:   cut,
 		kind:  kindOf(cut),
 		token: upperOf(cut).String(),
-		views: make([][]byte, len(cut)),
 		wide:  make([][]bool, len(cut)),
 	}
 	head := append([]byte(`{"type":"`), enc.kind...)
@@ -125,7 +127,7 @@ func newCutEncoder(e encoding, cut []core.Batch) *cutEncoder {
 	enc.head = appendField(head, "token", enc.token)
 	for i, b := range cut {
 		if enc.kind == kindBase {
-			enc.views[i] = appendShape(nil, b.View)
+			enc.shapes = append(enc.shapes, appendShape(nil, b.View))
 		}
 		if e.numbersString {
 			enc.wide[i] = wideColumns(b.View.Columns)
@@ -137,13 +139,10 @@ func newCutEncoder(e encoding, cut []core.Batch) *cutEncoder {
 // part encodes the next part and reports whether there are more.
 func (enc *cutEncoder) part() (m message, more bool) {
 	buf := append([]byte(nil), enc.head...)
-	enc.rows = 0
-	switch {
-	case enc.kind == kindProgress:
-		enc.view = len(enc.cut)
-	case len(enc.cut) == 1:
+	enc.rows, enc.rest, enc.ends = 0, enc.fixedBytes(), enc.ends[:0]
+	if len(enc.cut) == 1 {
 		buf = enc.appendView(append(buf, ','), 0)
-	default:
+	} else {
 		buf = append(buf, `,"views":{`...)
 		for i, b := range enc.cut {
 			if i > 0 {
@@ -154,24 +153,64 @@ func (enc *cutEncoder) part() (m message, more bool) {
 		}
 		buf = append(buf, '}')
 	}
-	m = message{kind: enc.kind, token: enc.token}
-	if more = enc.view < len(enc.cut); more {
-		buf = append(buf, `,"more":true`...)
-		m.token = ""
+	enc.shapes = nil
+	if enc.view < len(enc.cut) {
+		return message{kind: enc.kind, data: append(buf, `,"more":true}`...)}, true
 	}
-	m.data = append(buf, '}')
-	return m, more
+	return message{kind: enc.kind, data: append(enc.withChecksums(buf), '}'), token: enc.token}, false
+}
+
+// fixedBytes is what a part has beside its head and its rows, at most.
+func (enc *cutEncoder) fixedBytes() int {
+	n := len(`,"views":{},"more":true}`)
+	for i, b := range enc.cut {
+		n += len(`,"":{"inserted":[],"deleted":[],"checksum":"0123456789abcdef"}`) + 6*len(b.View.Name) // escaped
+		if enc.shapes != nil {
+			n += len(enc.shapes[i])
+		}
+	}
+	return n
 }
 
 // appendView appends the fields of a view, with those of its rows that are at
 // the cursor and fit.
 func (enc *cutEncoder) appendView(buf []byte, view int) []byte {
-	buf = append(buf, enc.views[view]...)
+	if enc.kind == kindProgress {
+		enc.view = view + 1
+		enc.ends = append(enc.ends, len(buf))
+		return buf
+	}
+	if enc.shapes != nil {
+		buf = append(buf, enc.shapes[view]...)
+	}
 	buf = append(buf, `"inserted":[`...)
 	buf = enc.appendRows(buf, view, false)
 	buf = append(buf, `],"deleted":[`...)
-	buf = enc.appendRows(buf, view, true)
-	return append(buf, ']')
+	buf = append(enc.appendRows(buf, view, true), ']')
+	enc.ends = append(enc.ends, len(buf))
+	return buf
+}
+
+// withChecksums returns the last part with the checksums: that it is the last
+// one is known only when all views are in it.
+func (enc *cutEncoder) withChecksums(part []byte) []byte {
+	const field = len(`,"checksum":"0123456789abcdef"`)
+	buf := make([]byte, 0, len(part)+len(enc.ends)*field+1)
+	done := 0
+	for i, end := range enc.ends {
+		buf = append(buf, part[done:end]...)
+		done = end
+		if c := buf[len(buf)-1]; c != '{' && c != ',' {
+			buf = append(buf, ',')
+		}
+		buf = appendChecksum(buf, enc.cut[i].Sum)
+	}
+	return append(buf, part[done:]...)
+}
+
+// appendChecksum appends the field of a view's checksum.
+func appendChecksum(buf []byte, sum uint64) []byte {
+	return fmt.Appendf(buf, `"checksum":"%016x"`, sum)
 }
 
 // appendRows appends rows of one list, if the cursor is in it, until they end
@@ -188,19 +227,20 @@ func (enc *cutEncoder) appendRows(buf []byte, view int, deleted bool) []byte {
 			n = -n
 		}
 		for ; enc.copies < n; enc.copies++ {
-			if enc.rows > 0 && len(buf)+len(u.Row) > maxMessageBytes {
-				return buf
-			}
-			enc.rows++
+			end := len(buf)
 			if !first {
 				buf = append(buf, ',')
 			}
-			first = false
 			if wide := enc.wide[view]; wide != nil {
 				buf = appendQuotedNumbers(buf, u.Row, wide)
 			} else {
 				buf = append(buf, u.Row...)
 			}
+			if enc.rows > 0 && len(buf)+enc.rest > maxMessageBytes {
+				return buf[:end]
+			}
+			first = false
+			enc.rows++
 		}
 		enc.copies = 0
 	}

@@ -23,6 +23,14 @@ func QuoteNumbers(row core.Row, columns []core.Column) string {
 	return string(appendQuotedNumbers(nil, row, wideColumns(columns)))
 }
 
+// Messages returns the parts of the message of a cut.
+func Messages(cut []core.Batch, numbersString bool) (parts [][]byte) {
+	for m := range (encoding{numbersString: numbersString}).messages(cut) {
+		parts = append(parts, m.data)
+	}
+	return parts
+}
+
 // Strings returns the row as version 1 has it.
 func Strings(row core.Row) string { return string(appendStrings(nil, row)) }
 

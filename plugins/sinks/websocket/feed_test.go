@@ -1,8 +1,10 @@
 package websocket_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +23,35 @@ func (c contents) String() string {
 		fmt.Fprintf(&s, "%d*%s ", c[row], row)
 	}
 	return s.String()
+}
+
+// checksum is that of the view, of which the numbers may be strings.
+func (c contents) checksum(columns []core.Column) string {
+	var sum uint64
+	for row, n := range c {
+		sum += uint64(n) * core.Row(unquoted(row, columns)).Hash()
+	}
+	return fmt.Sprintf("%016x", sum)
+}
+
+// A number as numbers=string has it.
+var quotedNumber = regexp.MustCompile(`^"-?[0-9][-+.eE0-9]*"$`)
+
+// unquoted takes the quotes off the numbers that numbers=string puts some on.
+func unquoted(row core.Row, columns []core.Column) string {
+	var values []json.RawMessage
+	if err := json.Unmarshal([]byte(row), &values); err != nil {
+		return "not a row: " + string(row)
+	}
+	var text []string
+	for i, v := range values {
+		wide := i < len(columns) && slices.Contains([]string{"int8", "uint8", "numeric", "mz_timestamp"}, columns[i].Type)
+		if wide && quotedNumber.Match(v) {
+			v = v[1 : len(v)-1]
+		}
+		text = append(text, string(v))
+	}
+	return "[" + strings.Join(text, ",") + "]"
 }
 
 // A feed writes the log of a view and remembers what the view was at each time.
@@ -100,6 +131,9 @@ func (f *feed) was(timestamp string) (string, bool) {
 	c, ok := f.history[timestamp]
 	return c, ok
 }
+
+// sum returns the checksum of the view.
+func (f *feed) sum() string { return f.now.checksum(nil) }
 
 // token returns the log's frontier.
 func (f *feed) token() core.Token {

@@ -177,6 +177,7 @@ func (sn snapshot) writeJSON(out *bufio.Writer, b core.Batch) {
 	buf := []byte(`{"timestamp":`)
 	buf = appendString(buf, b.Upper.Time.String())
 	buf = appendField(buf, "token", b.Upper.String())
+	buf = appendChecksum(append(buf, ','), b.Sum)
 	buf = append(append(buf, `,"columns":`...), columnsJSON(b.View)...)
 	out.Write(append(buf, `,"rows":[`...))
 	separator := "\n"

@@ -29,7 +29,7 @@ func TestSnapshots(t *testing.T) {
 		columns  = `[{"name":"user","type":"text"},{"name":"n","type":"int8"},{"name":"odd \"name\", really","type":"jsonb"}]`
 		asLines  = object1 + "\n" + object2 + "\n" + object3 + "\n" + object3 + "\n"
 	)
-	asJSON := `{"timestamp":"1000","token":"` + f.token().String() + `","columns":` + columns + `,"rows":[` +
+	asJSON := `{"timestamp":"1000","token":"` + f.token().String() + `","checksum":"` + f.sum() + `","columns":` + columns + `,"rows":[` +
 		object1 + "," + object2 + "," + object3 + "," + object3 + `]}`
 	for _, tt := range []struct{ path, accept, media, want string }{
 		{"/api/views/v", "", "application/json", asJSON},

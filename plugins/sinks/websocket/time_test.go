@@ -259,7 +259,7 @@ func TestResumingAQuietView(t *testing.T) {
 				s := servePipes(t, websocket.Settings{}, f)
 				c := open(t, s, transport, "/api/stream/top10", f.token().String())
 				defer time.AfterFunc(24*time.Hour, c.close).Stop() // or silence would be endless
-				want := `{"type":"progress","view":"top10","timestamp":"1000","token":"` + f.token().String() + `"}`
+				want := `{"type":"progress","view":"top10","timestamp":"1000","token":"` + f.token().String() + `","checksum":"` + f.sum() + `"}`
 				for n := range 2 {
 					if got, err := c.next(); err != nil || got != want {
 						t.Fatalf("got %s, %v, want %s", got, err, want)

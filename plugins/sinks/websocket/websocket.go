@@ -43,6 +43,9 @@
 // timestamp and their generations in the order in which the views were asked
 // for: 1721310001000-k3f9.x2ab.
 //
+// Each message has the checksum of what it leads to ([core.Checksum]), so that a
+// client knows that what it holds is right.
+//
 // A message over 1 MiB comes in parts. Each has the form of a message, and all
 // but the last have "more":true; they apply together. After a while in which
 // nothing happened a stream repeats its position as a progress message, so that

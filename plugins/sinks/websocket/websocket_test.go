@@ -1,6 +1,7 @@
 package websocket_test
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -30,10 +31,10 @@ func TestStreams(t *testing.T) {
 				do   func()
 				want string
 			}{
-				{func() {}, `{"type":"base","view":"top10","timestamp":"1000","token":"1000-G","columns":[{"name":"user","type":"text"},{"name":"count","type":"int8"}],"key":["user"],"inserted":[["Ada",12],["Bob",3],["Bob",3]],"deleted":[]}`},
-				{func() { f.append(1001, change{-1, `["Ada",12]`}, change{1, `["Ada",13]`}) }, `{"type":"delta","view":"top10","from":"1000-G","timestamp":"1001","token":"1001-G","inserted":[["Ada",13]],"deleted":[["Ada",12]]}`},
-				{func() { f.append(1002) }, `{"type":"progress","view":"top10","timestamp":"1002","token":"1002-G"}`},
-				{func() { f.append(1003, change{-2, `["Bob",3]`}) }, `{"type":"delta","view":"top10","from":"1002-G","timestamp":"1003","token":"1003-G","inserted":[],"deleted":[["Bob",3],["Bob",3]]}`},
+				{func() {}, `{"type":"base","view":"top10","timestamp":"1000","token":"1000-G","columns":[{"name":"user","type":"text"},{"name":"count","type":"int8"}],"key":["user"],"inserted":[["Ada",12],["Bob",3],["Bob",3]],"deleted":[],"checksum":"fe858ed0cce9a5d0"}`},
+				{func() { f.append(1001, change{-1, `["Ada",12]`}, change{1, `["Ada",13]`}) }, `{"type":"delta","view":"top10","from":"1000-G","timestamp":"1001","token":"1001-G","inserted":[["Ada",13]],"deleted":[["Ada",12]],"checksum":"33f1ae4a59db0cef"}`},
+				{func() { f.append(1002) }, `{"type":"progress","view":"top10","timestamp":"1002","token":"1002-G","checksum":"33f1ae4a59db0cef"}`},
+				{func() { f.append(1003, change{-2, `["Bob",3]`}) }, `{"type":"delta","view":"top10","from":"1002-G","timestamp":"1003","token":"1003-G","inserted":[],"deleted":[["Bob",3],["Bob",3]],"checksum":"c440a0ce91601af7"}`},
 			} {
 				step.do()
 				got, err := c.next()
@@ -65,19 +66,20 @@ func TestSeveralViewsAreOneCut(t *testing.T) {
 				}
 				got = strings.ReplaceAll(got, string(a.token().Generation), "A")
 				got = strings.ReplaceAll(got, string(b.token().Generation), "B")
+				got = strings.ReplaceAll(strings.ReplaceAll(got, a.sum(), "SUM-A"), b.sum(), "SUM-B")
 				if got != want {
 					t.Errorf("got  %s\nwant %s", got, want)
 				}
 			}
 			// Nothing is known of b at 1000 and of a before it: they wait.
 			b.append(1000)
-			next(`{"type":"base","timestamp":"1000","token":"1000-B.A","views":{"b":{"columns":[{"name":"n","type":"int4"}],"key":[],"inserted":[[1]],"deleted":[]},"a":{"columns":[{"name":"user","type":"text"},{"name":"count","type":"int8"}],"key":["user"],"inserted":[["x",1]],"deleted":[]}}}`)
+			next(`{"type":"base","timestamp":"1000","token":"1000-B.A","views":{"b":{"columns":[{"name":"n","type":"int4"}],"key":[],"inserted":[[1]],"deleted":[],"checksum":"SUM-B"},"a":{"columns":[{"name":"user","type":"text"},{"name":"count","type":"int8"}],"key":["user"],"inserted":[["x",1]],"deleted":[],"checksum":"SUM-A"}}}`)
 			a.append(1001, change{1, `["y",1]`})
 			b.append(1001)
-			next(`{"type":"delta","from":"1000-B.A","timestamp":"1001","token":"1001-B.A","views":{"b":{"inserted":[],"deleted":[]},"a":{"inserted":[["y",1]],"deleted":[]}}}`)
+			next(`{"type":"delta","from":"1000-B.A","timestamp":"1001","token":"1001-B.A","views":{"b":{"inserted":[],"deleted":[],"checksum":"SUM-B"},"a":{"inserted":[["y",1]],"deleted":[],"checksum":"SUM-A"}}}`)
 			a.append(1002)
 			b.append(1002)
-			next(`{"type":"progress","timestamp":"1002","token":"1002-B.A"}`)
+			next(`{"type":"progress","timestamp":"1002","token":"1002-B.A","views":{"b":{"checksum":"SUM-B"},"a":{"checksum":"SUM-A"}}}`)
 		})
 	}
 }
@@ -162,10 +164,10 @@ func TestResume(t *testing.T) {
 					}
 					return
 				}
-				want := strings.ReplaceAll(map[string]string{
-					"base":  `{"type":"base","view":"top10","timestamp":"1002","token":"1002-G","columns":[{"name":"user","type":"text"},{"name":"count","type":"int8"}],"key":["user"],"inserted":[["Ada",12],["Cleo",1]],"deleted":[]}`,
-					"delta": `{"type":"delta","view":"top10","from":"1001-G","timestamp":"1002","token":"1002-G","inserted":[["Cleo",1]],"deleted":[["Bob",1]]}`,
-				}[tt.want], "G", string(now.Generation))
+				want := strings.NewReplacer("G", string(now.Generation), "SUM", f.sum()).Replace(map[string]string{
+					"base":  `{"type":"base","view":"top10","timestamp":"1002","token":"1002-G","columns":[{"name":"user","type":"text"},{"name":"count","type":"int8"}],"key":["user"],"inserted":[["Ada",12],["Cleo",1]],"deleted":[],"checksum":"SUM"}`,
+					"delta": `{"type":"delta","view":"top10","from":"1001-G","timestamp":"1002","token":"1002-G","inserted":[["Cleo",1]],"deleted":[["Bob",1]],"checksum":"SUM"}`,
+				}[tt.want])
 				if text != want {
 					t.Errorf("got  %s\nwant %s", text, want)
 				}
@@ -212,8 +214,8 @@ func TestResumeSeveralViews(t *testing.T) {
 func TestLargeMessagesComeInParts(t *testing.T) {
 	const seed = 1
 	rng := rand.New(rand.NewPCG(seed, seed))
-	f := newFeed(t, "big")
-	s := serve(t, websocket.Settings{}, f)
+	f, g := newFeed(t, "big"), newFeed(t, "small")
+	s := serve(t, websocket.Settings{}, f, g)
 	var rows []core.Row
 	for i := range 2000 {
 		rows = append(rows, row(`["%s%d",%d]`, strings.Repeat("x", rng.IntN(3000)), i, i))
@@ -221,29 +223,75 @@ func TestLargeMessagesComeInParts(t *testing.T) {
 	rows = append(rows, rows[0], rows[0])
 	giant := row(`["%s",0]`, strings.Repeat("y", 3*websocket.MaxMessageBytes/2))
 	f.reset(1000, append(rows, giant)...)
+	g.reset(1000, `["a",1]`)
+	before := f.now.String()
+	var changes []change
+	for i, r := range rows[:1000] {
+		changes = append(changes, change{-1, r}, change{1, row(`["%s",%d]`, strings.Repeat("z", rng.IntN(3000)), i)})
+	}
 	for transport := range transports {
-		t.Run(transport, func(t *testing.T) {
-			parts := 0
-			c := open(t, s, transport, "/api/stream/big", "")
-			counted := &conn{next: func() (string, error) {
-				text, err := c.next()
-				if len(text) > websocket.MaxMessageBytes+100 && !strings.Contains(text, string(giant)) {
-					t.Errorf("a part has %d bytes", len(text))
+		for _, path := range []string{"/api/stream/big", "/api/stream/big?numbers=string", "/api/stream?view=small&view=big", "/api/stream?view=big&view=small"} {
+			t.Run(transport+path, func(t *testing.T) {
+				parts := 0
+				c := open(t, s, transport, path, "")
+				counted := &conn{next: func() (string, error) {
+					text, err := c.next()
+					if len(text) > websocket.MaxMessageBytes && !strings.Contains(text, "yyy") {
+						t.Errorf("a part has %d bytes", len(text))
+					}
+					parts++
+					return text, err
+				}}
+				m := newModel()
+				if err := m.follow(counted, 1000); err != nil {
+					t.Fatal(err)
 				}
-				parts++
-				return text, err
-			}}
-			m := newModel()
-			if err := m.follow(counted, 1000); err != nil {
-				t.Fatal(err)
+				if parts < 4 || parts > 7 {
+					t.Errorf("%d parts of %d bytes", parts, len(before))
+				}
+				if !strings.Contains(path, "numbers") && m.views["big"].String() != before {
+					t.Error("the parts do not add up to the view")
+				}
+			})
+		}
+	}
+	token := f.token().String()
+	f.append(1001, changes...)
+	c, m := open(t, s, "ndjson", "/api/stream/big", token), newModel()
+	m.token, m.views["big"] = token, contents{}
+	for r, n := range f.now {
+		m.views["big"][r] = n
+	}
+	for _, c := range changes {
+		m.views["big"][c.row] -= c.diff
+	}
+	if err := m.follow(c, 1001); err != nil {
+		t.Fatal(err)
+	}
+	if m.deltas != 1 || m.views["big"].String() != f.now.String() {
+		t.Errorf("%d deltas do not lead to the view", m.deltas)
+	}
+}
+
+// However the bytes of rows and of what is around them add up, no part is too
+// large, and none has room for its successor's first row.
+func TestPartsAreFull(t *testing.T) {
+	view := &core.View{Name: `a "view"`, Columns: []core.Column{{Name: "n", Type: "int8"}, {Name: "s", Type: "text"}}}
+	for n := range 30 {
+		var rows []core.Update
+		for size := 0; size < 3*websocket.MaxMessageBytes; {
+			r := row(`[%d,"%s"]`, len(rows), strings.Repeat("x", 40_000+n*117))
+			rows = append(rows, core.Update{Diff: 1, Row: r})
+			size += len(r)
+		}
+		upper := core.Token{Time: 1000, Generation: "g"}
+		b := core.Batch{View: view, Upper: upper, Updates: core.UpdatesOf(rows)}
+		parts := websocket.Messages([]core.Batch{b}, n%2 == 0)
+		for i, part := range parts {
+			if !json.Valid(part) || len(part) > websocket.MaxMessageBytes || i < len(parts)-1 && len(part) < websocket.MaxMessageBytes-len(rows[0].Row)-1000 {
+				t.Errorf("rows of %d bytes: part %d of %d has %d", len(rows[0].Row), i, len(parts), len(part))
 			}
-			if parts < 4 {
-				t.Errorf("%d parts, want some", parts)
-			}
-			if m.views["big"].String() != f.now.String() {
-				t.Error("the parts do not add up to the view")
-			}
-		})
+		}
 	}
 }
 
