@@ -184,7 +184,7 @@ func (p *process) kill() {
 func (p *process) stop() {
 	if c := p.child.process; c != nil {
 		c.Terminate()
-		c.Stop(context.Background(), stopPatience)
+		c.Stop(stopPatience)
 	}
 	p.kill()
 }
