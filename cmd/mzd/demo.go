@@ -102,7 +102,7 @@ func runDemo(ctx context.Context, o demoOptions, stdout io.Writer, log *slog.Log
 	if err != nil {
 		return err
 	}
-	d, err := newDaemon(ctx, cfg, dir, log)
+	d, err := newDaemon(ctx, cfg, &catalog{}, dir, log)
 	if err != nil {
 		return err
 	}
