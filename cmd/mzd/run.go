@@ -341,7 +341,9 @@ func (d *daemon) addresses() []any {
 func (d *daemon) addressOf(sink string) string {
 	for _, s := range d.sinks {
 		if l, ok := s.Sink.(interface{ Addr() net.Addr }); ok && s.Name == sink {
-			return l.Addr().String()
+			if a := l.Addr(); a != nil { // that of a binary comes later
+				return a.String()
+			}
 		}
 	}
 	return ""
