@@ -123,8 +123,11 @@ func (s *testSink) Write(_ context.Context, cut []core.Batch) error {
 		die()
 	case s.Mode == "panic" && s.writes == 2:
 		panic("for the test")
-	case s.Mode == "hang" && s.writes == 2:
-		syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	case s.Mode == "hang":
+		if once, err := os.OpenFile(s.File+".hung", os.O_CREATE|os.O_EXCL, 0o644); err == nil {
+			once.Close()
+			syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		}
 	case s.Mode == "print":
 		fmt.Println("printed by the test sink")
 	}
