@@ -23,7 +23,6 @@ import (
 	"github.com/mzdio/mzd/core/ingest"
 	"github.com/mzdio/mzd/core/mz"
 	"github.com/mzdio/mzd/engine"
-	"github.com/mzdio/mzd/engine/pgwire"
 	"github.com/mzdio/mzd/plugins"
 	"github.com/mzdio/mzd/plugins/sinks"
 	"github.com/mzdio/mzd/plugins/sources"
@@ -69,9 +68,7 @@ type daemon struct {
 	admin    *admin
 	runners  []*ingest.Runner
 	client   *mz.Client
-	engine   *engine.Engine // nil: the database is elsewhere
-	wire     *pgwire.Server
-	psql     net.Listener // nil: no port
+	database *database // nil: it is elsewhere
 	sinks    []hub.Sink
 	hub      *hub.Hub
 	binaries map[string]binary // plugins that are, by their place in the configuration: sinks.mirror
@@ -101,7 +98,7 @@ func (d *daemon) open(ctx context.Context, base string) error {
 		return err
 	}
 	// The client connects to nothing before there is an engine to connect to.
-	d.client, err = newClient(d.cfg.Materialize.URL, func(ctx context.Context) (net.Conn, error) { return d.wire.Dial(ctx) }, d.log)
+	d.client, err = newClient(d.cfg.Materialize.URL, func(ctx context.Context) (net.Conn, error) { return d.database.dial(ctx) }, d.log)
 	if err != nil {
 		return err
 	}
@@ -238,19 +235,15 @@ func (d *daemon) openEngine(base string) error {
 		return environment(fmt.Errorf("data_dir: %w", err))
 	}
 	d.closers = append(d.closers, lock.Close)
-	e, err := engine.Open(engine.Options{DataDir: dir, BaseDir: base, History: time.Duration(d.cfg.Retain), MaxBytes: int64(d.cfg.Engine.MaxMemory), Logger: log})
+	d.database, err = openDatabase(engine.Options{
+		DataDir: dir, BaseDir: base, History: time.Duration(d.cfg.Retain), MaxBytes: int64(d.cfg.Engine.MaxMemory), Logger: log,
+	}, d.cfg.Engine.Listen)
 	if err != nil {
-		return environment(err)
+		return err
 	}
-	if err := d.registry.Register(e); err != nil {
+	d.closers = append(d.closers, d.database.close)
+	if err := d.registry.Register(d.database); err != nil {
 		return fmt.Errorf("metrics of the engine: %w", err)
-	}
-	d.engine, d.wire = e, pgwire.New(e, pgwire.Options{Logger: log, Version: version().Version})
-	if d.cfg.Engine.Listen != "" {
-		if d.psql, err = listen(d.cfg.Engine.Listen, "engine.listen"); err != nil {
-			return err
-		}
-		d.closers = append(d.closers, ignoreClosed(d.psql.Close))
 	}
 	return nil
 }
@@ -305,11 +298,8 @@ func (d *daemon) run(ctx context.Context) error {
 		}})
 	}
 	stages = append(stages, stage{"hub", d.hub.Run})
-	if d.psql != nil {
-		stages = append(stages, stage{"engine port", func(ctx context.Context) error { return d.wire.Serve(ctx, d.psql) }})
-	}
-	if d.engine != nil {
-		stages = append(stages, stage{"engine pipe", d.wire.Run}, stage{"engine", d.engine.Run})
+	if d.database != nil {
+		stages = append(stages, stage{"database", d.database.run})
 	}
 	if d.admin != nil {
 		stages = append(stages, stage{"admin", d.admin.Serve})
@@ -331,8 +321,8 @@ func (d *daemon) addresses() []any {
 	if d.admin != nil {
 		args = append(args, "admin", fmt.Sprintf("http://%s/", d.admin.Addr()))
 	}
-	if d.psql != nil {
-		args = append(args, "engine", d.psql.Addr().String())
+	if address := d.psql(); address != "" {
+		args = append(args, "engine", address)
 	}
 	return args
 }
@@ -349,6 +339,14 @@ func (d *daemon) addressOf(sink string) string {
 	return ""
 }
 
+// psql returns where psql finds the embedded engine, empty if nowhere.
+func (d *daemon) psql() string {
+	if d.database == nil {
+		return ""
+	}
+	return d.database.address()
+}
+
 // env is the context that a plugin is opened with.
 func (d *daemon) env(ctx context.Context, kind, name string) context.Context {
 	return plugins.WithEnv(ctx, plugins.Env{Name: name, Pipeline: d.cfg.Name, Logger: d.log.With(kind, name)})
@@ -360,8 +358,8 @@ func (d *daemon) health() error {
 	if err := d.hub.Disk(); err != nil {
 		return err
 	}
-	if d.engine != nil {
-		if p := d.engine.Stats().Problem; p != "" {
+	if d.database != nil {
+		if p := d.database.stats().Problem; p != "" {
 			return errors.New(p)
 		}
 	}
@@ -388,8 +386,8 @@ func (d *daemon) ready() readiness {
 			r.Degraded = append(r.Degraded, fmt.Sprintf("views.%s: %s", v.Name, v.Trouble.Error))
 		}
 	}
-	if d.engine != nil {
-		for _, s := range d.engine.Stats().Sources {
+	if d.database != nil {
+		for _, s := range d.database.stats().Sources {
 			if s.Problem != "" {
 				r.Degraded = append(r.Degraded, fmt.Sprintf("engine source %s: %s", s.Name, s.Problem))
 			}
@@ -410,8 +408,8 @@ func (d *daemon) status() any {
 		hub.Status
 		Engine *engine.Stats `json:"engine,omitempty"`
 	}{d.cfg.Name, version(), d.begun, d.plugins(sources, hubState.Sinks), sources, hubState, nil}
-	if d.engine != nil {
-		stats := d.engine.Stats()
+	if d.database != nil {
+		stats := d.database.stats()
 		s.Engine = &stats
 	}
 	return s
