@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -22,7 +23,6 @@ import (
 	"github.com/mzdio/mzd/core/ingest"
 	"github.com/mzdio/mzd/core/mz"
 	"github.com/mzdio/mzd/engine"
-	"github.com/mzdio/mzd/engine/pgwire"
 	"github.com/mzdio/mzd/plugins"
 	"github.com/mzdio/mzd/plugins/sinks"
 	"github.com/mzdio/mzd/plugins/sources"
@@ -46,9 +46,10 @@ var (
 	rewriteBytes int64                      // of [hub.Options]; 0: the default
 )
 
-// runDaemon runs the pipeline of a configuration until ctx ends.
-func runDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
-	d, err := newDaemon(ctx, cfg, ".", log)
+// runDaemon runs the pipeline of a configuration until ctx ends. What its
+// binaries have said already is in the catalog.
+func runDaemon(ctx context.Context, cfg *config.Config, known *catalog, log *slog.Logger) error {
+	d, err := newDaemon(ctx, cfg, known, ".", log)
 	if err != nil {
 		return err
 	}
@@ -59,6 +60,7 @@ func runDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) error 
 // daemon is one running pipeline.
 type daemon struct {
 	cfg      *config.Config
+	catalog  *catalog // of binaries
 	log      *slog.Logger
 	begun    time.Time
 	registry *prometheus.Registry
@@ -66,17 +68,16 @@ type daemon struct {
 	admin    *admin
 	runners  []*ingest.Runner
 	client   *mz.Client
-	engine   *engine.Engine // nil: the database is elsewhere
-	wire     *pgwire.Server
-	psql     net.Listener // nil: no port
+	database *database // nil: it is elsewhere
 	sinks    []hub.Sink
 	hub      *hub.Hub
+	binaries map[string]binary // plugins that are, by their place in the configuration: sinks.mirror
 }
 
 // newDaemon opens everything that can fail before anything runs: directories,
 // ports, files, settings. Relative paths in SQL are relative to base.
-func newDaemon(ctx context.Context, cfg *config.Config, base string, log *slog.Logger) (*daemon, error) {
-	d := &daemon{cfg: cfg, log: log, begun: time.Now(), registry: newRegistry()}
+func newDaemon(ctx context.Context, cfg *config.Config, known *catalog, base string, log *slog.Logger) (*daemon, error) {
+	d := &daemon{cfg: cfg, catalog: known, log: log, begun: time.Now(), registry: newRegistry(), binaries: make(map[string]binary)}
 	if err := d.open(ctx, base); err != nil {
 		d.close()
 		return nil, err
@@ -97,7 +98,7 @@ func (d *daemon) open(ctx context.Context, base string) error {
 		return err
 	}
 	// The client connects to nothing before there is an engine to connect to.
-	d.client, err = newClient(d.cfg.Materialize.URL, func(ctx context.Context) (net.Conn, error) { return d.wire.Dial(ctx) }, d.log)
+	d.client, err = newClient(d.cfg.Materialize.URL, func(ctx context.Context) (net.Conn, error) { return d.database.dial(ctx) }, d.log)
 	if err != nil {
 		return err
 	}
@@ -134,11 +135,7 @@ func (d *daemon) openAdmin() error {
 func (d *daemon) openSinks(ctx context.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(d.cfg.Sinks)) {
 		c := d.cfg.Sinks[name]
-		kind, ok := find(builtinSinks(), func(s plugins.Sink) bool { return s.Name == c.Plugin })
-		if !ok {
-			return fmt.Errorf("sink %s: no plugin %s", name, c.Plugin)
-		}
-		sink, err := kind.Open(d.env(ctx, "sink", name), c.Settings)
+		sink, err := d.openSink(ctx, name, c)
 		if err != nil {
 			return environment(fmt.Errorf("sink %s: %w", name, err))
 		}
@@ -159,15 +156,14 @@ func (d *daemon) openSinks(ctx context.Context) error {
 func (d *daemon) openSources(ctx context.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(d.cfg.Sources)) {
 		c := d.cfg.Sources[name]
-		kind, ok := find(sources.Builtin(), func(s plugins.Source) bool { return s.Name == c.Plugin })
-		if !ok {
-			return fmt.Errorf("source %s: no plugin %s", name, c.Plugin)
-		}
 		ctx := d.env(ctx, "source", name)
 		log := plugins.EnvOf(ctx).Logger
-		source, err := kind.Open(ctx, c.Settings)
+		source, err := d.openSource(ctx, name, c)
 		if err != nil {
 			return environment(fmt.Errorf("source %s: %w", name, err))
+		}
+		if closer, ok := source.(io.Closer); ok {
+			d.closers = append(d.closers, closer.Close)
 		}
 		landing, err := d.openLanding(name, c.To, source, log)
 		if err != nil {
@@ -181,6 +177,30 @@ func (d *daemon) openSources(ctx context.Context) error {
 		d.runners = append(d.runners, runner)
 	}
 	return nil
+}
+
+// openSink opens the plugin of a sink.
+func (d *daemon) openSink(ctx context.Context, name string, c config.Sink) (core.Sink, error) {
+	if c.Binary != nil {
+		return d.binarySink(name, c), nil
+	}
+	kind, ok := find(builtinSinks(), func(s plugins.Sink) bool { return s.Name == c.Plugin })
+	if !ok {
+		return nil, fmt.Errorf("no plugin %s", c.Plugin)
+	}
+	return kind.Open(d.env(ctx, "sink", name), c.Settings)
+}
+
+// openSource opens the plugin of a source.
+func (d *daemon) openSource(ctx context.Context, name string, c config.Source) (core.Source, error) {
+	if c.Binary != nil {
+		return d.binarySource(name, c), nil
+	}
+	kind, ok := find(sources.Builtin(), func(s plugins.Source) bool { return s.Name == c.Plugin })
+	if !ok {
+		return nil, fmt.Errorf("no plugin %s", c.Plugin)
+	}
+	return kind.Open(ctx, c.Settings)
 }
 
 // openLanding opens where the events of a source land.
@@ -215,19 +235,15 @@ func (d *daemon) openEngine(base string) error {
 		return environment(fmt.Errorf("data_dir: %w", err))
 	}
 	d.closers = append(d.closers, lock.Close)
-	e, err := engine.Open(engine.Options{DataDir: dir, BaseDir: base, History: time.Duration(d.cfg.Retain), MaxBytes: int64(d.cfg.Engine.MaxMemory), Logger: log})
+	d.database, err = openDatabase(engine.Options{
+		DataDir: dir, BaseDir: base, History: time.Duration(d.cfg.Retain), MaxBytes: int64(d.cfg.Engine.MaxMemory), Logger: log,
+	}, d.cfg.Engine.Listen)
 	if err != nil {
-		return environment(err)
+		return err
 	}
-	if err := d.registry.Register(e); err != nil {
+	d.closers = append(d.closers, d.database.close)
+	if err := d.registry.Register(d.database); err != nil {
 		return fmt.Errorf("metrics of the engine: %w", err)
-	}
-	d.engine, d.wire = e, pgwire.New(e, pgwire.Options{Logger: log, Version: version().Version})
-	if d.cfg.Engine.Listen != "" {
-		if d.psql, err = listen(d.cfg.Engine.Listen, "engine.listen"); err != nil {
-			return err
-		}
-		d.closers = append(d.closers, ignoreClosed(d.psql.Close))
 	}
 	return nil
 }
@@ -263,12 +279,15 @@ func (d *daemon) openHub() (err error) {
 		// What a configuration can get wrong was checked before: it is files.
 		return environment(fmt.Errorf("data_dir: %w", err))
 	}
+	if err := d.registry.Register(pluginMetrics{func() []plugged { return d.plugins(d.sourceStates(), d.hub.Status().Sinks) }}); err != nil {
+		return fmt.Errorf("metrics of plugins: %w", err)
+	}
 	return nil
 }
 
 // run runs everything until ctx ends, and stops it in the order of the data.
 func (d *daemon) run(ctx context.Context) error {
-	var stages []stage
+	stages := []stage{{"plugins", d.openBinaries}}
 	for _, r := range d.runners {
 		stages = append(stages, stage{"source", func(ctx context.Context) error {
 			if err := r.Run(ctx); err != nil && ctx.Err() == nil {
@@ -279,11 +298,8 @@ func (d *daemon) run(ctx context.Context) error {
 		}})
 	}
 	stages = append(stages, stage{"hub", d.hub.Run})
-	if d.psql != nil {
-		stages = append(stages, stage{"engine port", func(ctx context.Context) error { return d.wire.Serve(ctx, d.psql) }})
-	}
-	if d.engine != nil {
-		stages = append(stages, stage{"engine pipe", d.wire.Run}, stage{"engine", d.engine.Run})
+	if d.database != nil {
+		stages = append(stages, stage{"database", d.database.run})
 	}
 	if d.admin != nil {
 		stages = append(stages, stage{"admin", d.admin.Serve})
@@ -305,8 +321,8 @@ func (d *daemon) addresses() []any {
 	if d.admin != nil {
 		args = append(args, "admin", fmt.Sprintf("http://%s/", d.admin.Addr()))
 	}
-	if d.psql != nil {
-		args = append(args, "engine", d.psql.Addr().String())
+	if address := d.psql(); address != "" {
+		args = append(args, "engine", address)
 	}
 	return args
 }
@@ -315,10 +331,20 @@ func (d *daemon) addresses() []any {
 func (d *daemon) addressOf(sink string) string {
 	for _, s := range d.sinks {
 		if l, ok := s.Sink.(interface{ Addr() net.Addr }); ok && s.Name == sink {
-			return l.Addr().String()
+			if a := l.Addr(); a != nil { // that of a binary comes later
+				return a.String()
+			}
 		}
 	}
 	return ""
+}
+
+// psql returns where psql finds the embedded engine, empty if nowhere.
+func (d *daemon) psql() string {
+	if d.database == nil {
+		return ""
+	}
+	return d.database.address()
 }
 
 // env is the context that a plugin is opened with.
@@ -332,8 +358,8 @@ func (d *daemon) health() error {
 	if err := d.hub.Disk(); err != nil {
 		return err
 	}
-	if d.engine != nil {
-		if p := d.engine.Stats().Problem; p != "" {
+	if d.database != nil {
+		if p := d.database.stats().Problem; p != "" {
 			return errors.New(p)
 		}
 	}
@@ -350,25 +376,20 @@ func (d *daemon) ready() readiness {
 	complete, missing := d.hub.Complete()
 	r := readiness{Ready: complete, Waiting: missing}
 	state := d.hub.Status()
-	for _, s := range state.Sinks {
-		if s.Trouble != nil {
-			r.Degraded = append(r.Degraded, "sink "+s.Name)
+	for _, p := range d.plugins(d.sourceStates(), state.Sinks) {
+		if p.Error != "" {
+			r.Degraded = append(r.Degraded, fmt.Sprintf("%s (%s): %s", p.Name, p.Plugin, p.Error))
 		}
 	}
 	for _, v := range state.Views {
 		if v.Trouble != nil {
-			r.Degraded = append(r.Degraded, "view "+v.Name)
+			r.Degraded = append(r.Degraded, fmt.Sprintf("views.%s: %s", v.Name, v.Trouble.Error))
 		}
 	}
-	for _, s := range d.runners {
-		if st := s.Status(); st.Error != "" {
-			r.Degraded = append(r.Degraded, "source "+st.Name)
-		}
-	}
-	if d.engine != nil {
-		for _, s := range d.engine.Stats().Sources {
+	if d.database != nil {
+		for _, s := range d.database.stats().Sources {
 			if s.Problem != "" {
-				r.Degraded = append(r.Degraded, "engine source "+s.Name)
+				r.Degraded = append(r.Degraded, fmt.Sprintf("engine source %s: %s", s.Name, s.Problem))
 			}
 		}
 	}
@@ -377,23 +398,29 @@ func (d *daemon) ready() readiness {
 
 // status is the answer to /api/status.
 func (d *daemon) status() any {
-	sources := []ingest.Status{}
-	for _, r := range d.runners {
-		sources = append(sources, r.Status())
-	}
+	sources, hubState := d.sourceStates(), d.hub.Status()
 	s := struct {
 		Name    string          `json:"name"`
 		Version buildVersion    `json:"version"`
 		Since   time.Time       `json:"since"`
+		Plugins []plugged       `json:"plugins"`
 		Sources []ingest.Status `json:"sources"`
 		hub.Status
 		Engine *engine.Stats `json:"engine,omitempty"`
-	}{d.cfg.Name, version(), d.begun, sources, d.hub.Status(), nil}
-	if d.engine != nil {
-		stats := d.engine.Stats()
+	}{d.cfg.Name, version(), d.begun, d.plugins(sources, hubState.Sinks), sources, hubState, nil}
+	if d.database != nil {
+		stats := d.database.stats()
 		s.Engine = &stats
 	}
 	return s
+}
+
+func (d *daemon) sourceStates() []ingest.Status {
+	states := []ingest.Status{}
+	for _, r := range d.runners {
+		states = append(states, r.Status())
+	}
+	return states
 }
 
 // newClient returns a client of the database at url. If it says so, that is the

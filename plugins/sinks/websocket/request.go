@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"fmt"
+	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -78,6 +79,9 @@ func (s *server) streamOf(r *http.Request) (*stream, *apiError) {
 			return nil, badRequest("bad_interval", "interval %.40q: want a duration from 0s to %v, as in 500ms", v, maxInterval)
 		}
 		st.interval = d
+	}
+	if query.Has("mismatch") {
+		s.metrics.mismatches.Inc()
 	}
 	// A browser that reconnects an EventSource repeats its first URL and adds
 	// the id it got to: that is the newer position.
@@ -176,15 +180,23 @@ func formatOf(r *http.Request, query url.Values) (format, media string, problem 
 		}
 		return "", "", badRequest("bad_request", "format %.40q: want json, ndjson or csv", v)
 	}
-	for part := range strings.SplitSeq(r.Header.Get("Accept"), ",") {
-		accepted, _, _ := strings.Cut(part, ";")
+	best, quality := formats[0], 0.0
+	for part := range strings.SplitSeq(strings.Join(r.Header.Values("Accept"), ","), ",") {
+		media, parameters, err := mime.ParseMediaType(part)
+		if err != nil {
+			continue // what nobody understands is not what is wanted
+		}
+		q := 1.0
+		if text, ok := parameters["q"]; ok {
+			q, _ = strconv.ParseFloat(text, 64)
+		}
 		for _, f := range formats {
-			if strings.EqualFold(strings.TrimSpace(accepted), f.media) {
-				return f.name, f.media, nil
+			if media == f.media && q > quality {
+				best, quality = f, q
 			}
 		}
 	}
-	return formats[0].name, formats[0].media, nil
+	return best.name, best.media, nil
 }
 
 // accepts reports whether a header that is a list of words has the word.

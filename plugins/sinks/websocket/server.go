@@ -110,6 +110,8 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("GET /api/v1/stream/{view}", s.serveV1)
 	mux.HandleFunc("GET /api/views", s.serveViews)
 	mux.HandleFunc("GET /api/views/{view}", s.serveSnapshot)
+	mux.HandleFunc("GET /demo", s.serveActions)
+	mux.HandleFunc("POST /demo/{action}", s.serveAction)
 	mux.HandleFunc("/", s.serveAsset)
 	origins := origins{loopback: isLoopback(s.addr), allowed: s.settings.Origins}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -129,9 +131,7 @@ func (s *server) handler() http.Handler {
 			return
 		}
 		if strings.HasPrefix(r.URL.Path, "/api/") {
-			if origin := r.Header.Get("Origin"); origin != "" {
-				allowOrigin(w.Header(), origin)
-			}
+			allowOrigin(w.Header(), r.Header.Get("Origin"))
 		}
 		mux.ServeHTTP(w, r)
 	})
