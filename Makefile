@@ -4,6 +4,8 @@ GO      ?= go
 # The race detector needs a C compiler.
 RACE    := $(if $(shell command -v gcc || command -v clang),-race)
 BENCH   ?= .
+# The examples are modules of their own, as the plugins of others are.
+EXAMPLES = $(patsubst %/go.mod,%,$(wildcard examples/*/go.mod))
 
 .DEFAULT_GOAL := help
 
@@ -27,10 +29,12 @@ lint: ## formatting, vet, a tidy go.mod
 	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "gofmt would change: $$files"; exit 1; }
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
+	@set -e; for m in $(EXAMPLES); do (set -x; cd $$m; $(GO) vet ./...; $(GO) mod tidy -diff); done
 
 .PHONY: test
 test: ## all tests, under the race detector where there is a C compiler
 	$(GO) test $(RACE) -timeout 20m ./...
+	@set -e; for m in $(EXAMPLES); do (set -x; cd $$m; $(GO) test $(RACE) ./...); done
 
 .PHONY: update
 update: ## rewrite the goldens and generated documents; read the diff

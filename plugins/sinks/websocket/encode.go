@@ -139,7 +139,7 @@ func newCutEncoder(e encoding, cut []core.Batch) *cutEncoder {
 // part encodes the next part and reports whether there are more.
 func (enc *cutEncoder) part() (m message, more bool) {
 	buf := append([]byte(nil), enc.head...)
-	enc.rows, enc.rest, enc.ends = 0, enc.fixedBytes(), enc.ends[:0]
+	enc.rows, enc.rest, enc.ends = 0, enc.fixedBytes(), nil
 	if len(enc.cut) == 1 {
 		buf = enc.appendView(append(buf, ','), 0)
 	} else {

@@ -95,11 +95,15 @@ func hostname(host string) string {
 	return host
 }
 
-// allowOrigin tells the browser that the page may read the answer.
+// allowOrigin tells the browser that the page, if it is one, may read the
+// answer. A cache must not give another page the answer, nor that to a request
+// without an origin.
 func allowOrigin(h http.Header, origin string) {
-	h.Set("Access-Control-Allow-Origin", origin)
-	h.Set("Access-Control-Expose-Headers", "ETag, Retry-After")
 	h.Add("Vary", "Origin")
+	if origin != "" {
+		h.Set("Access-Control-Allow-Origin", origin)
+		h.Set("Access-Control-Expose-Headers", "ETag, Retry-After")
+	}
 }
 
 // refusals remembers what was refused, so that each origin is logged once and

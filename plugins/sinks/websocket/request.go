@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"fmt"
+	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -176,15 +177,23 @@ func formatOf(r *http.Request, query url.Values) (format, media string, problem 
 		}
 		return "", "", badRequest("bad_request", "format %.40q: want json, ndjson or csv", v)
 	}
-	for part := range strings.SplitSeq(r.Header.Get("Accept"), ",") {
-		accepted, _, _ := strings.Cut(part, ";")
+	best, quality := formats[0], 0.0
+	for part := range strings.SplitSeq(strings.Join(r.Header.Values("Accept"), ","), ",") {
+		media, parameters, err := mime.ParseMediaType(part)
+		if err != nil {
+			continue // what nobody understands is not what is wanted
+		}
+		q := 1.0
+		if text, ok := parameters["q"]; ok {
+			q, _ = strconv.ParseFloat(text, 64)
+		}
 		for _, f := range formats {
-			if strings.EqualFold(strings.TrimSpace(accepted), f.media) {
-				return f.name, f.media, nil
+			if media == f.media && q > quality {
+				best, quality = f, q
 			}
 		}
 	}
-	return formats[0].name, formats[0].media, nil
+	return best.name, best.media, nil
 }
 
 // accepts reports whether a header that is a list of words has the word.

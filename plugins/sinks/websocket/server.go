@@ -129,9 +129,7 @@ func (s *server) handler() http.Handler {
 			return
 		}
 		if strings.HasPrefix(r.URL.Path, "/api/") {
-			if origin := r.Header.Get("Origin"); origin != "" {
-				allowOrigin(w.Header(), origin)
-			}
+			allowOrigin(w.Header(), r.Header.Get("Origin"))
 		}
 		mux.ServeHTTP(w, r)
 	})

@@ -64,7 +64,7 @@ func (s *server) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-cache")
 	h.Add("Vary", "Accept")
 	tag := etag(upper, sn.format)
-	if accepts(r.Header, "If-None-Match", tag) || accepts(r.Header, "If-None-Match", "W/"+tag) {
+	if accepts(r.Header, "If-None-Match", tag) || accepts(r.Header, "If-None-Match", "W/"+tag) || accepts(r.Header, "If-None-Match", "*") {
 		h.Set("ETag", tag)
 		w.WriteHeader(http.StatusNotModified)
 		return
