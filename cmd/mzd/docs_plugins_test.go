@@ -1,6 +1,6 @@
 //go:build unix
 
-package main
+package main_test
 
 import (
 	"fmt"
@@ -83,15 +83,6 @@ func steps(t *testing.T, doc, title string) string {
 		}
 	}
 	return script.String()
-}
-
-func readFile(t *testing.T, name string) string {
-	t.Helper()
-	data, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
 }
 
 // needCommands skips a test where a command is missing.
