@@ -164,7 +164,7 @@ func TestStdoutExternal(t *testing.T) {
 }
 
 func TestWebsocket(t *testing.T) {
-	inProcess(t, "websocket", func(t *testing.T, plugin plugins.Sink) plugintest.Sink {
+	bothWays(t, "websocket", func(t *testing.T, plugin plugins.Sink) plugintest.Sink {
 		var mu sync.Mutex
 		var addr net.Addr
 		open := plugin.Open
