@@ -12,9 +12,8 @@ import (
 	"github.com/mzdio/mzd/core"
 )
 
-// SinkRules returns the names of the rules for sinks, in the order in which they
-// are checked.
-func SinkRules() []string { return names(sinkRules) }
+// SinkRules returns the rules for sinks, in the order in which they are checked.
+func SinkRules() []Rule { return listed(sinkRules) }
 
 // contract are the rules that most others take for granted.
 var contract = []string{"close", "settings-used", "base", "delta"}

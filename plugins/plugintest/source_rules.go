@@ -9,9 +9,8 @@ import (
 	"github.com/mzdio/mzd/core"
 )
 
-// SourceRules returns the names of the rules for sources, in the order in which
-// they are checked.
-func SourceRules() []string { return names(sourceRules) }
+// SourceRules returns the rules for sources, in the order in which they are checked.
+func SourceRules() []Rule { return listed(sourceRules) }
 
 var sourceRules = []rule[*sourceProbe]{
 	{
