@@ -80,6 +80,7 @@ mzd plugin describe -dir ./plugins mirror`,
 				}
 			},
 		},
+		pluginServeVerb(),
 	}
 }
 
