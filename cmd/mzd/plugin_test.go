@@ -260,14 +260,14 @@ func TestPluginStops(t *testing.T) {
 	ctx := deadline(t, time.Minute)
 	for i := range 4 {
 		d.start()
-		for tick, lines := time.Tick(20*time.Millisecond), 0; lines < 3*(i+1); lines = strings.Count(readSoFar(d, "good"), "\n") {
+		pid := 0
+		for tick := time.Tick(20 * time.Millisecond); pid == 0 || strings.Count(readSoFar(d, "good"), "\n") < 3*(i+1); pid = d.plugins()["sinks.good"].Pid {
 			select {
 			case <-tick:
 			case <-ctx.Done():
-				t.Fatalf("%d writes\n%s", lines, d.log)
+				t.Fatalf("process %d, written %q\n%s", pid, readSoFar(d, "good"), d.log)
 			}
 		}
-		pid := d.plugins()["sinks.good"].Pid
 		d.stop()
 		if err := syscall.Kill(pid, 0); err == nil {
 			t.Errorf("plugin %d runs after mzd has stopped", pid)
