@@ -781,7 +781,7 @@ func checkSinkLeaks(p *sinkProbe) {
 }
 
 func checkSinkRefuses(p *sinkProbe) {
-	for _, bad := range wrongSettings(p.Plugin.Settings, p.Settings, p.Refused) {
+	for _, bad := range p.wrongSettings(p.Plugin.Settings, p.Settings, p.Refused) {
 		sink, err := p.tryOpen(bad.settings)
 		if err == nil {
 			p.cleanups = append(p.cleanups, (&instance{sinkProbe: p, sink: sink}).close)

@@ -86,7 +86,7 @@ var sourceRules = []rule[*sourceProbe]{
 }
 
 func checkSourceRefuses(p *sourceProbe) {
-	for _, bad := range wrongSettings(p.Plugin.Settings, p.Settings, p.Refused) {
+	for _, bad := range p.wrongSettings(p.Plugin.Settings, p.Settings, p.Refused) {
 		_, err := p.tryOpen(bad.settings)
 		p.refused(bad, err)
 	}
