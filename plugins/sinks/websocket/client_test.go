@@ -24,6 +24,7 @@ type site struct {
 	url    string
 	client *http.Client
 	stop   func() error
+	dial   func(context.Context) (net.Conn, error) // of pipes
 }
 
 // serve serves views on a port of its own until the test ends.
@@ -45,7 +46,9 @@ func servePipes(t *testing.T, s websocket.Settings, views ...core.Reader) *site 
 	t.Helper()
 	pipes := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return pipes.dial(ctx) }}
-	return start(t, websocket.NewOn(t.Context(), s, pipes), transport, views)
+	st := start(t, websocket.NewOn(t.Context(), s, pipes), transport, views)
+	st.dial = pipes.dial
+	return st
 }
 
 func start(t *testing.T, sink *websocket.Sink, transport *http.Transport, views []core.Reader) *site {
