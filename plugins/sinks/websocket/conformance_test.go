@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"net"
-	"os"
 	"regexp"
 	"slices"
 	"sync"
@@ -57,13 +56,9 @@ func TestConformanceOverPipes(t *testing.T) {
 
 // Each rule of the document has a check, and each check a rule.
 func TestRulesOfTheDocument(t *testing.T) {
-	text, err := os.ReadFile("../../../docs/protocol.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var documented []string
-	for _, m := range regexp.MustCompile(`(?m)^- \*\*(R\d+)\*\* `).FindAllSubmatch(text, -1) {
-		documented = append(documented, string(m[1]))
+	for _, m := range regexp.MustCompile(`(?m)^- \*\*(R\d+)\*\* `).FindAllStringSubmatch(document(t), -1) {
+		documented = append(documented, m[1])
 	}
 	if got, want := conformance.Rules(), documented; !slices.Equal(got, want) {
 		t.Errorf("checks: %v\nrules:  %v", got, want)

@@ -109,3 +109,12 @@ func (c *gatedConn) Close() error {
 	c.gate.mu.Unlock()
 	return c.Conn.Close()
 }
+
+// CloseWrite ends what is sent and goes on reading, so that a client that is
+// still sending a request that was refused gets the answer.
+func (c *gatedConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
