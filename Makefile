@@ -4,6 +4,8 @@ GO      ?= go
 # The race detector needs a C compiler.
 RACE    := $(if $(shell command -v gcc || command -v clang),-race)
 BENCH   ?= .
+# The examples are modules of their own, as the plugins of others are.
+EXAMPLES = $(patsubst %/go.mod,%,$(wildcard examples/*/go.mod))
 
 .DEFAULT_GOAL := help
 
@@ -27,10 +29,12 @@ lint: ## formatting, vet, a tidy go.mod
 	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "gofmt would change: $$files"; exit 1; }
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
+	@set -e; for m in $(EXAMPLES); do (set -x; cd $$m; $(GO) vet ./...; $(GO) mod tidy -diff); done
 
 .PHONY: test
 test: ## all tests, under the race detector where there is a C compiler
 	$(GO) test $(RACE) -timeout 20m ./...
+	@set -e; for m in $(EXAMPLES); do (set -x; cd $$m; $(GO) test $(RACE) ./...); done
 
 .PHONY: update
 update: ## rewrite the goldens and generated documents; read the diff
@@ -57,6 +61,7 @@ soak: ## the long tests in full
 	$(GO) test $(RACE) -timeout 60m ./core/viewlog -run 'TestModel|TestInspectHistory' -seeds 500
 	$(GO) test $(RACE) -timeout 60m ./core/hub -run TestModel -seeds 1000
 	$(GO) test $(RACE) -timeout 60m ./core/mz -run TestRestarts -seeds 1000 -parallel 24
+	$(GO) test $(RACE) -timeout 60m ./plugins/sinks/websocket -run TestEveryState -seeds 50
 	$(GO) test $(RACE) -timeout 60m ./cmd/mzd -run 'TestClients|TestFlood' -soak
 	$(GO) test $(RACE) -timeout 90m ./cmd/mzd -run 'TestCrash|TestWebhook|TestLanding' -soak -v
 	$(GO) test $(RACE) -timeout 60m ./engine/plan -run 'TestOracle|TestQueriesPostgres|TestIncremental' -queries 5000 -seeds 50

@@ -46,7 +46,7 @@ func pieces(cut []core.Batch) iter.Seq[*mzdv1.Piece] {
 }
 
 func newPiece(view int, b core.Batch) *mzdv1.Piece {
-	return &mzdv1.Piece{View: uint32(view), From: b.Lower.String(), To: b.Upper.String()}
+	return &mzdv1.Piece{View: uint32(view), From: b.Lower.String(), To: b.Upper.String(), Checksum: b.Sum}
 }
 
 // addRow adds an update to a piece; last is the time of updates of which the
@@ -136,6 +136,7 @@ type batchBuilder struct {
 	from, to     string
 	lower, upper core.Token
 	runs         [][]core.Update
+	sum          uint64
 	uneven       bool // not all updates are at the time before the end
 }
 
@@ -173,7 +174,7 @@ func (b *batchBuilder) begin(p *mzdv1.Piece) error {
 	if upper.Time <= lower.Time {
 		return fmt.Errorf("a batch from %q to %q", lower, upper)
 	}
-	*b = batchBuilder{view: p.GetView(), from: p.GetFrom(), to: p.GetTo(), lower: lower, upper: upper}
+	*b = batchBuilder{view: p.GetView(), from: p.GetFrom(), to: p.GetTo(), lower: lower, upper: upper, sum: p.GetChecksum()}
 	return nil
 }
 
@@ -204,7 +205,7 @@ func (b *batchBuilder) updates(p *mzdv1.Piece) ([]core.Update, error) {
 
 // finish returns the batch, and makes room for the next one.
 func (b *batchBuilder) finish(view *core.View) core.Batch {
-	batch := core.Batch{View: view, Lower: b.lower, Upper: b.upper}
+	batch := core.Batch{View: view, Lower: b.lower, Upper: b.upper, Sum: b.sum}
 	if b.uneven {
 		batch.Updates = core.UpdatesOf(slices.Concat(b.runs...))
 	} else {

@@ -65,7 +65,7 @@ func (s Sink) serve(options []ServeOption) {
 		KeepsPositions: implements[core.Positioner](s.opens), Broadcasts: implements[core.Broadcaster](s.opens),
 	}
 	serve(info, options, func(r grpc.ServiceRegistrar, log *slog.Logger) {
-		mzdv1.RegisterSinkServer(r, &sinkServer{kind: s, log: log})
+		mzdv1.RegisterSinkServer(r, newSinkServer(s, log))
 	})
 }
 

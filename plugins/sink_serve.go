@@ -23,6 +23,8 @@ type sinkServer struct {
 	kind Sink
 	log  *slog.Logger
 
+	serving chan struct{} // holds an element while Serve of the sink runs
+
 	mu      sync.Mutex // guards what follows
 	sink    core.Sink  // nil: not open
 	opening bool       // or opened
@@ -33,6 +35,10 @@ var (
 	errOpened  = status.Error(codes.FailedPrecondition, "opened twice")
 	errNotOpen = status.Error(codes.FailedPrecondition, "not open")
 )
+
+func newSinkServer(kind Sink, log *slog.Logger) *sinkServer {
+	return &sinkServer{kind: kind, log: log, serving: make(chan struct{}, 1)}
+}
 
 // Open makes the sink.
 func (s *sinkServer) Open(_ context.Context, r *mzdv1.SinkOpenRequest) (*mzdv1.SinkOpenResponse, error) {
@@ -48,7 +54,7 @@ func (s *sinkServer) Open(_ context.Context, r *mzdv1.SinkOpenRequest) (*mzdv1.S
 	}
 	s.sink, s.opening, s.writing = sink, true, make(map[string]chan struct{})
 	answer := &mzdv1.SinkOpenResponse{}
-	if l, ok := sink.(interface{ Addr() net.Addr }); ok {
+	if l, ok := sink.(interface{ Addr() net.Addr }); ok && l.Addr() != nil {
 		answer.Address = l.Addr().String()
 	}
 	return answer, nil

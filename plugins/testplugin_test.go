@@ -15,6 +15,7 @@ import (
 
 	"github.com/mzdio/mzd/core"
 	"github.com/mzdio/mzd/plugins"
+	"github.com/mzdio/mzd/plugins/sinks/websocket"
 )
 
 // The test binary is also the plugins that the tests run: it is one of these when
@@ -22,8 +23,9 @@ import (
 const actAs = "MZD_TEST_PLUGIN"
 
 var acts = map[string]func(){
-	"keeper": func() { plugins.ServeSink(newKeeper, plugins.Doc("Keeps rows in a file."), plugins.Version("1.2")) },
-	"source": func() { plugins.ServeSource(newCounter, plugins.Doc("Counts.")) },
+	"keeper":    func() { plugins.ServeSink(newKeeper, plugins.Doc("Keeps rows in a file."), plugins.Version("1.2")) },
+	"websocket": func() { plugins.NewSink("websocket", "Serves views.", websocket.New).Serve() },
+	"source":    func() { plugins.ServeSource(newCounter, plugins.Doc("Counts.")) },
 }
 
 func TestMain(m *testing.M) {

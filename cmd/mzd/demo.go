@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/mzdio/mzd/config"
+	"github.com/mzdio/mzd/plugins/sinks/websocket"
 	"github.com/mzdio/mzd/plugins/sources/wikimedia/simulator"
 	"github.com/mzdio/mzd/sql"
 )
@@ -37,6 +38,7 @@ var scenarios = []scenario{
 		sql: []string{"wikipedia.sql"}, history: 10 * time.Second,
 		views: `
   counter: {}
+  useredits: {key: [user]}
   top10: {key: [user]}`,
 		try: "top10",
 	},
@@ -102,7 +104,10 @@ func runDemo(ctx context.Context, o demoOptions, stdout io.Writer, log *slog.Log
 	if err != nil {
 		return err
 	}
-	d, err := newDaemon(ctx, cfg, dir, log)
+	var d *daemon
+	d, err = newDaemon(websocket.WithActions(ctx, websocket.Actions{
+		"restart-database": func(ctx context.Context) error { return d.database.restart(ctx) },
+	}), cfg, dir, log)
 	if err != nil {
 		return err
 	}
@@ -200,8 +205,8 @@ func (p demoPipeline) greet(w io.Writer, o demoOptions, d *daemon, page string) 
 		what = "Wikipedia's edits, live"
 	}
 	fmt.Fprintf(w, "mzd demo: %s\n\n  page       %s\n  stream     curl -N %sapi/stream/%s\n", what, page, page, p.try)
-	if d.psql != nil {
-		host, port, _ := net.SplitHostPort(d.psql.Addr().String())
+	if address := d.psql(); address != "" {
+		host, port, _ := net.SplitHostPort(address)
 		fmt.Fprintf(w, "  SQL        psql -h %s -p %s -U materialize materialize\n", host, port)
 	}
 	if d.admin != nil {

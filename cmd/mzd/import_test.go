@@ -41,7 +41,7 @@ var allowed = map[string]struct{ inside, outside []string }{
 	"engine/sql":               {outside: engineLibraries},
 	"engine/pgwire":            {inside: []string{"core", "engine", "engine/flow", "engine/plan", "engine/sql"}, outside: append([]string{pgxPath + "/pgproto3"}, engineLibraries...)},
 
-	"plugins":                             {inside: []string{"core", "plugins/internal/*", "plugins/proto/mzd/v1", "schema"}, outside: append([]string{"github.com/hashicorp/go-plugin", "github.com/hashicorp/go-hclog"}, grpcLibraries...)},
+	"plugins":                             {inside: []string{"core", "core/viewlog", "plugins/internal/*", "plugins/proto/mzd/v1", "schema"}, outside: append([]string{"github.com/hashicorp/go-plugin", "github.com/hashicorp/go-hclog"}, grpcLibraries...)},
 	"plugins/internal/proc":               {inside: []string{"schema"}},
 	"plugins/proto/mzd/v1":                {outside: grpcLibraries},
 	"plugins/message":                     {inside: []string{"core"}},

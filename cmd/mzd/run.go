@@ -22,7 +22,6 @@ import (
 	"github.com/mzdio/mzd/core/ingest"
 	"github.com/mzdio/mzd/core/mz"
 	"github.com/mzdio/mzd/engine"
-	"github.com/mzdio/mzd/engine/pgwire"
 	"github.com/mzdio/mzd/plugins"
 	"github.com/mzdio/mzd/plugins/sinks"
 	"github.com/mzdio/mzd/plugins/sources"
@@ -66,9 +65,7 @@ type daemon struct {
 	admin    *admin
 	runners  []*ingest.Runner
 	client   *mz.Client
-	engine   *engine.Engine // nil: the database is elsewhere
-	wire     *pgwire.Server
-	psql     net.Listener // nil: no port
+	database *database // nil: it is elsewhere
 	sinks    []hub.Sink
 	hub      *hub.Hub
 }
@@ -97,7 +94,7 @@ func (d *daemon) open(ctx context.Context, base string) error {
 		return err
 	}
 	// The client connects to nothing before there is an engine to connect to.
-	d.client, err = newClient(d.cfg.Materialize.URL, func(ctx context.Context) (net.Conn, error) { return d.wire.Dial(ctx) }, d.log)
+	d.client, err = newClient(d.cfg.Materialize.URL, func(ctx context.Context) (net.Conn, error) { return d.database.dial(ctx) }, d.log)
 	if err != nil {
 		return err
 	}
@@ -215,19 +212,15 @@ func (d *daemon) openEngine(base string) error {
 		return environment(fmt.Errorf("data_dir: %w", err))
 	}
 	d.closers = append(d.closers, lock.Close)
-	e, err := engine.Open(engine.Options{DataDir: dir, BaseDir: base, History: time.Duration(d.cfg.Retain), MaxBytes: int64(d.cfg.Engine.MaxMemory), Logger: log})
+	d.database, err = openDatabase(engine.Options{
+		DataDir: dir, BaseDir: base, History: time.Duration(d.cfg.Retain), MaxBytes: int64(d.cfg.Engine.MaxMemory), Logger: log,
+	}, d.cfg.Engine.Listen)
 	if err != nil {
-		return environment(err)
+		return err
 	}
-	if err := d.registry.Register(e); err != nil {
+	d.closers = append(d.closers, d.database.close)
+	if err := d.registry.Register(d.database); err != nil {
 		return fmt.Errorf("metrics of the engine: %w", err)
-	}
-	d.engine, d.wire = e, pgwire.New(e, pgwire.Options{Logger: log, Version: version().Version})
-	if d.cfg.Engine.Listen != "" {
-		if d.psql, err = listen(d.cfg.Engine.Listen, "engine.listen"); err != nil {
-			return err
-		}
-		d.closers = append(d.closers, ignoreClosed(d.psql.Close))
 	}
 	return nil
 }
@@ -279,11 +272,8 @@ func (d *daemon) run(ctx context.Context) error {
 		}})
 	}
 	stages = append(stages, stage{"hub", d.hub.Run})
-	if d.psql != nil {
-		stages = append(stages, stage{"engine port", func(ctx context.Context) error { return d.wire.Serve(ctx, d.psql) }})
-	}
-	if d.engine != nil {
-		stages = append(stages, stage{"engine pipe", d.wire.Run}, stage{"engine", d.engine.Run})
+	if d.database != nil {
+		stages = append(stages, stage{"database", d.database.run})
 	}
 	if d.admin != nil {
 		stages = append(stages, stage{"admin", d.admin.Serve})
@@ -305,8 +295,8 @@ func (d *daemon) addresses() []any {
 	if d.admin != nil {
 		args = append(args, "admin", fmt.Sprintf("http://%s/", d.admin.Addr()))
 	}
-	if d.psql != nil {
-		args = append(args, "engine", d.psql.Addr().String())
+	if address := d.psql(); address != "" {
+		args = append(args, "engine", address)
 	}
 	return args
 }
@@ -314,11 +304,19 @@ func (d *daemon) addresses() []any {
 // addressOf returns the address that a sink listens on, if it listens.
 func (d *daemon) addressOf(sink string) string {
 	for _, s := range d.sinks {
-		if l, ok := s.Sink.(interface{ Addr() net.Addr }); ok && s.Name == sink {
+		if l, ok := s.Sink.(interface{ Addr() net.Addr }); ok && s.Name == sink && l.Addr() != nil {
 			return l.Addr().String()
 		}
 	}
 	return ""
+}
+
+// psql returns where psql finds the embedded engine, empty if nowhere.
+func (d *daemon) psql() string {
+	if d.database == nil {
+		return ""
+	}
+	return d.database.address()
 }
 
 // env is the context that a plugin is opened with.
@@ -332,8 +330,8 @@ func (d *daemon) health() error {
 	if err := d.hub.Disk(); err != nil {
 		return err
 	}
-	if d.engine != nil {
-		if p := d.engine.Stats().Problem; p != "" {
+	if d.database != nil {
+		if p := d.database.stats().Problem; p != "" {
 			return errors.New(p)
 		}
 	}
@@ -365,8 +363,8 @@ func (d *daemon) ready() readiness {
 			r.Degraded = append(r.Degraded, "source "+st.Name)
 		}
 	}
-	if d.engine != nil {
-		for _, s := range d.engine.Stats().Sources {
+	if d.database != nil {
+		for _, s := range d.database.stats().Sources {
 			if s.Problem != "" {
 				r.Degraded = append(r.Degraded, "engine source "+s.Name)
 			}
@@ -389,8 +387,8 @@ func (d *daemon) status() any {
 		hub.Status
 		Engine *engine.Stats `json:"engine,omitempty"`
 	}{d.cfg.Name, version(), d.begun, sources, d.hub.Status(), nil}
-	if d.engine != nil {
-		stats := d.engine.Stats()
+	if d.database != nil {
+		stats := d.database.stats()
 		s.Engine = &stats
 	}
 	return s

@@ -188,10 +188,16 @@ func (l *Log) Reset(view *core.View, identity string, upper core.Time, snapshot 
 	if err != nil {
 		return err
 	}
+	l.begin(view, identity, generation{ID: core.NewGeneration()}, upper, whole)
+	return nil
+}
+
+// begin begins a new history with the whole view at upper.
+func (l *Log) begin(view *core.View, identity string, g generation, upper core.Time, whole contents) {
 	rows, copies, sum := whole.count()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.view, l.identity, l.generations = view, identity, []generation{{ID: core.NewGeneration()}}
+	l.view, l.identity, l.generations = view, identity, []generation{g}
 	l.pending, l.coarse, l.rewrite, l.durable = nil, nil, true, 0
 	l.contents, l.since = whole, endOfSolid(0, upper)
 	l.at = l.since
@@ -200,7 +206,6 @@ func (l *Log) Reset(view *core.View, identity string, upper core.Time, snapshot 
 	l.stats.Updates += rows
 	l.stats.Rows, l.stats.History = copies, 0
 	l.advance(upper)
-	return nil
 }
 
 // Append continues the log: updates is everything that happened in [lower,
@@ -247,6 +252,14 @@ func (l *Log) Rebase(upper core.Time, snapshot *Snapshot) error {
 	if snapshot.at != l.frontier() {
 		return fmt.Errorf("rebase %s, which is at %s, with a snapshot begun at %q: %w", l.view.Name, l.frontier(), snapshot.at, ErrGap)
 	}
+	l.appendSolid(upper, difference, sum, arrived)
+	return nil
+}
+
+// appendSolid appends what happened up to upper as one span of the checksum sum.
+// It is called with the lock held.
+func (l *Log) appendSolid(upper core.Time, difference []core.Update, sum uint64, arrived time.Time) {
+	lower := l.upper
 	l.count(difference)
 	if len(difference) > 0 || upper > lower+1 {
 		sp := spanOf(lower, endOfSolid(lower, upper), arrived, difference)
@@ -255,7 +268,6 @@ func (l *Log) Rebase(upper core.Time, snapshot *Snapshot) error {
 	}
 	l.later(record{flags: flagSolid, arrived: arrived.UnixMilli(), lower: lower, upper: upper, updates: difference})
 	l.advance(upper)
-	return nil
 }
 
 // continues tells whether [lower, upper) can be appended.

@@ -7,7 +7,9 @@ import (
 	"net/http"
 )
 
-//go:embed web
+// web is the page; client the package for browsers, of which mzd.js is served.
+//
+//go:embed web client/mzd.js
 var web embed.FS
 
 // asset is a file of the page.
@@ -22,16 +24,20 @@ type assets map[string]asset
 
 func loadAssets() assets {
 	files := []struct{ path, file, media string }{
-		{"/", "index.html", "text/html; charset=utf-8"},
-		{"/page.css", "page.css", "text/css; charset=utf-8"},
-		{"/page.js", "page.js", "text/javascript; charset=utf-8"},
-		{"/mzd.js", "mzd.js", "text/javascript; charset=utf-8"},
-		{"/favicon.svg", "favicon.svg", "image/svg+xml"},
-		{"/favicon.ico", "favicon.svg", "image/svg+xml"},
+		{"/", "web/index.html", "text/html; charset=utf-8"},
+		{"/page.css", "web/page.css", "text/css; charset=utf-8"},
+		{"/page.js", "web/page.js", "text/javascript; charset=utf-8"},
+		{"/live.js", "web/live.js", "text/javascript; charset=utf-8"},
+		{"/table.js", "web/table.js", "text/javascript; charset=utf-8"},
+		{"/split", "web/split.html", "text/html; charset=utf-8"},
+		{"/split.js", "web/split.js", "text/javascript; charset=utf-8"},
+		{"/mzd.js", "client/mzd.js", "text/javascript; charset=utf-8"},
+		{"/favicon.svg", "web/favicon.svg", "image/svg+xml"},
+		{"/favicon.ico", "web/favicon.svg", "image/svg+xml"},
 	}
 	loaded := make(assets)
 	for _, f := range files {
-		data, err := web.ReadFile("web/" + f.file)
+		data, err := web.ReadFile(f.file)
 		if err != nil {
 			panic(err) // the file is missing from the source
 		}

@@ -10,12 +10,13 @@ import (
 // metrics are the sink's series. Whoever registers the sink adds the label that
 // names it.
 type metrics struct {
-	clients  *prometheus.GaugeVec
-	messages *prometheus.CounterVec
-	bytes    prometheus.Counter
-	netted   prometheus.Counter
-	closes   *prometheus.CounterVec
-	fanout   prometheus.Histogram
+	clients    *prometheus.GaugeVec
+	messages   *prometheus.CounterVec
+	bytes      prometheus.Counter
+	netted     prometheus.Counter
+	closes     *prometheus.CounterVec
+	fanout     prometheus.Histogram
+	mismatches prometheus.Counter
 }
 
 // closeCodes are the codes that are counted by themselves; what else clients
@@ -50,6 +51,10 @@ func newMetrics() *metrics {
 			Name:    "mzd_broadcast_fanout_duration_seconds",
 			Help:    "Time from when the first stream saw a change to when a stream that was waiting for it had sent it.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
+		}),
+		mismatches: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "mzd_broadcast_mismatches_total",
+			Help: "Clients that came back for a base because what they were sent did not lead to its checksum.",
 		}),
 	}
 	for _, transport := range []string{"websocket", "sse", "ndjson"} {
@@ -102,7 +107,7 @@ func (m *metrics) closed(code websocket.StatusCode) {
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.clients, m.messages, m.bytes, m.netted, m.closes, m.fanout}
+	return []prometheus.Collector{m.clients, m.messages, m.bytes, m.netted, m.closes, m.fanout, m.mismatches}
 }
 
 // Describe implements prometheus.Collector.

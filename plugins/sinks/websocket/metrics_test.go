@@ -68,7 +68,7 @@ mzd_broadcast_messages_total{sink="web",type="progress"} 0
 	if err := testutil.GatherAndCompare(r, strings.NewReader(want), "mzd_broadcast_clients", "mzd_broadcast_messages_total"); err != nil {
 		t.Error(err)
 	}
-	for _, name := range []string{"mzd_broadcast_bytes_total", "mzd_broadcast_netted_batches_total", "mzd_broadcast_closes_total", "mzd_broadcast_fanout_duration_seconds"} {
+	for _, name := range []string{"mzd_broadcast_bytes_total", "mzd_broadcast_netted_batches_total", "mzd_broadcast_closes_total", "mzd_broadcast_fanout_duration_seconds", "mzd_broadcast_mismatches_total"} {
 		if n, err := testutil.GatherAndCount(r, name); err != nil || n == 0 {
 			t.Errorf("%s has %d series, %v", name, n, err)
 		}

@@ -80,6 +80,9 @@ func (s *server) streamOf(r *http.Request) (*stream, *apiError) {
 		}
 		st.interval = d
 	}
+	if query.Has("mismatch") {
+		s.metrics.mismatches.Inc()
+	}
 	// A browser that reconnects an EventSource repeats its first URL and adds
 	// the id it got to: that is the newer position.
 	since := query.Get("since")

@@ -110,6 +110,8 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("GET /api/v1/stream/{view}", s.serveV1)
 	mux.HandleFunc("GET /api/views", s.serveViews)
 	mux.HandleFunc("GET /api/views/{view}", s.serveSnapshot)
+	mux.HandleFunc("GET /demo", s.serveActions)
+	mux.HandleFunc("POST /demo/{action}", s.serveAction)
 	mux.HandleFunc("/", s.serveAsset)
 	origins := origins{loopback: isLoopback(s.addr), allowed: s.settings.Origins}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

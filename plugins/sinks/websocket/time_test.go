@@ -3,6 +3,7 @@ package websocket_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -588,10 +589,12 @@ func TestSnapshotsWait(t *testing.T) {
 	})
 }
 
+var seeds = flag.Uint64("seeds", 1, "how many seeds the model of clients is run with")
+
 // Many clients of all kinds come, go, resume and pause at random. Every state
 // that any of them passes through must be what the views were at its timestamp.
 func TestEveryStateIsAStateOfTheViews(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range *seeds {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { everyState(t, seed) })
 		})

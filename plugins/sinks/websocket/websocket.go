@@ -135,6 +135,7 @@ type Sink struct {
 	log      *slog.Logger
 	metrics  *metrics
 	assets   assets
+	actions  Actions
 
 	// mu guards listener: bound by New, nil once Serve or Close has taken it.
 	mu       sync.Mutex
@@ -166,7 +167,7 @@ func (s Settings) withDefaults() Settings {
 }
 
 func newSink(ctx context.Context, s Settings, ln net.Listener) *Sink {
-	return &Sink{
+	sink := &Sink{
 		settings: s,
 		addr:     ln.Addr(),
 		log:      plugins.EnvOf(ctx).Logger,
@@ -174,6 +175,10 @@ func newSink(ctx context.Context, s Settings, ln net.Listener) *Sink {
 		assets:   loadAssets(),
 		listener: ln,
 	}
+	if isLoopback(sink.addr) {
+		sink.actions = actionsOf(ctx)
+	}
+	return sink
 }
 
 func listen(ctx context.Context, address string) (net.Listener, error) {

@@ -748,7 +748,12 @@ type Piece struct {
 	// the time of "to" less one.
 	Times []uint64 `protobuf:"varint,6,rep,packed,name=times,proto3" json:"times,omitempty"`
 	// More pieces of the same cut follow; only with the last one is it complete.
-	More          bool `protobuf:"varint,7,opt,name=more,proto3" json:"more,omitempty"`
+	More bool `protobuf:"varint,7,opt,name=more,proto3" json:"more,omitempty"`
+	// The checksum of the view at "to", for whoever wants to compare it with what it
+	// holds: the sum, modulo 2^64, over all copies of all rows, of XXH32(row, seed 0)
+	// + 2^32 * XXH32(row, seed 1), of the row's bytes. It is the same in all pieces
+	// of a batch.
+	Checksum      uint64 `protobuf:"fixed64,8,opt,name=checksum,proto3" json:"checksum,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -830,6 +835,13 @@ func (x *Piece) GetMore() bool {
 		return x.More
 	}
 	return false
+}
+
+func (x *Piece) GetChecksum() uint64 {
+	if x != nil {
+		return x.Checksum
+	}
+	return 0
 }
 
 // Trouble says that a view has stopped.
@@ -924,7 +936,7 @@ const file_mzd_v1_sink_proto_rawDesc = "" +
 	"\x03key\x18\x03 \x03(\rR\x03key\"0\n" +
 	"\x06Column\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04type\x18\x02 \x01(\tR\x04type\"\x93\x01\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\"\xaf\x01\n" +
 	"\x05Piece\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\rR\x04view\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
@@ -932,7 +944,8 @@ const file_mzd_v1_sink_proto_rawDesc = "" +
 	"\x04rows\x18\x04 \x01(\fR\x04rows\x12\x14\n" +
 	"\x05diffs\x18\x05 \x03(\x12R\x05diffs\x12\x14\n" +
 	"\x05times\x18\x06 \x03(\x04R\x05times\x12\x12\n" +
-	"\x04more\x18\a \x01(\bR\x04more\"5\n" +
+	"\x04more\x18\a \x01(\bR\x04more\x12\x1a\n" +
+	"\bchecksum\x18\b \x01(\x06R\bchecksum\"5\n" +
 	"\aTrouble\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\rR\x04view\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason2\xc2\x02\n" +

@@ -1,9 +1,9 @@
-// The rules of mzd.js, with a socket that the test plays. Run by TestClientRules.
+// The rules of mzd.js, with a network that the test plays. Run by TestClientRules.
 
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
 
-import { subscribe } from "../web/mzd.js";
+import { subscribe } from "../client/mzd.js";
 
 // A browser's WebSocket as far as the client uses it.
 class Socket {
@@ -17,8 +17,8 @@ class Socket {
     this.closed = true;
     this.onclose?.({ code: 1000, reason: "" });
   }
-  say(message) {
-    this.onmessage({ data: JSON.stringify(message) });
+  say(...messages) {
+    for (const m of messages) this.onmessage({ data: typeof m === "string" ? m : JSON.stringify(m) });
   }
   lose(reason = "") {
     this.onclose({ code: 1006, reason });
@@ -28,63 +28,153 @@ class Socket {
   }
 }
 
+// What fetch is asked for, and answers when the test says so.
+let fetches;
+const fetch = (href, options) =>
+  new Promise((resolve, reject) => {
+    let body;
+    const stream = new ReadableStream({ start: (controller) => (body = controller) });
+    options.signal.addEventListener("abort", () => {
+      fetches.at(-1).aborted = true;
+      reject(options.signal.reason);
+    });
+    fetches.push({
+      url: new URL(href),
+      accept: options.headers.Accept,
+      refuse: (status, text) => resolve(new Response(text, { status })),
+      begin: () => resolve(new Response(stream)),
+      write: (text) => body.enqueue(new TextEncoder().encode(text)),
+      end: () => body.close(),
+      fail: (error) => reject(error),
+    });
+  });
+const settled = () => new Promise((resolve) => setImmediate(resolve)); // what promises lead to has happened
+
 function start(views = "v", options = {}) {
   Socket.all = [];
+  fetches = [];
   const seen = { changes: [], states: [] };
   const subscription = subscribe("http://example.test/some/path", views, {
     WebSocket: Socket,
-    onChange: (change) => seen.changes.push(change),
+    fetch,
+    onChange: ({ type, inserted, deleted, updated }) => seen.changes.push({ type, inserted, deleted, updated }),
     onState: (state, reason) => seen.states.push(reason ? `${state}: ${reason}` : state),
     ...options,
   });
   return { subscription, seen };
 }
 
-const base = (inserted, token = "1-g") => ({
-  type: "base", view: "v", timestamp: token.split("-")[0], token,
-  columns: [{ name: "user", type: "text" }, { name: "n", type: "int8" }], key: ["user"], inserted, deleted: [],
-});
-const delta = (from, token, inserted, deleted = []) => ({
-  type: "delta", view: "v", from, timestamp: token.split("-")[0], token, inserted, deleted,
-});
+const columns = [{ name: "user", type: "text" }, { name: "n", type: "int8" }];
+const at = (token) => ({ view: "v", timestamp: token.split("-")[0], token });
+const base = (inserted, token = "1-g", more = {}) => ({ type: "base", ...at(token), columns, key: ["user"], inserted, deleted: [], ...more });
+const delta = (from, token, inserted, deleted = [], more = {}) => ({ type: "delta", from, ...at(token), inserted, deleted, ...more });
+const progress = (token, more = {}) => ({ type: "progress", ...at(token), ...more });
+const rows = (subscription, name = "v") => [...subscription.views[name].rows.values()];
+const since = () => Socket.last.url.searchParams.get("since");
 
-test.beforeEach(() => mock.timers.enable({ apis: ["setTimeout"] }));
+test.beforeEach(() => mock.timers.enable({ apis: ["setTimeout", "Date"] }));
 test.afterEach(() => mock.timers.reset());
 
 test("the request", () => {
-  const { subscription } = start(["a", "b"], { interval: "100ms" });
+  const { subscription } = start(["a", "b"], { interval: 100 });
   assert.equal(Socket.last.url.href, "ws://example.test/some/path/api/stream?view=a&view=b&numbers=string&interval=100ms");
   subscription.close();
 });
 
-test("bases, deltas and progress", () => {
+test("rows by key", () => {
   const { subscription, seen } = start();
-  const view = subscription.views.v;
-  Socket.last.say(base([["Ada", "1"], ["Bob", "2"], ["Bob", "2"]]));
-  assert.deepEqual(view.rows, [["Ada", "1"], ["Bob", "2"], ["Bob", "2"]]);
-  assert.deepEqual(view.key, ["user"]);
-  Socket.last.say(delta("1-g", "2-g", [["Ada", "9007199254740993"]], [["Ada", "1"], ["Bob", "2"]]));
-  assert.deepEqual(view.objects(), [{ user: "Bob", n: "2" }, { user: "Ada", n: "9007199254740993" }]);
-  Socket.last.say({ type: "progress", view: "v", timestamp: "3", token: "3-g" });
+  const { v } = subscription.views;
+  Socket.last.say(base([["Ada", "1"], ["Bob", "2"], ["Cleo", "3"]]));
+  const bob = v.rows.get("Bob");
+  assert.deepEqual(bob, { user: "Bob", n: 2n });
+  Socket.last.say(delta("1-g", "2-g", [["Ada", "9007199254740993"], ["Dora", "4"]], [["Ada", "1"], ["Cleo", "3"]]));
+  assert.deepEqual([...v.rows.keys()], ["Ada", "Bob", "Dora"]);
+  assert.equal(v.rows.get("Ada").n, 9007199254740993n);
+  assert.equal(v.rows.get("Bob"), bob);
+  assert.equal(subscription.rows, v.rows);
+  Socket.last.say(progress("3-g"));
   assert.equal(subscription.timestamp, "3");
   Socket.last.say(delta("3-g", "4-g", []));
-  Socket.last.say(base([["Cleo", "3"]], "5-h"));
-  assert.deepEqual(view.rows, [["Cleo", "3"]]);
-  assert.deepEqual(seen.changes.map((c) => c.type), ["base", "delta", "progress", "delta", "base"]);
-  assert.deepEqual(seen.changes[1].changes.v, { inserted: [["Ada", "9007199254740993"]], deleted: [["Ada", "1"], ["Bob", "2"]] });
+  assert.deepEqual(seen.changes, [
+    { type: "base", inserted: [{ user: "Ada", n: 1n }, { user: "Bob", n: 2n }, { user: "Cleo", n: 3n }], deleted: [], updated: [] },
+    {
+      type: "delta",
+      inserted: [{ user: "Dora", n: 4n }],
+      deleted: [{ user: "Cleo", n: 3n }],
+      updated: [{ before: { user: "Ada", n: 1n }, after: { user: "Ada", n: 9007199254740993n } }],
+    },
+    { type: "progress", inserted: [], deleted: [], updated: [] },
+    { type: "delta", inserted: [], deleted: [], updated: [] },
+  ]);
   assert.deepEqual(seen.states, ["connecting", "live"]);
   subscription.close();
 });
 
-test("several views", () => {
-  const { subscription, seen } = start(["a", "b"]);
+test("keys of several columns, and of values that are no plain ones", () => {
+  const three = [...columns, { name: "tags", type: "jsonb" }];
+  const { subscription } = start();
+  Socket.last.say(base([["Ada", "1", ["x"]]], "1-g", { columns: three, key: ["n", "user"] }));
+  assert.ok(subscription.rows.has(JSON.stringify(["1", "Ada"])));
+  Socket.last.say(base([["Ada", "1", ["x"]]], "2-g", { columns: three, key: ["tags"] }));
+  assert.deepEqual([...subscription.rows.keys()], ['[["x"]]']);
+  Socket.last.say(base([["Ada", "1", null], ["Bob", "2", 7]], "3-g", { columns: three, key: ["tags"] }));
+  assert.deepEqual([...subscription.rows.keys()], [null, 7]);
+  Socket.last.say(base([["Ada", "1", null], ["Bob", "2", 7]], "4-g", { columns: three, key: ["n"] }));
+  assert.deepEqual([...subscription.rows.keys()], [1n, 2n]);
+  subscription.close();
+});
+
+test("without a key, and with one that is none, a view is a multiset", () => {
+  for (const key of [[], ["user"]]) {
+    const { subscription, seen } = start();
+    Socket.last.say(base([["Ada", "1"], ["Ada", "2"], ["Ada", "2"], ["Ada", "2"]], "1-g", { key }));
+    assert.deepEqual(rows(subscription).map(({ n }) => n), [1n, 2n, 2n, 2n]);
+    Socket.last.say(delta("1-g", "2-g", [["Ada", "3"]], [["Ada", "2"], ["Ada", "2"]]));
+    assert.deepEqual(rows(subscription).map(({ n }) => n).sort(), [1n, 2n, 3n]);
+    Socket.last.say(delta("2-g", "3-g", [["Ada", "2"]], [["Ada", "1"]]));
+    assert.deepEqual(rows(subscription).map(({ n }) => n).sort(), [2n, 2n, 3n]);
+    Socket.last.say(delta("3-g", "4-g", [], [["Ada", "2"], ["Ada", "2"], ["Ada", "3"]]));
+    assert.deepEqual(rows(subscription), []);
+    assert.equal(seen.changes.length, 4);
+    subscription.close();
+  }
+});
+
+test("a base is a change from what was there", () => {
+  const { subscription, seen } = start();
+  Socket.last.say(base([["Ada", "1"], ["Bob", "2"], ["Cleo", "3"]]));
+  const ada = subscription.rows.get("Ada");
+  Socket.last.say(base([["Dora", "4"], ["Bob", "5"], ["Ada", "1"]], "5-h"));
+  assert.deepEqual(seen.changes[1], {
+    type: "base",
+    inserted: [{ user: "Dora", n: 4n }],
+    deleted: [{ user: "Cleo", n: 3n }],
+    updated: [{ before: { user: "Bob", n: 2n }, after: { user: "Bob", n: 5n } }],
+  });
+  assert.equal(subscription.rows.get("Ada"), ada);
+  assert.deepEqual(rows(subscription).map(({ user }) => user), ["Ada", "Bob", "Dora"]);
+  // Other columns are other rows.
+  Socket.last.say(base([["Ada", "1"]], "6-i", { columns: [{ name: "name", type: "text" }, { name: "n", type: "int4" }], key: ["name"] }));
+  assert.deepEqual(rows(subscription), [{ name: "Ada", n: "1" }]);
+  Socket.last.say(base([["Ada", "1"]], "7-j"));
+  assert.deepEqual(rows(subscription), [{ user: "Ada", n: 1n }]);
+  subscription.close();
+});
+
+test("several views move together", () => {
+  const { subscription, seen } = start(["a", "2"], {
+    onChange: ({ views }) => seen.changes.push([...Object.values(views)].map((v) => [...v.rows.values()].map((r) => r.n))),
+  });
   const shape = { columns: [{ name: "n", type: "int8" }], key: [] };
-  Socket.last.say({ type: "base", timestamp: "1", token: "1-g.h", views: { a: { ...shape, inserted: [["1"]], deleted: [] }, b: { ...shape, inserted: [], deleted: [] } } });
-  Socket.last.say({ type: "delta", from: "1-g.h", timestamp: "2", token: "2-g.h", views: { a: { inserted: [["2"]], deleted: [["1"]] }, b: { inserted: [["7"]], deleted: [] } } });
-  Socket.last.say({ type: "progress", timestamp: "3", token: "3-g.h" });
-  assert.deepEqual(subscription.views.a.rows, [["2"]]);
-  assert.deepEqual(subscription.views.b.rows, [["7"]]);
-  assert.equal(seen.changes.length, 3);
+  const cut = (type, token, a, b, more) => ({ type, ...at(token), view: undefined, ...more, views: { a, 2: b } });
+  Socket.last.say(cut("base", "1-g.h", { ...shape, inserted: [["1"]], deleted: [] }, { ...shape, inserted: [], deleted: [] }));
+  Socket.last.say(cut("delta", "2-g.h", { inserted: [["2"]], deleted: [["1"]] }, { inserted: [["7"]], deleted: [] }, { from: "1-g.h" }));
+  Socket.last.say(cut("progress", "3-g.h", { checksum: "" }, { checksum: "" }));
+  // If one of them cannot move, none does.
+  Socket.last.say(cut("delta", "4-g.h", { inserted: [["3"]], deleted: [["2"]] }, { inserted: [], deleted: [["8"]] }, { from: "3-g.h" }));
+  assert.deepEqual(seen.changes, [[[], [1n]], [[7n], [2n]], [[7n], [2n]]]);
+  assert.deepEqual(rows(subscription, "a"), [{ n: 2n }]);
+  assert.equal(subscription.state, "reconnecting");
   subscription.close();
 });
 
@@ -92,53 +182,121 @@ test("parts apply together", () => {
   const { subscription, seen } = start();
   Socket.last.say({ ...base([["Ada", "1"]]), more: true });
   assert.equal(seen.changes.length, 0);
-  assert.deepEqual(subscription.views.v.rows, []);
-  Socket.last.say(base([["Bob", "2"]]));
+  assert.deepEqual(rows(subscription), []);
+  Socket.last.say({ ...at("1-g"), type: "base", inserted: [["Bob", "2"]], deleted: [] });
   assert.equal(seen.changes.length, 1);
-  assert.deepEqual(subscription.views.v.rows, [["Ada", "1"], ["Bob", "2"]]);
+  assert.deepEqual([...subscription.rows.keys()], ["Ada", "Bob"]);
   Socket.last.say({ ...delta("1-g", "2-g", [["Cleo", "3"]]), more: true });
   Socket.last.lose();
   mock.timers.tick(10_000);
-  assert.equal(Socket.last.url.searchParams.get("since"), "1-g");
+  assert.equal(since(), "1-g");
   Socket.last.say(delta("1-g", "3-g", [["Cleo", "4"]]));
-  assert.deepEqual(subscription.views.v.rows, [["Ada", "1"], ["Bob", "2"], ["Cleo", "4"]]);
+  assert.deepEqual([...subscription.rows.values()].map(({ n }) => n), [1n, 2n, 4n]);
   subscription.close();
 });
 
-test("a delta from elsewhere is not applied", () => {
+// The examples of docs/protocol.md.
+const [two, three, none] = ["c6ad0812e8ac2cd4", "fc19278c759d93f3", "0000000000000000"];
+
+test("checksums", () => {
   const { subscription, seen } = start();
-  Socket.last.say(base([["Ada", "1"]]));
-  const socket = Socket.last;
-  socket.say(delta("2-g", "3-g", [["Bob", "1"]]));
-  assert.ok(socket.closed);
-  socket.say(delta("1-g", "2-g", [["Bob", "1"]])); // too late: nobody listens
-  assert.deepEqual(subscription.views.v.rows, [["Ada", "1"]]);
-  mock.timers.tick(10_000);
-  assert.notEqual(Socket.last, socket);
-  assert.equal(Socket.last.url.searchParams.get("since"), "1-g");
-  assert.deepEqual(seen.states, ["connecting", "live", "reconnecting: a message was missing"]);
+  Socket.last.say(base([["Ada", "12"], ["Bob", "3"]], "1-g", { checksum: two }));
+  assert.equal(subscription.verified, true);
+  Socket.last.say(progress("2-g", { checksum: two }));
+  Socket.last.say(delta("2-g", "3-g", [["Ada", "13"]], [["Ada", "12"]], { checksum: three }));
+  Socket.last.say(delta("3-g", "4-g", [], [["Ada", "13"], ["Bob", "3"]], { checksum: none }));
+  assert.equal(subscription.verified, true);
+  Socket.last.say(base([["Bob", "3"], ["Ada", "13"]], "5-g", { checksum: three }));
+  assert.deepEqual(seen.states, ["connecting", "live"]);
+  assert.equal(seen.changes.length, 5);
   subscription.close();
 });
 
-test("a change that does not fit asks for a base", () => {
-  const { subscription, seen } = start();
-  Socket.last.say(base([["Ada", "1"]]));
-  Socket.last.say(delta("1-g", "2-g", [], [["Bob", "1"]]));
-  assert.equal(seen.changes.length, 1);
-  mock.timers.tick(10_000);
-  assert.equal(Socket.last.url.searchParams.has("since"), false);
-  Socket.last.say(base([["Ada", "5"]], "5-g"));
-  assert.deepEqual(subscription.views.v.rows, [["Ada", "5"]]);
+test("what does not add up is not shown, and a base is asked for", () => {
+  for (const wrong of [
+    delta("1-g", "2-g", [["Ada", "14"]], [["Ada", "12"]], { checksum: three }),
+    progress("2-g", { checksum: three }),
+    base([["Bob", "3"]], "2-g", { checksum: three }),
+    delta("1-g", "2-g", [], [["Cleo", "1"]]), // not held
+    delta("1-g", "2-g", [], [["Ada", "12"], ["Ada", "12"]]), // not held twice
+    delta("0-g", "2-g", [["Ada", "13"]], [["Ada", "12"]], { checksum: three }), // from elsewhere
+    '{"type":"delta"',
+    '{"type":"delta","from":"1-g","inserted":[["a',
+  ]) {
+    const { subscription, seen } = start();
+    Socket.last.say(base([["Ada", "12"], ["Bob", "3"]], "1-g", { checksum: two }));
+    const socket = Socket.last;
+    socket.say(wrong);
+    assert.ok(socket.closed);
+    assert.equal(subscription.verified, false);
+    socket.say(delta("1-g", "2-g", [["Ada", "13"]], [["Ada", "12"]], { checksum: three })); // too late: nobody listens
+    assert.deepEqual(rows(subscription), [{ user: "Ada", n: 12n }, { user: "Bob", n: 3n }]);
+    mock.timers.tick(10_000);
+    assert.equal(since(), null);
+    assert.equal(Socket.last.url.searchParams.get("mismatch"), "1-g");
+    Socket.last.say(base([["Ada", "13"], ["Bob", "3"]], "9-g", { checksum: three }));
+    assert.equal(subscription.verified, true);
+    assert.deepEqual(rows(subscription), [{ user: "Ada", n: 13n }, { user: "Bob", n: 3n }]);
+    assert.equal(seen.changes.length, 2);
+    subscription.close();
+  }
+});
+
+test("a server that is wrong again and again is asked less and less", () => {
+  const { subscription } = start();
+  for (const longest of [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]) {
+    const socket = Socket.last;
+    Socket.last.say(base([["Ada", "12"], ["Bob", "3"]], "1-g", { checksum: two }));
+    Socket.last.say(progress("2-g", { checksum: three }));
+    const count = Socket.all.length + fetches.length;
+    mock.timers.tick(longest / 2 - 1);
+    assert.equal(Socket.all.length + fetches.length, count);
+    mock.timers.tick(longest / 2 + 1);
+    if (fetches.length + Socket.all.length > count && Socket.last === socket) fetches.at(-1).fail(new Error("blocked"));
+    if (Socket.last === socket) return subscription.close(); // server-sent events: the same rules
+  }
   subscription.close();
 });
 
-test("an error is told and starts over", () => {
+test("texts of all kinds are found", () => {
+  const odd = ['"', "\\", '\\"],[', "[[", "]]", "{", "a,b", "👩‍👩‍👧‍👦", "\u0007", "", "__proto__"];
+  const { subscription } = start();
+  const list = odd.map((text, i) => [text, [{ "k]": [text, [1, [2]], {}] }, [], null, true, -1.5e-7], String(i)]);
+  const shape = { columns: [{ name: "a", type: "text" }, { name: "__proto__", type: "jsonb" }, { name: "c", type: "numeric" }], key: ["a"] };
+  Socket.last.say(base(list, "1-g", shape));
+  assert.deepEqual([...subscription.rows.keys()], odd);
+  for (const [text, json, n] of list) {
+    const row = subscription.rows.get(text);
+    assert.deepEqual([row.a, Object.getOwnPropertyDescriptor(row, "__proto__").value, row.c], [text, json, n]);
+  }
+  Socket.last.say(base([[]], "2-g", { columns: [], key: [] })); // a row of no columns
+  assert.deepEqual(rows(subscription), [{}]);
+  subscription.close();
+});
+
+test("errors", () => {
   const { subscription, seen } = start();
   Socket.last.say(base([]));
   Socket.last.say({ type: "error", code: "unknown_view", message: "no view" });
   assert.deepEqual(seen.states, ["connecting", "live", "reconnecting: no view"]);
   mock.timers.tick(10_000);
-  assert.equal(Socket.last.url.searchParams.has("since"), false);
+  assert.equal(since(), "1-g");
+  Socket.last.say({ type: "error", code: "bad_token", message: "no token" });
+  mock.timers.tick(10_000);
+  assert.equal(fetches.at(-1).url.searchParams.has("since"), false); // the third attempt
+  subscription.close();
+});
+
+test("a server that stops says when to come back", () => {
+  const { subscription } = start();
+  Socket.last.say(base([]));
+  Socket.last.say({ type: "error", code: "stopping", message: "mzd is stopping", retry_ms: 1234 });
+  Socket.last.lose(); // its close comes too late to count
+  mock.timers.tick(1233);
+  assert.equal(Socket.all.length, 1);
+  mock.timers.tick(1);
+  assert.equal(Socket.all.length, 2);
+  assert.equal(since(), "1-g");
   subscription.close();
 });
 
@@ -151,25 +309,41 @@ test("a view that is not ready is the reason, and it waits", () => {
     mock.timers.tick(15_000);
   }
   socket.say(base([["Ada", "1"]]));
-  socket.say(wait);
+  socket.say({ ...wait, code: "view_failed" });
   socket.say(delta("1-g", "2-g", [["Bob", "1"]]));
-  assert.deepEqual(subscription.views.v.rows, [["Ada", "1"], ["Bob", "1"]]);
+  assert.deepEqual([...subscription.rows.keys()], ["Ada", "Bob"]);
   assert.equal(Socket.all.length, 1);
   assert.deepEqual(seen.states, ["connecting", "connecting: view v has no data yet", "live", "live: view v has no data yet", "live"]);
   subscription.close();
 });
 
-test("it comes back later and later, and soon again after success", () => {
+test("messages and fields of servers to come are ignored", () => {
   const { subscription, seen } = start();
+  Socket.last.say({ type: "greeting", token: "0-g" }, base([["Ada", "1"]], "1-g", { news: [["x"]] }), { type: "more", list: [[1]] });
+  Socket.last.say(delta("1-g", "2-g", [["Bob", "1"]], [], { about: { a: [[["b"]]] } }));
+  assert.deepEqual([...subscription.rows.keys()], ["Ada", "Bob"]);
+  assert.equal(seen.changes.length, 2);
+  subscription.close();
+});
+
+test("it comes back later and later, and soon again after success", async () => {
+  const { subscription, seen } = start();
+  const attempts = () => Socket.all.length + fetches.length;
   Socket.last.say(base([]));
-  for (const longest of [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]) {
-    const count = Socket.all.length;
-    Socket.last.lose("gone");
+  for (const longest of [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000, 10_000]) {
+    const count = attempts();
+    if (fetches.at(-1)?.url && count % 3 === 0) {
+      fetches.at(-1).fail(new Error("gone"));
+      await settled();
+    } else {
+      Socket.last.lose("gone");
+    }
     mock.timers.tick(longest / 2 - 1);
-    assert.equal(Socket.all.length, count, `too soon, of ${longest}`);
+    assert.equal(attempts(), count, `too soon, of ${longest}`);
     mock.timers.tick(longest / 2 + 1);
-    assert.equal(Socket.all.length, count + 1, `too late, of ${longest}`);
+    assert.equal(attempts(), count + 1, `too late, of ${longest}`);
   }
+  assert.equal(fetches.length, 3); // every third goes another way
   Socket.last.say(delta("1-g", "2-g", []));
   assert.deepEqual(seen.states, ["connecting", "live", "reconnecting: gone", "live"]);
   const count = Socket.all.length;
@@ -179,13 +353,66 @@ test("it comes back later and later, and soon again after success", () => {
   subscription.close();
 });
 
+test("server-sent events, where websockets do not get through", async () => {
+  const { subscription, seen } = start();
+  const blocked = () => {
+    Socket.last.onerror({}); // as in Node 20
+    mock.timers.tick(10_000);
+  };
+  blocked();
+  blocked();
+  const first = fetches[0];
+  assert.equal(first.url.href, "http://example.test/some/path/api/stream?view=v&numbers=string");
+  assert.equal(first.accept, "text/event-stream");
+  first.begin();
+  const text = `retry: 1000\n\n: hello\n\nid: 1-g\ndata: ${JSON.stringify(base([["Zoë", "12"]]))}\n\n`;
+  for (const part of text.split(/(?<=[:ë])/)) {
+    first.write(part);
+    await settled();
+  }
+  assert.deepEqual(rows(subscription), [{ user: "Zoë", n: 12n }]);
+  for (let i = 0; i < 10; i++) {
+    mock.timers.tick(15_000);
+    first.write(":\n\n"); // a comment is a sign of life
+    await settled();
+  }
+  assert.equal(first.aborted, undefined);
+  first.end();
+  await settled();
+  mock.timers.tick(10_000);
+  assert.equal(since(), "1-g"); // websockets have another chance
+  blocked();
+  blocked();
+  fetches[1].refuse(503, JSON.stringify({ type: "error", code: "stopping", message: "mzd is stopping", retry_ms: 500 }));
+  await settled();
+  mock.timers.tick(500);
+  assert.equal(since(), "1-g");
+  blocked();
+  blocked();
+  fetches[2].refuse(502, "<html>");
+  await settled();
+  assert.match(seen.states.at(-1), /^reconnecting: Unexpected token/);
+  subscription.close();
+});
+
+test("without a WebSocket, only server-sent events", async () => {
+  Object.defineProperty(globalThis, "WebSocket", { value: undefined, configurable: true, writable: true });
+  const { subscription } = start("v", { WebSocket: undefined });
+  assert.equal(fetches.length, 1);
+  subscription.close();
+  await settled();
+  assert.equal(fetches[0].aborted, true);
+});
+
 test("a silent connection is given up", () => {
   const { subscription } = start();
   Socket.last.say(base([]));
   const socket = Socket.last;
   mock.timers.tick(44_000);
+  socket.say(progress("2-g"));
+  mock.timers.tick(44_999);
   assert.equal(socket.closed, false);
-  mock.timers.tick(1_000);
+  mock.timers.tick(1);
   assert.equal(socket.closed, true);
   mock.timers.tick(10_000);
   assert.notEqual(Socket.last, socket);
@@ -193,13 +420,50 @@ test("a silent connection is given up", () => {
 });
 
 test("a long interval is no silence", () => {
-  const { subscription } = start("v", { interval: "1h1m30s500ms" });
+  const { subscription } = start("v", { interval: 3_690_500 });
   Socket.last.say(base([]));
   mock.timers.tick(3_690_500 + 44_999);
   assert.equal(Socket.last.closed, false);
   mock.timers.tick(1);
   assert.equal(Socket.last.closed, true);
   subscription.close();
+});
+
+test("it looks at once when the network is back or the page is seen again", () => {
+  globalThis.document = new EventTarget();
+  const window = new EventTarget();
+  globalThis.addEventListener = window.addEventListener.bind(window);
+  globalThis.removeEventListener = window.removeEventListener.bind(window);
+  try {
+    const { subscription } = start();
+    Socket.last.say(base([]));
+    Socket.last.lose();
+    document.hidden = true;
+    document.dispatchEvent(new Event("visibilitychange"));
+    assert.equal(Socket.all.length, 1);
+    document.hidden = false;
+    document.dispatchEvent(new Event("visibilitychange"));
+    assert.equal(Socket.all.length, 2);
+    window.dispatchEvent(new Event("online")); // it is connecting already
+    assert.equal(Socket.all.length, 2);
+    Socket.last.lose();
+    window.dispatchEvent(new Event("online"));
+    assert.equal(fetches.length, 1);
+    // A night asleep: the clock has moved, the timers have not.
+    mock.timers.setTime(Date.now() + 8 * 3_600_000);
+    const socket = fetches.at(-1);
+    document.dispatchEvent(new Event("visibilitychange"));
+    assert.equal(socket.aborted, true);
+    subscription.close();
+    const count = Socket.all.length;
+    window.dispatchEvent(new Event("online"));
+    document.dispatchEvent(new Event("visibilitychange"));
+    assert.equal(Socket.all.length, count);
+  } finally {
+    delete globalThis.document;
+    delete globalThis.addEventListener;
+    delete globalThis.removeEventListener;
+  }
 });
 
 test("close is the end", () => {

@@ -1,13 +1,13 @@
-// The page: the count and the chart of the demo, or else every view as a table.
-// All of it comes from one stream, so that its parts always agree.
+// The page: the count and the chart of the demo, and any views as tables. All
+// of it comes from one stream, so that its parts always agree.
 
 import { subscribe } from "./mzd.js";
+import { Bars, Status, clock, columnsOf, compare, element, number, part } from "./live.js";
+import { Table } from "./table.js";
 
-const element = (id) => document.getElementById(id);
 const demoViews = ["counter", "top10"];
-const numeric = new Set(["int2", "int4", "int8", "uint2", "uint4", "uint8", "float4", "float8", "numeric"]);
-const times = new Set(["date", "timestamp", "timestamptz"]);
-const format = new Intl.NumberFormat("en", { maximumFractionDigits: 20 });
+const mostTables = 30; // beside those, as a stream has 32 views
+const status = new Status();
 
 start();
 
@@ -21,32 +21,7 @@ async function start() {
     element("links").hidden = true;
     return;
   }
-  const demo = demoViews.every((name) => names.includes(name));
-  const shown = demo ? demoViews : names.slice(0, 32);
-  const pictures = demo ? [new Counter(), new Chart()] : shown.map((name) => new Table(name));
-  element("curl").textContent = streamAddress(shown);
-  let waiting = true;
-  subscribe(location.origin, shown, {
-    interval: "100ms",
-    onState(state, reason) {
-      showState(state, reason);
-      if (waiting) showEmpty(`Waiting for the first complete picture of ${shown.join(", ")}${reason ? `: ${reason}` : ""}.`);
-    },
-    onChange({ type, timestamp, views, changes }) {
-      waiting = false;
-      element("empty").hidden = true;
-      showClock(timestamp);
-      if (type !== "progress") for (const picture of pictures) picture.draw(views, changes);
-      summarize(demo, views, timestamp);
-    },
-  });
-}
-
-// The address of the stream that the page shows, as a shell takes it.
-function streamAddress(names) {
-  const [first, ...more] = names.map(encodeURIComponent);
-  const stream = `${location.origin}/api/stream`;
-  return more.length === 0 ? `${stream}/${first}` : `'${stream}?view=${[first, ...more].join("&view=")}'`;
+  new Page(names);
 }
 
 // Asks for the list of views until there is an answer.
@@ -58,17 +33,9 @@ async function listViews() {
     } catch {
       // The server is away, as the state says.
     }
-    showState("reconnecting");
+    status.show("reconnecting");
     await new Promise((resolve) => setTimeout(resolve, 1000 + 1000 * Math.random()));
   }
-}
-
-function showState(state, reason) {
-  const words = { connecting: "connecting", live: "live", reconnecting: "reconnecting", closed: "closed" };
-  element("state").dataset.state = state === "live" && reason ? "reconnecting" : state;
-  element("state").title = reason ?? "";
-  element("state-text").textContent = state === "live" && reason ? "waiting" : words[state];
-  document.body.classList.toggle("stale", state !== "live" || Boolean(reason));
 }
 
 function showEmpty(text) {
@@ -76,235 +43,121 @@ function showEmpty(text) {
   element("empty").hidden = false;
 }
 
-const clockTime = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+class Page {
+  #names;
+  #demo; // whether there are the views of the demo, which have pictures of their own
+  #picked; // names of views that are tables
+  #tables = new Map(); // by name
+  #bars = new Bars(element("bars"));
+  #shown; // the subscription that is drawn
+  #next; // the one that will be, once it has everything
+  #change; // what is to be drawn
+  #summary = -Infinity; // when the last one was
 
-// Timestamps are milliseconds since 1970, unless the upstream counts otherwise.
-function timeOf(timestamp) {
-  const ms = Number(timestamp);
-  return ms >= 1e12 && ms < 8.64e15 ? new Date(ms) : undefined;
-}
-
-function showClock(timestamp) {
-  const time = timeOf(timestamp);
-  element("clock-label").textContent = "complete through";
-  element("clock").textContent = time ? clockTime.format(time) : timestamp;
-  if (time) element("clock").dateTime = time.toISOString();
-}
-
-// Says the essence to those who listen instead of looking, now and then.
-let lastSummary = -Infinity;
-function summarize(demo, views, timestamp) {
-  if (!demo || performance.now() - lastSummary < 20_000) return;
-  const first = ranking(views.top10)[0];
-  if (!first) return;
-  lastSummary = performance.now();
-  const time = timeOf(timestamp);
-  const through = time ? `, complete through ${clockTime.format(time)}` : "";
-  element("summary").textContent =
-    `${element("count").textContent} edits${through}. Most active: ${first.name}, ${first.text}.`;
-}
-
-// The running count: the one number of the view.
-class Counter {
-  draw({ counter }) {
-    const row = counter.rows[0] ?? [];
-    const value = row.findLast((v, i) => numeric.has(counter.columns[i]?.type)) ?? "0";
-    element("count-section").hidden = false;
-    element("count").textContent = number(value);
+  constructor(names) {
+    this.#names = names;
+    this.#demo = demoViews.every((name) => names.includes(name));
+    const others = this.#demo ? names.filter((name) => !demoViews.includes(name)) : names;
+    const asked = new URLSearchParams(location.hash.slice(1)).getAll("view").filter((name) => names.includes(name));
+    this.#picked = new Set(asked.length > 0 ? asked : others.slice(0, this.#demo ? 1 : 4));
+    this.#offer();
+    this.#follow();
   }
-}
 
-// The rows of a view of names and numbers, the largest number first.
-function ranking(view) {
-  const value = view.columns.findLastIndex((c) => numeric.has(c.type));
-  const named = view.columns.findIndex((c) => (view.key.length ? view.key.includes(c.name) : !numeric.has(c.type)));
-  return view.rows
-    .map((row) => ({ name: String(row[named] ?? "(none)"), amount: Number(row[value]), text: number(row[value]) }))
-    .sort((a, b) => b.amount - a.amount || (a.name < b.name ? -1 : 1));
-}
+  // The view picker.
+  #offer() {
+    element("views-section").hidden = false;
+    for (const name of this.#names) {
+      const button = part(element("picker"), "button", "", name);
+      button.type = "button";
+      button.dir = "auto";
+      button.setAttribute("aria-pressed", this.#picked.has(name));
+      button.onclick = () => {
+        if (!this.#picked.delete(name) && this.#picked.size < mostTables) this.#picked.add(name);
+        button.setAttribute("aria-pressed", this.#picked.has(name));
+        history.replaceState(null, "", `#${new URLSearchParams([...this.#picked].map((n) => ["view", n]))}`);
+        this.#follow();
+      };
+    }
+  }
 
-// The bars, each of which belongs to a name and moves to its place.
-class Chart {
-  #bars = new Map();
-
-  draw({ top10 }) {
-    const ranks = ranking(top10);
-    const most = Math.max(1, ...ranks.map((r) => r.amount));
-    element("top-section").hidden = false;
-    const left = new Set(this.#bars.keys());
-    ranks.forEach(({ name, amount, text }, place) => {
-      left.delete(name);
-      const bar = this.#bars.get(name) ?? this.#add(name, place);
-      bar.item.style.transform = `translateY(${place * 100}%)`;
-      bar.item.classList.toggle("lead", place === 0);
-      bar.item.setAttribute("aria-posinset", place + 1);
-      bar.item.setAttribute("aria-setsize", ranks.length);
-      bar.bar.style.transform = `translateX(${Math.max(0, amount / most) * 100 - 100}%)`;
-      bar.value.textContent = text;
+  // Follows what is picked. What is on the page stays there until all of it has come.
+  #follow() {
+    const names = [...new Set([...(this.#demo ? demoViews : []), ...this.#picked])];
+    const abandoned = this.#next;
+    this.#next = undefined;
+    abandoned?.close();
+    if (names.length === 0) return this.#show(undefined);
+    element("curl").textContent = streamAddress(names);
+    let mine;
+    mine = this.#next = subscribe(location.origin, names, {
+      interval: 100,
+      onState: (state, reason) => {
+        if (mine && mine !== this.#shown && mine !== this.#next) return; // it has had its time
+        if (mine === this.#shown || !this.#shown || reason) status.show(state, reason);
+        if (!this.#shown) showEmpty(`Waiting for the first complete picture of ${names.join(", ")}${reason ? `: ${reason}` : ""}.`);
+      },
+      onChange: (change) => {
+        if (mine === this.#next) this.#show(mine);
+        if (!this.#change) requestAnimationFrame(() => this.#draw());
+        this.#change = change;
+      },
     });
-    for (const name of left) this.#remove(name);
   }
 
-  #add(name, place) {
-    const item = document.createElement("li");
-    const track = part(item, "div", "track");
-    const bar = part(track, "div", "bar");
-    const label = part(track, "span", "name");
-    const value = part(track, "span", "value");
-    label.dir = "auto";
-    label.textContent = label.title = name;
-    // It appears where it belongs: the first place is no movement.
-    item.className = "gone";
-    item.style.transform = `translateY(${place * 100}%)`;
-    bar.style.transform = "translateX(-100%)";
-    element("bars").append(item);
-    item.getBoundingClientRect();
-    item.className = "";
-    const added = { item, bar, value };
-    this.#bars.set(name, added);
-    return added;
+  #show(subscription) {
+    const before = this.#shown;
+    this.#next = undefined;
+    this.#shown = subscription;
+    before?.close();
+    for (const [name, table] of this.#tables) {
+      if (!this.#picked.has(name)) table.section.remove();
+      if (!this.#picked.has(name)) this.#tables.delete(name);
+    }
+    if (subscription) status.show("live");
+    element("empty").hidden = true;
   }
 
-  #remove(name) {
-    const { item } = this.#bars.get(name);
-    this.#bars.delete(name);
-    item.className = "gone";
-    item.style.transform = `translateY(${10 * 100}%)`;
-    item.setAttribute("aria-hidden", "true");
-    setTimeout(() => item.remove(), 600);
-  }
-}
-
-// A view as a table, as far as it fits.
-class Table {
-  static most = 100;
-  #name;
-  #rows = new Map(); // JSON text of a row and which copy it is: its element
-  #columns = "";
-  #body;
-  #head;
-  #rest;
-
-  constructor(name) {
-    this.#name = name;
-    const section = part(element("tables"), "section");
-    const title = part(section, "h2");
-    const label = part(title, "span");
-    label.dir = "auto";
-    label.textContent = name;
-    this.#rest = part(title, "span", "rest");
-    const scroll = part(section, "div", "scroll");
-    scroll.tabIndex = 0;
-    scroll.setAttribute("role", "region");
-    scroll.setAttribute("aria-label", name);
-    const table = part(scroll, "table");
-    this.#head = part(part(table, "thead"), "tr");
-    this.#body = part(table, "tbody");
-  }
-
-  draw(views, changes) {
-    const view = views[this.#name];
-    const change = changes[this.#name];
+  #draw() {
+    const change = this.#change;
+    this.#change = undefined;
+    status.reached(change);
+    const { views } = change;
+    if (this.#demo) this.#drawDemo(change);
     element("tables").hidden = false;
-    const columns = JSON.stringify(view.columns);
-    const started = columns !== this.#columns;
-    if (!started && !change?.inserted.length && !change?.deleted.length) return;
-    if (started) this.#start(view, columns);
-
-    const all = view.rows;
-    const amount = view.columns.findLastIndex((c) => numeric.has(c.type));
-    all.sort(order(view.columns, amount));
-    const most = Math.max(1, ...all.map((row) => Number(row[amount] ?? 0)));
-    const copies = new Map();
-    const kept = new Map();
-    const rows = all.slice(0, Table.most).map((row) => {
-      const text = JSON.stringify(row);
-      const copy = (copies.get(text) ?? 0) + 1;
-      copies.set(text, copy);
-      const id = `${copy} ${text}`;
-      const tr = this.#rows.get(id) ?? this.#row(view, row, amount, !started);
-      kept.set(id, tr);
-      tr.style.setProperty("--share", Math.max(0, Number(row[amount] ?? 0)) / most);
-      return tr;
-    });
-    for (const [id, tr] of this.#rows) {
-      if (!kept.has(id)) tr.remove();
-    }
-    this.#rows = kept;
-    let next = this.#body.firstChild;
-    for (const tr of rows) {
-      if (tr === next) next = next.nextSibling;
-      else this.#body.insertBefore(tr, next);
-    }
-    const more = all.length > rows.length ? `, the first ${rows.length} shown` : "";
-    this.#rest.textContent = ` ${format.format(all.length)} ${all.length === 1 ? "row" : "rows"}${more}`;
-  }
-
-  #start(view, columns) {
-    this.#columns = columns;
-    this.#rows = new Map();
-    this.#head.replaceChildren();
-    this.#body.replaceChildren();
-    for (const column of view.columns) {
-      const th = part(this.#head, "th", numeric.has(column.type) ? "numeric" : "");
-      th.scope = "col";
-      th.dir = "auto";
-      th.textContent = column.name;
+    for (const name of this.#picked) {
+      if (!views[name]) continue; // picked since
+      if (!this.#tables.has(name)) this.#tables.set(name, new Table(name, element("tables")));
+      this.#tables.get(name).draw(views[name]);
     }
   }
 
-  #row(view, row, amount, fresh) {
-    const tr = document.createElement("tr");
-    if (fresh) tr.className = "fresh";
-    tr.onanimationend = () => (tr.className = "");
-    row.forEach((value, i) => {
-      const isNumber = numeric.has(view.columns[i]?.type);
-      const td = part(tr, "td", isNumber ? `numeric${i === amount ? " amount" : ""}` : "");
-      td.dir = "auto";
-      if (value === null) {
-        td.classList.add("null"); // which is another thing than an empty text
-        td.textContent = "null";
-        return;
-      }
-      td.textContent = td.title = isNumber ? number(value) : times.has(view.columns[i]?.type) ? moment(value) : plain(value);
-    });
-    return tr;
+  #drawDemo({ views: { counter, top10 }, timestamp }) {
+    const [count = {}] = counter.rows.values();
+    element("count-section").hidden = element("top-section").hidden = false;
+    element("count").textContent = number(count[columnsOf(counter).amount] ?? 0n);
+    const bars = ranking(top10);
+    this.#bars.draw(bars);
+    // Says the essence to those who listen instead of looking, now and then.
+    if (bars.length === 0 || performance.now() - this.#summary < 20_000) return;
+    this.#summary = performance.now();
+    const { time, text } = clock(timestamp);
+    element("summary").textContent =
+      `${element("count").textContent} edits${time ? `, complete through ${text}` : ""}. Most active: ${bars[0].name}, ${bars[0].text}.`;
   }
 }
 
-// The order of a table's rows: the latest first where there are times, else the largest.
-function order(columns, amount) {
-  const time = columns.findIndex((c) => times.has(c.type));
-  return (a, b) => {
-    if (time >= 0 && a[time] !== b[time]) return String(a[time]) < String(b[time]) ? 1 : -1;
-    if (amount >= 0 && a[amount] !== b[amount]) return Number(b[amount]) - Number(a[amount]);
-    return String(a) < String(b) ? -1 : 1;
-  };
+// The rows of a view of names and numbers as bars, the largest number first.
+function ranking(view) {
+  const { named, amount } = columnsOf(view);
+  return [...view.rows]
+    .map(([id, row]) => ({ id, name: String(row[named] ?? "(none)"), amount: row[amount] ?? 0, text: number(row[amount]) }))
+    .sort((a, b) => compare(b.amount, a.amount) || (a.name < b.name ? -1 : 1));
 }
 
-// A time as people write it, in their own time zone if it names one; seconds only where they are not zero.
-function moment(value) {
-  const time = new Date(value);
-  if (typeof value !== "string" || !value.includes("T") || Number.isNaN(time.getTime())) return plain(value);
-  const two = (n) => String(n).padStart(2, "0");
-  const seconds = time % 60_000 ? `:${two(time.getSeconds())}` : "";
-  return `${time.getFullYear()}-${two(time.getMonth() + 1)}-${two(time.getDate())} ${two(time.getHours())}:${two(time.getMinutes())}${seconds}`;
-}
-
-// A number with separators; what is not one is shown as it is.
-function number(value) {
-  if (/^-?\d+$/.test(value)) return format.format(BigInt(value));
-  return typeof value === "number" ? format.format(value) : plain(value);
-}
-
-function plain(value) {
-  if (value === null || value === undefined) return "";
-  return typeof value === "string" ? value : JSON.stringify(value);
-}
-
-function part(parent, tag, className = "") {
-  const child = document.createElement(tag);
-  if (className) child.className = className;
-  parent.append(child);
-  return child;
+// The address of the stream that the page shows, as a shell takes it.
+function streamAddress(names) {
+  const [first, ...more] = names.map(encodeURIComponent);
+  const stream = `${location.origin}/api/stream`;
+  return more.length === 0 ? `${stream}/${first}` : `'${stream}?view=${[first, ...more].join("&view=")}'`;
 }
