@@ -67,7 +67,7 @@ def parse(text, at=0):
         value, at = {}, at + 1
         while text[at] != "}":
             name, at = json.JSONDecoder().raw_decode(text, at + (text[at] == ","))
-            if name in ("inserted", "deleted"):
+            if name in ("inserted", "deleted") and text[at + 1] == "[":
                 value[name], at = parse_list(text, at + 1, lambda t, a: parse_list(t, a, parse_text))
             else:
                 value[name], at = parse(text, at + 1)
