@@ -195,10 +195,10 @@ func openWebsocket(ctx context.Context, s *site, path, since string) (*conn, err
 	}
 	c.SetReadLimit(-1)
 	return &conn{
-		next: func() (string, error) {
+		next: conforming(func() (string, error) {
 			_, data, err := c.Read(ctx)
 			return string(data), err
-		},
+		}),
 		close: func() { c.CloseNow() },
 	}, nil
 }
@@ -208,7 +208,7 @@ func openSSE(ctx context.Context, s *site, path, since string) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &conn{close: stop, next: func() (string, error) {
+	return &conn{close: stop, next: conforming(func() (string, error) {
 		id, data := "", ""
 		for {
 			line, err := lines()
@@ -229,7 +229,7 @@ func openSSE(ctx context.Context, s *site, path, since string) (*conn, error) {
 				return data, nil
 			}
 		}
-	}}, nil
+	})}, nil
 }
 
 func openNDJSON(ctx context.Context, s *site, path, since string) (*conn, error) {
@@ -237,7 +237,7 @@ func openNDJSON(ctx context.Context, s *site, path, since string) (*conn, error)
 	if err != nil {
 		return nil, err
 	}
-	return &conn{next: lines, close: stop}, nil
+	return &conn{next: conforming(lines), close: stop}, nil
 }
 
 func withSince(path, since string) string {
