@@ -561,7 +561,9 @@ func intervals(c *check) {
 		}
 		s.receive()
 	}
-	s.until(s.holds("people", row("a", -60), row("b", 60)))
+	for done := s.holds("people", row("a", -60), row("b", 60)); !done(); {
+		s.receive()
+	}
 	// What was received was sent on a tick since then.
 	if most := int(time.Since(begun)/interval) + 2; messages > most {
 		c.Errorf("%d messages, and %d ticks at most", messages, most)
@@ -811,11 +813,12 @@ func errorsThatGoOn(c *check) {
 	c.needs(c.Later != "", "Later")
 	var streams []*stream
 	for _, transport := range transports {
-		s := c.open(transport, "/api/stream?view=fixed&view="+c.Later)
+		streams = append(streams, c.open(transport, "/api/stream?view=fixed&view="+c.Later))
+	}
+	for i, s := range streams {
 		if m, err := s.read(); err != nil || m.Type != "error" || m.Code != "view_not_ready" || !strings.Contains(m.Message, c.Later) {
-			c.Errorf("%s: got %s, %v, want view_not_ready", transport, m.text, err)
+			c.Errorf("%s: got %s, %v, want view_not_ready", transports[i], m.text, err)
 		}
-		streams = append(streams, s)
 	}
 	c.Begin()
 	for _, s := range streams {
