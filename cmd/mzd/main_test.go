@@ -16,9 +16,11 @@ import (
 )
 
 // TestMain makes the test binary act as mzd where a test or a script runs
-// "mzd", and as an mzd with one more sink where the test of crashes does.
+// "mzd", as an mzd with more sinks where the test of crashes does, and as plugins.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"mzd": main, "mzd-recording": mainRecording})
+	testscript.Main(m, map[string]func(){
+		"mzd": main, "mzd-recording": mainRecording, "mzd-sink-test": mainTestSink, "mzd-source-test": mainTestSource,
+	})
 }
 
 // TestScripts runs the scripts that use the command as people do. $TAKEN is an

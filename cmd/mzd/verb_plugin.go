@@ -44,6 +44,7 @@ mzd plugin describe webhook`,
 				}
 			},
 		},
+		pluginNewVerb(),
 	}
 }
 
