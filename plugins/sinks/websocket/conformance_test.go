@@ -108,8 +108,9 @@ func (f *fixture) subject(url string) conformance.Subject {
 			f.people.reset(f.at, rows...)
 			f.counter.append(f.at)
 		},
-		Later: "later",
-		Begin: func() { f.later.reset(f.at, `[1]`) },
+		Sealed: true,
+		Later:  "later",
+		Begin:  func() { f.later.reset(f.at, `[1]`) },
 	}
 }
 

@@ -84,11 +84,12 @@ func transportsAreAlike(c *check) {
 	first := ""
 	for _, transport := range transports {
 		m := c.open(transport, "/api/stream/fixed").receive()
+		text := strings.NewReplacer(m.Token, "TOKEN", m.Timestamp, "TIMESTAMP").Replace(m.text)
 		if first == "" {
-			first = m.text
+			first = text
 		}
-		if m.text != first {
-			c.Errorf("%s: got  %s\nwant %s", transport, m.text, first)
+		if text != first {
+			c.Errorf("%s: got  %s\nwant %s", transport, text, first)
 		}
 	}
 	for _, accept := range []string{"", "text/event-stream"} {
@@ -267,7 +268,7 @@ func transactionsAreWhole(c *check) {
 
 func timestampsRise(c *check) {
 	s := c.open("ndjson", "/api/stream/fixed")
-	if m := s.receive(); m.Timestamp != "18446744073709551615" {
+	if m := s.receive(); c.Sealed && m.Timestamp != "18446744073709551615" {
 		c.Errorf("the timestamp of a view that never changes is %s", m.Timestamp)
 	}
 	defer c.empty("a")
