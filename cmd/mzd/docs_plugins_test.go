@@ -22,8 +22,11 @@ func TestPluginWalk(t *testing.T) {
 		t.Fatal(err)
 	}
 	doc := readFile(t, filepath.Join(checkout, "docs/plugins.md"))
-	if main := readFile(t, filepath.Join(checkout, "examples/go-sink/main.go")); !strings.Contains(doc, "```go\n"+main+"```") {
-		t.Error("the sink of docs/plugins.md is not examples/go-sink/main.go")
+	sink := readFile(t, filepath.Join(checkout, "examples/go-sink/main.go"))
+	for _, name := range []string{"README.md", "docs/plugins.md"} {
+		if !strings.Contains(readFile(t, filepath.Join(checkout, name)), "```go\n"+sink+"```") {
+			t.Errorf("the sink of %s is not examples/go-sink/main.go", name)
+		}
 	}
 	needCommands(t, "bash", "pkill", "shuf")
 	python := pythonWithGRPC(t)
