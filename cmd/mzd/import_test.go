@@ -45,6 +45,7 @@ var allowed = map[string]struct{ inside, outside []string }{
 	"plugins/internal/proc":               {inside: []string{"schema"}},
 	"plugins/proto/mzd/v1":                {outside: grpcLibraries},
 	"plugins/message":                     {inside: []string{"core"}},
+	"plugins/plugintest":                  {inside: []string{"core", "core/viewlog", "plugins", "schema"}},
 	"plugins/scaffold":                    {},
 	"plugins/sinks":                       {inside: []string{"plugins", "plugins/sinks/*"}},
 	"plugins/sinks/exec":                  {inside: append([]string{"plugins/internal/proc"}, pluginImports...)},
