@@ -140,27 +140,27 @@ func (m *tableMirror) edit() {
 	}
 }
 
-// killPlugin kills the process of the sink with SIGKILL.
+// killPlugin kills the process of the sink with SIGKILL. What made it due may have
+// been the last words of the process before; then there may be none for a moment.
 func (m *tableMirror) killPlugin() {
 	m.t.Helper()
-	var status struct {
-		Plugins []struct {
-			Name string
-			PID  int
-		}
-	}
-	if err := json.Unmarshal([]byte(get(m.t, "http://"+m.d.admin+"/api/status")), &status); err != nil {
-		m.t.Fatal(err)
-	}
-	for _, p := range status.Plugins {
-		if p.Name == "sinks.tables" && p.PID != 0 {
-			if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil {
-				m.t.Fatal(err)
+	for m.ctx.Err() == nil {
+		var status struct {
+			Plugins []struct {
+				Name string
+				PID  int
 			}
-			return
+		}
+		if err := json.Unmarshal([]byte(get(m.t, "http://"+m.d.admin+"/api/status")), &status); err != nil {
+			m.t.Fatal(err)
+		}
+		for _, p := range status.Plugins {
+			if p.Name == "sinks.tables" && p.PID != 0 && syscall.Kill(p.PID, syscall.SIGKILL) == nil {
+				return
+			}
 		}
 	}
-	m.t.Fatalf("no process of the sink in %+v", status)
+	m.t.Fatalf("seed %d: the sink has no process\n%s", *seed, m.d.log)
 }
 
 // check holds the tables of one moment against each other, and again with what
@@ -289,6 +289,7 @@ type wire struct {
 	left     int           // messages to the one at which it stops; 0: it does not
 	due      chan struct{} // closed then
 	released chan struct{} // closed when it goes on
+	release  func()        // does that
 	before   int           // how often it stopped before the message
 }
 
@@ -297,7 +298,7 @@ func newWire(t *testing.T, socket string, r *rand.Rand, seen func()) *wire {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{t: t, address: l.Addr().String(), socket: socket, seen: seen, r: r}
+	w := &wire{t: t, address: l.Addr().String(), socket: socket, seen: seen, r: r, release: func() {}}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -308,7 +309,7 @@ func newWire(t *testing.T, socket string, r *rand.Rand, seen func()) *wire {
 			wg.Go(func() { w.serve(c) })
 		}
 	})
-	t.Cleanup(func() { l.Close(); wg.Wait() })
+	t.Cleanup(func() { l.Close(); w.release(); wg.Wait() })
 	return w
 }
 
@@ -316,12 +317,10 @@ func newWire(t *testing.T, socket string, r *rand.Rand, seen func()) *wire {
 func (w *wire) arm(n int) <-chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.left, w.due, w.released = n, make(chan struct{}), make(chan struct{})
+	released := make(chan struct{})
+	w.left, w.due, w.released, w.release = n, make(chan struct{}), released, sync.OnceFunc(func() { close(released) })
 	return w.due
 }
-
-// release lets it go on; the connection at which it stopped has ended.
-func (w *wire) release() { close(w.released) }
 
 func (w *wire) serve(client net.Conn) {
 	defer client.Close()
