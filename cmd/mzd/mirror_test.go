@@ -78,6 +78,9 @@ func (m *mirror) apply(data []byte) (complete bool, err error) {
 		}
 	case "progress":
 	case "error":
+		if msg.Code == "stopping" {
+			return false, nil // and the end comes next
+		}
 		if !m.mayStop || msg.Code != "view_failed" && msg.Code != "view_not_ready" {
 			return false, fmt.Errorf("message %.200s", data)
 		}

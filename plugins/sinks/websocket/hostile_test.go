@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,21 +20,6 @@ import (
 
 // goesOn stands for a connection that is not closed.
 const goesOn = 0
-
-// notYet names what the sink still answers in another way.
-var notYet = []string{
-	"not masked", "a ping that is not masked", "a size that is negative",
-	"text that is no UTF-8", "half a character", "half a character in fragments", "a surrogate", "a reason that is no UTF-8",
-	"text that would be huge", "a ping, then nonsense",
-	"a longer request", "a body", "a body to come", "an endless body",
-	"a proxy's method", "33 views", "a thousand views", "an upgrade of 2010",
-}
-
-func skipNotYet(t *testing.T, name string) {
-	if slices.Contains(notYet, name) {
-		t.Skip("the sink does not do so yet")
-	}
-}
 
 // strangeFrames is what a client sends after the handshake, and the code that
 // the connection is closed with (R36).
@@ -132,7 +116,6 @@ func TestStrangeFrames(t *testing.T) {
 			others.change(t)
 		}
 		t.Run(tt.name, func(t *testing.T) {
-			skipNotYet(t, tt.name)
 			w := wireTo(t, s)
 			w.upgrade("/api/stream/top10", "")
 			w.pour(tt.send)
@@ -140,13 +123,11 @@ func TestStrangeFrames(t *testing.T) {
 		})
 		// What comes in one packet with the request is not lost.
 		t.Run(tt.name+"/at once", func(t *testing.T) {
-			skipNotYet(t, tt.name)
 			w := wireTo(t, s)
 			w.upgrade("/api/stream/top10", tt.send)
 			check(t, w)
 		})
 		t.Run(tt.name+"/byte by byte", func(t *testing.T) {
-			skipNotYet(t, tt.name)
 			if len(tt.send) > 1000 {
 				t.Skip("too long")
 			}
@@ -212,7 +193,6 @@ func TestStrangeRequests(t *testing.T) {
 	others := bystandersOf(t, s, f)
 	for _, tt := range strangeRequests {
 		t.Run(tt.name, func(t *testing.T) {
-			skipNotYet(t, tt.name)
 			w := wireTo(t, s)
 			w.pour(tt.send)
 			response, err := http.ReadResponse(w.r, nil)
