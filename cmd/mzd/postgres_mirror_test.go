@@ -41,7 +41,7 @@ func TestPostgresMirror(t *testing.T) {
 			m := newTableMirror(t, ctx, binary)
 			m.d.start()
 			for range points {
-				due := m.wire.arm(1 + m.r.IntN(40))
+				due := m.tap.arm(1 + m.r.IntN(40))
 				select {
 				case <-due:
 				case <-ctx.Done():
@@ -49,17 +49,17 @@ func TestPostgresMirror(t *testing.T) {
 				}
 				if victim == "daemon" {
 					m.d.kill()
-					m.wire.release()
+					m.tap.release()
 					m.d.start()
 				} else {
 					m.killPlugin()
-					m.wire.release()
+					m.tap.release()
 				}
 				m.check()
 			}
 			m.finish()
 			m.d.stop()
-			t.Logf("%d kills, %d of them before the message; %d positions were resumed from", points, m.wire.before, m.resumed)
+			t.Logf("%d kills, %d of them before the message; %d positions were resumed from", points, m.tap.before, m.resumed)
 		})
 	}
 }
@@ -82,8 +82,8 @@ type tableMirror struct {
 	ctx  context.Context
 	r    *rand.Rand
 	d    *daemon
-	wire *wire
-	db   *pgx.Conn // which does not pass the wire
+	tap  *tap
+	db   *pgx.Conn // which does not pass the tap
 	last uint64    // the time that the tables were at
 
 	resumed int // deltas that began at the position of the tables
@@ -103,7 +103,7 @@ func newTableMirror(t *testing.T, ctx context.Context, binary string) *tableMirr
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { m.db.Close(context.Background()) })
-	m.wire = newWire(t, filepath.Join(m.db.Config().Host, ".s.PGSQL.5432"), m.r, m.edit)
+	m.tap = newTap(t, filepath.Join(m.db.Config().Host, ".s.PGSQL.5432"), m.r, m.edit)
 	m.d = newDaemon(t, pipeline{
 		init:  crashSQL,
 		views: "{counter: {}, users: {key: [user]}}",
@@ -111,7 +111,7 @@ func newTableMirror(t *testing.T, ctx context.Context, binary string) *tableMirr
   tables:
     plugin: %s
     cut: together
-    settings: {url: "postgres://mzd@%s/postgres?sslmode=disable"}`, binary, m.wire.address),
+    settings: {url: "postgres://mzd@%s/postgres?sslmode=disable"}`, binary, m.tap.address),
 	})
 	if m.events, err = os.OpenFile(filepath.Join(m.d.dir, "events"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644); err != nil {
 		t.Fatal(err)
@@ -276,9 +276,9 @@ func (m *tableMirror) finish() {
 	}
 }
 
-// wire stands between the sink and PostgreSQL, and can be told to stop there
+// tap stands between the sink and PostgreSQL, and can be told to stop there
 // before or after one of the messages to PostgreSQL.
-type wire struct {
+type tap struct {
 	t       *testing.T
 	address string
 	socket  string // of PostgreSQL
@@ -293,12 +293,12 @@ type wire struct {
 	before   int           // how often it stopped before the message
 }
 
-func newWire(t *testing.T, socket string, r *rand.Rand, seen func()) *wire {
+func newTap(t *testing.T, socket string, r *rand.Rand, seen func()) *tap {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{t: t, address: l.Addr().String(), socket: socket, seen: seen, r: r, release: func() {}}
+	p := &tap{t: t, address: l.Addr().String(), socket: socket, seen: seen, r: r, release: func() {}}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -306,27 +306,27 @@ func newWire(t *testing.T, socket string, r *rand.Rand, seen func()) *wire {
 			if err != nil {
 				return
 			}
-			wg.Go(func() { w.serve(c) })
+			wg.Go(func() { p.serve(c) })
 		}
 	})
-	t.Cleanup(func() { l.Close(); w.release(); wg.Wait() })
-	return w
+	t.Cleanup(func() { l.Close(); p.release(); wg.Wait() })
+	return p
 }
 
 // arm makes it stop at the nth message from now on.
-func (w *wire) arm(n int) <-chan struct{} {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func (p *tap) arm(n int) <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	released := make(chan struct{})
-	w.left, w.due, w.released, w.release = n, make(chan struct{}), released, sync.OnceFunc(func() { close(released) })
-	return w.due
+	p.left, p.due, p.released, p.release = n, make(chan struct{}), released, sync.OnceFunc(func() { close(released) })
+	return p.due
 }
 
-func (w *wire) serve(client net.Conn) {
+func (p *tap) serve(client net.Conn) {
 	defer client.Close()
-	server, err := net.Dial("unix", w.socket)
+	server, err := net.Dial("unix", p.socket)
 	if err != nil {
-		w.t.Error(err)
+		p.t.Error(err)
 		return
 	}
 	defer server.Close()
@@ -343,8 +343,8 @@ func (w *wire) serve(client net.Conn) {
 			server.Close()
 			return
 		}
-		w.seen()
-		if !w.pass(server, buf[:n]) {
+		p.seen()
+		if !p.pass(server, buf[:n]) {
 			server.Close()
 			return
 		}
@@ -352,18 +352,18 @@ func (w *wire) serve(client net.Conn) {
 }
 
 // pass passes a message on, unless the sender is to die before.
-func (w *wire) pass(server net.Conn, message []byte) bool {
-	w.mu.Lock()
-	stop := w.left == 1
-	if w.left > 0 {
-		w.left--
+func (p *tap) pass(server net.Conn, message []byte) bool {
+	p.mu.Lock()
+	stop := p.left == 1
+	if p.left > 0 {
+		p.left--
 	}
-	before := stop && w.r.IntN(2) == 0
+	before := stop && p.r.IntN(2) == 0
 	if before {
-		w.before++
+		p.before++
 	}
-	due, released := w.due, w.released
-	w.mu.Unlock()
+	due, released := p.due, p.released
+	p.mu.Unlock()
 	if !before {
 		if _, err := server.Write(message); err != nil {
 			return false
