@@ -541,7 +541,7 @@ func positionsOutliveTheServer(c *check) {
 	again.state = s.clone()
 	c.Table.Insert(Row{"b", 1})
 	again.until(again.holds("people", row("a", 1), row("b", 1)))
-	if again.bases != 0 {
+	if again.bases != 0 && !c.Forgets {
 		c.Error("a base for a client that has one")
 	}
 }
