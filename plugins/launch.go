@@ -41,14 +41,17 @@ var handshake = goplugin.HandshakeConfig{
 // protocolVersion is the version of the protocol, and the only one there is.
 const protocolVersion = 1
 
-// How long things may take.
-const (
+// How long things may take. Tests have less patience with some.
+var (
 	startTimeout = 30 * time.Second // until the handshake
 	callTimeout  = 30 * time.Second // for an answer that takes no work
 	pingEvery    = 5 * time.Second
 	pingTimeout  = 15 * time.Second
-	stopPatience = 2 * time.Second  // from SIGTERM to SIGKILL
 	closeTimeout = 10 * time.Second // for a sink to close
+)
+
+const (
+	stopPatience = 2 * time.Second // from SIGTERM to SIGKILL
 	// A broken connection and the end of its process are noticed apart.
 	endTimeout = time.Second
 )
@@ -287,6 +290,8 @@ func explainStart(path string, err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOEXEC):
 		return fmt.Errorf("plugin %s is no program of this machine: it was built for another system, or is a script without #! in its first line", path)
+	case errors.Is(err, os.ErrNotExist): // and yet it was there a moment ago
+		return fmt.Errorf("plugin %s cannot be run: the interpreter that its first line names, or the loader that it is linked for, is not on this machine", path)
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("plugin %s may not be executed; chmod +x %s", path, path)
 	}
