@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -44,7 +45,6 @@ func TestDescribe(t *testing.T) {
 
 // TestNoPlugin runs what is no plugin, or not one for this mzd.
 func TestNoPlugin(t *testing.T) {
-	plugins.Impatient(t, 300*time.Millisecond, time.Minute, time.Minute)
 	dir := t.TempDir()
 	file := func(name, text string, mode os.FileMode) plugins.Command {
 		path := filepath.Join(dir, name)
@@ -83,6 +83,9 @@ func TestNoPlugin(t *testing.T) {
 		{"with a certificate that nobody wants", off("cert"), `and the configuration says "tls: off"`, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			if tt.name == "says nothing" {
+				tt.command = plugins.Impatient(tt.command, 300*time.Millisecond, time.Minute, time.Minute)
+			}
 			_, err := tt.command.Describe(t.Context())
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got  %v\nwant ...%s...", err, tt.want)
@@ -95,13 +98,18 @@ func TestNoPlugin(t *testing.T) {
 }
 
 func TestStartedByHand(t *testing.T) {
-	// Without the cookie, which an environment that overrides it takes away.
 	c := command(t, "null")
-	c.Env["MZD_PLUGIN"] = ""
-	log := &logged{}
-	ctx := plugins.WithEnv(t.Context(), plugins.Env{Logger: log.logger()})
-	if _, err := c.Describe(ctx); err != nil {
-		t.Fatalf("the configuration's environment must not break the handshake: %v", err)
+	cmd := exec.CommandContext(t.Context(), c.Path)
+	cmd.Env = append(os.Environ(), actAs+"=null")
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "is a sink for mzd, which runs it itself") {
+		t.Errorf("got %v and %s", err, out)
+	}
+	// What the configuration lists cannot break the handshake.
+	c.Env["MZD_PLUGIN"] = "mine"
+	if _, err := c.Describe(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -1,7 +1,6 @@
 package plugins
 
 import (
-	"testing"
 	"time"
 
 	goplugin "github.com/hashicorp/go-plugin"
@@ -11,14 +10,11 @@ import (
 	mzdv1 "github.com/mzdio/mzd/plugins/proto/mzd/v1"
 )
 
-// Impatient shortens what a plugin may take: to start, and to answer. The test
-// must not run beside others.
-func Impatient(t *testing.T, start, call, ping time.Duration) {
-	was := []time.Duration{startTimeout, callTimeout, pingEvery, pingTimeout, closeTimeout}
-	startTimeout, callTimeout, pingEvery, pingTimeout, closeTimeout = start, call, ping, ping, call
-	t.Cleanup(func() {
-		startTimeout, callTimeout, pingEvery, pingTimeout, closeTimeout = was[0], was[1], was[2], was[3], was[4]
-	})
+// Impatient returns the command with less patience: to start, to answer, and to
+// answer a health check.
+func Impatient(c Command, start, call, check time.Duration) Command {
+	c.limits = limits{start: start, call: call, shut: 300 * time.Millisecond, every: check / 10, check: check}
+	return c
 }
 
 // Handshake is what a plugin is served with.
