@@ -24,7 +24,7 @@ func TestDescribe(t *testing.T) {
 		"null":   {Kind: plugins.KindSink},
 	} {
 		t.Run(act, func(t *testing.T) {
-			info, err := command(t, act).Describe(t.Context())
+			info, err := secured(t, act).Describe(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -53,11 +53,6 @@ func TestNoPlugin(t *testing.T) {
 		}
 		return plugins.Command{Path: path}
 	}
-	off := func(act string) plugins.Command {
-		c := command(t, act)
-		c.TLS = "off"
-		return c
-	}
 	for _, tt := range []struct {
 		name    string
 		command plugins.Command
@@ -77,10 +72,10 @@ func TestNoPlugin(t *testing.T) {
 		{"a new plugin", command(t, "new"), "speaks version 2 of the protocol, which is newer than version 1 of this mzd; use a newer mzd", true},
 		{"another protocol, unsaid", command(t, "netrpc"), "is no plugin of mzd", false},
 		{"another protocol", command(t, "rest"), `serves "rest", and plugins of mzd serve grpc`, false},
-		{"far away", command(t, "faraway"), `listens on tcp "192.0.2.1:443"`, false},
-		{"where all can see it", command(t, "open"), `listens on "/tmp/x", which is not in the directory that $PLUGIN_UNIX_SOCKET_DIR says`, false},
-		{"without a certificate", command(t, "plain"), `write "tls: off"`, false},
-		{"with a certificate that nobody wants", off("cert"), `and the configuration says "tls: off"`, false},
+		{"far away", secured(t, "faraway"), `listens on tcp "192.0.2.1:443"`, false},
+		{"where all can see it", secured(t, "open"), `listens on "/tmp/x", which is not in the directory that $PLUGIN_UNIX_SOCKET_DIR says`, false},
+		{"without a certificate", secured(t, "plain"), `write "tls: off"`, false},
+		{"with a certificate that nobody wants", command(t, "cert"), `and the configuration says "tls: off"`, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.name == "says nothing" {
@@ -195,10 +190,7 @@ func TestSpeak(t *testing.T) {
 	log := &logged{}
 	ctx := plugins.WithEnv(t.Context(), plugins.Env{Name: "hook", Pipeline: "p", Logger: log.logger()})
 	c := command(t, "keeper")
-	info, err := c.Describe(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
+	info := describe(t, c)
 	sink, err := c.Sink(info).Open(ctx, marshal(t, keeperSettings{File: filepath.Join(t.TempDir(), "f"), Say: "hello"}))
 	if err != nil {
 		t.Fatal(err)
@@ -214,10 +206,7 @@ func TestFloodOfStderr(t *testing.T) {
 	log := &logged{}
 	ctx := plugins.WithEnv(t.Context(), plugins.Env{Logger: log.logger()})
 	c := command(t, "keeper")
-	info, err := c.Describe(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
+	info := describe(t, c)
 	dir := t.TempDir()
 	mode := filepath.Join(dir, "mode")
 	if err := os.WriteFile(mode, []byte("flood"), 0o600); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"strings"
 	"testing"
@@ -50,6 +51,9 @@ var rude = map[string]func(*grpc.Server){
 		return nil
 	}),
 	"reads nothing": rudeSink(func(s writeServer) error {
+		if file := os.Getenv("STARTED"); file != "" {
+			os.WriteFile(file, nil, 0o600)
+		}
 		<-s.Context().Done()
 		return nil
 	}),

@@ -80,7 +80,7 @@ func same(t *testing.T, got []keptBatch, want []core.Batch) {
 }
 
 func TestWrite(t *testing.T) {
-	for _, tls := range []string{"", "off"} {
+	for _, tls := range []string{"auto", "off"} {
 		t.Run("tls "+tls, func(t *testing.T) {
 			b := newBench(t, func(c *plugins.Command) { c.TLS = tls })
 			summed := delta("v", 5, 7, "[3]")
@@ -213,11 +213,8 @@ func TestErrors(t *testing.T) {
 
 func TestOpenRefuses(t *testing.T) {
 	c := command(t, "keeper")
-	info, err := c.Describe(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = c.Sink(info).Open(t.Context(), []byte(`{"fil": 1}`))
+	info := describe(t, c)
+	_, err := c.Sink(info).Open(t.Context(), []byte(`{"fil": 1}`))
 	if !errors.Is(err, core.ErrPermanent) || !strings.Contains(err.Error(), `file: is required; fil: unknown key; did you mean "file"?`) {
 		t.Errorf("got %v", err)
 	}
@@ -305,16 +302,6 @@ func TestEnds(t *testing.T) {
 			kill(b)
 			return <-done
 		}, "signal: killed"},
-		"while it is sent pieces": {func(b *bench) error {
-			large := []core.Batch{base("v", 5, slices.Repeat([]string{strings.Repeat("x", 1<<20)}, 200)...)}
-			if err := syscall.Kill(pidOf(b.sink), syscall.SIGSTOP); err != nil { // it takes none
-				b.t.Error(err)
-			}
-			done := make(chan error, 1)
-			go func() { done <- b.sink.Write(b.t.Context(), large) }()
-			kill(b)
-			return <-done
-		}, "signal: killed"},
 		"by a panic": {func(b *bench) error {
 			b.goes("panic")
 			return b.sink.Write(b.t.Context(), cut)
@@ -354,6 +341,29 @@ func TestEnds(t *testing.T) {
 	}
 }
 
+// TestEndsWhileItIsSentPieces kills a process that takes none of them.
+func TestEndsWhileItIsSentPieces(t *testing.T) {
+	c := command(t, "reads nothing")
+	started := filepath.Join(t.TempDir(), "started")
+	c.Env["STARTED"] = started
+	sink := openSink(t, c, struct{}{})
+	large := []core.Batch{base("v", 5, slices.Repeat([]string{strings.Repeat("x", 1<<20)}, 20)...)}
+	for range 2 {
+		done := make(chan error, 1)
+		go func() { done <- sink.Write(t.Context(), large) }()
+		until(t, "the stream is there", func() bool { return exists(started) })
+		if err := syscall.Kill(pidOf(sink), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-done; err == nil || !strings.Contains(err.Error(), "signal: killed") {
+			t.Errorf("got %v, want signal: killed", err)
+		}
+		if err := os.Remove(started); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestHangs stops the process, which then does not answer any more.
 func TestHangs(t *testing.T) {
 	b := newBench(t, func(c *plugins.Command) { *c = plugins.Impatient(*c, time.Minute, time.Minute, 3*time.Second) })
@@ -371,10 +381,7 @@ func TestHangs(t *testing.T) {
 
 func TestHangsInOpen(t *testing.T) {
 	c := command(t, "keeper")
-	info, err := c.Describe(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	info := describe(t, c)
 	mode := filepath.Join(t.TempDir(), "mode")
 	if err := os.WriteFile(mode, []byte("hang"), 0o600); err != nil {
 		t.Fatal(err)

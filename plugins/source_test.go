@@ -35,7 +35,7 @@ func (l *landing) emit(_ context.Context, events ...core.Event) error {
 }
 
 func TestSource(t *testing.T) {
-	for _, tls := range []string{"", "off"} {
+	for _, tls := range []string{"auto", "off"} {
 		t.Run("tls "+tls, func(t *testing.T) {
 			c := command(t, "count")
 			c.TLS = tls

@@ -70,25 +70,45 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// command runs the test binary as a plugin.
+// command runs the test binary as a plugin. It is without certificates, which cost
+// much time to make; tests that are about them say so.
 func command(t testing.TB, act string) plugins.Command {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return plugins.Command{Path: exe, Env: map[string]string{actAs: act}}
+	return plugins.Command{Path: exe, Env: map[string]string{actAs: act}, TLS: "off"}
+}
+
+// secured is command with certificates.
+func secured(t testing.TB, act string) plugins.Command {
+	c := command(t, act)
+	c.TLS = "auto"
+	return c
+}
+
+// infos is what plugins have said about themselves, by act: they say the same
+// again.
+var infos sync.Map
+
+func describe(t testing.TB, c plugins.Command) plugins.Info {
+	t.Helper()
+	if info, ok := infos.Load(c.Env[actAs]); ok {
+		return info.(plugins.Info)
+	}
+	info, err := c.Describe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	infos.Store(c.Env[actAs], info)
+	return info
 }
 
 // openSink opens a plugin that is a sink, and closes it when the test ends.
 func openSink(t testing.TB, c plugins.Command, settings any) core.Sink {
 	t.Helper()
-	ctx := t.Context()
-	info, err := c.Describe(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sink, err := c.Sink(info).Open(ctx, marshal(t, settings))
+	sink, err := c.Sink(describe(t, c)).Open(t.Context(), marshal(t, settings))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,12 +119,7 @@ func openSink(t testing.TB, c plugins.Command, settings any) core.Sink {
 // openSource is openSink for a source.
 func openSource(t testing.TB, c plugins.Command, settings any) core.Source {
 	t.Helper()
-	ctx := t.Context()
-	info, err := c.Describe(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	source, err := c.Source(info).Open(ctx, marshal(t, settings))
+	source, err := c.Source(describe(t, c)).Open(t.Context(), marshal(t, settings))
 	if err != nil {
 		t.Fatal(err)
 	}
