@@ -171,7 +171,7 @@ func (b *batchBuilder) begin(p *mzdv1.Piece) error {
 	if err != nil {
 		return err
 	}
-	if upper.Time <= lower.Time {
+	if upper.Time < lower.Time || upper == lower { // at one time, a new history may begin
 		return fmt.Errorf("a batch from %q to %q", lower, upper)
 	}
 	*b = batchBuilder{view: p.GetView(), from: p.GetFrom(), to: p.GetTo(), lower: lower, upper: upper, sum: p.GetChecksum()}

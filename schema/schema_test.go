@@ -302,3 +302,41 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func TestHelp(t *testing.T) {
+	type inner struct {
+		URL   string `json:"url" required:"true" doc:"Where to go, see [the list](docs/list.md)."`
+		Token string `json:"token" secret:"true"`
+	}
+	type outer struct {
+		Wait    schema.Duration    `json:"wait" default:"1m30s" doc:"How long to wait before somebody else may have another try at what this one did not manage to do."`
+		Strict  bool               `json:"strict"`
+		Routes  []inner            `json:"routes" doc:"two\u001b[2J"`
+		Regions map[string][]inner `json:"regions"`
+	}
+	const want = `  wait
+      duration, default 1m30s
+      How long to wait before somebody else may have another try at what this
+      one did not manage to do.
+  strict
+      bool, default false
+  routes
+      list of object
+      two�[2J
+  routes[].url
+      string, required
+      Where to go, see the list.
+  routes[].token
+      string, a secret: ${NAME} or file:PATH
+  regions
+      map of list of object
+  regions.NAME[].url
+      string, required
+      Where to go, see the list.
+  regions.NAME[].token
+      string, a secret: ${NAME} or file:PATH
+`
+	if got := schema.Of[outer]().Help(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}

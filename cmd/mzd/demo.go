@@ -107,7 +107,7 @@ func runDemo(ctx context.Context, o demoOptions, stdout io.Writer, log *slog.Log
 	var d *daemon
 	d, err = newDaemon(websocket.WithActions(ctx, websocket.Actions{
 		"restart-database": func(ctx context.Context) error { return d.database.restart(ctx) },
-	}), cfg, dir, log)
+	}), cfg, &catalog{}, dir, log)
 	if err != nil {
 		return err
 	}

@@ -43,6 +43,12 @@ func execute(ctx context.Context, t *testing.T, address, statement string) {
 	}
 }
 
+// screens are the sizes at which people look at the pages.
+var screens = []struct {
+	name          string
+	width, height int
+}{{"desktop", 1440, 900}, {"phone", 390, 844}}
+
 // digits is the number on the page, without its separators.
 const digits = `(document.getElementById("count")?.textContent ?? "").replace(/\D/g, "")`
 
@@ -80,10 +86,7 @@ func TestPage(t *testing.T) {
 	}
 	execute(ctx, t, d.sql, "CREATE MATERIALIZED VIEW counter AS SELECT count(*) FROM recentchanges")
 	b.until(`document.getElementById("state-text").textContent === "live"`)
-	for _, size := range []struct {
-		name          string
-		width, height int
-	}{{"desktop", 1200, 800}, {"phone", 390, 844}} {
+	for _, size := range screens {
 		for _, scheme := range []string{"light", "dark"} {
 			b.size(size.width, size.height)
 			b.scheme(scheme)
@@ -112,7 +115,7 @@ func TestDemo(t *testing.T) {
 				t.Errorf("the demo does not mention %s:\n%s", want, stdout.String())
 			}
 		}
-		b := newBrowser(ctx, t, 1200, 800)
+		b := newBrowser(ctx, t, 1200, 1000)
 		b.open("http://" + d.web + "/")
 		b.until(`/simulated/.test(document.getElementById("notice")?.textContent)`)
 		b.until(fmt.Sprintf(`+%s >= 2500`, digits)) // what the first run counted, the second begins with
@@ -142,6 +145,47 @@ func TestPageTable(t *testing.T) {
 	if got, want := b.eval(`document.getElementById("curl").textContent`), "http://"+d.web+"/api/stream/nothing"; got != want {
 		t.Errorf("the page names the stream %s, not %s", got, want)
 	}
+}
+
+// TestPagePicker shows views that people pick, one of them large: of that only
+// the largest rows, saying so, and with what changes lit, cell by cell.
+func TestPagePicker(t *testing.T) {
+	var rows []string
+	for i := range 10_000 {
+		rows = append(rows, fmt.Sprintf("(%d, 'row %d', %d)", i, i, i))
+	}
+	d := newDaemon(t, pipeline{
+		init:  "CREATE TABLE big (id int8, name text, n int8); CREATE TABLE small (word text);",
+		views: `{big: {query: "SELECT * FROM big", key: [id]}, small: {query: "SELECT * FROM small"}}`,
+	})
+	ctx := deadline(t, time.Minute)
+	b := newBrowser(ctx, t, 1440, 900)
+	d.start()
+	b.open("http://" + d.web + "/#view=small")
+	b.until(`document.querySelector("#tables h3")?.textContent.startsWith("small 0 rows")`)
+	execute(ctx, t, d.sql, "INSERT INTO big VALUES "+strings.Join(rows, ", ")+"; INSERT INTO small VALUES ('twice'), ('twice')")
+	b.until(`document.querySelectorAll("#tables td").length === 2`)
+	b.eval(`[...document.querySelectorAll("#picker button")].find((b) => b.textContent === "big").click()`)
+	b.until(`document.querySelectorAll("#tables tr").length === 104`) // 100 and 2 rows, 2 heads
+	if got := b.eval(`[...document.querySelectorAll("#tables h3")].map((h) => h.textContent).join("; ")`); got != "small 2 rows; big 10,000 rows, the 100 largest are shown" {
+		t.Errorf("the tables are called %s", got)
+	}
+	if got := b.eval(`location.hash`); got != "#view=small&view=big" {
+		t.Errorf("the page remembers %s", got)
+	}
+	lit := `[...document.querySelectorAll("[aria-label=big] [data-lit]")].map((td) => td.textContent).join()`
+	if got := b.eval(lit); got != "" {
+		t.Errorf("lit from the start: %s", got)
+	}
+	execute(ctx, t, d.sql, "UPDATE big SET n = 20000 WHERE id = 9990")
+	b.until(`document.querySelector("[aria-label=big] tbody tr td:last-child").textContent === "20,000"`)
+	if got := b.eval(lit); got != "20,000" {
+		t.Errorf("lit is %s, want the cell that has changed", got)
+	}
+	b.screenshot("picker")
+	b.eval(`[...document.querySelectorAll("#picker button")].forEach((b) => b.click())`)
+	b.until(`document.querySelectorAll("#tables section").length === 0`)
+	d.stop()
 }
 
 // TestDemoJoins runs the scenario with a table: its views and one of the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -45,9 +46,10 @@ var (
 	rewriteBytes int64                      // of [hub.Options]; 0: the default
 )
 
-// runDaemon runs the pipeline of a configuration until ctx ends.
-func runDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
-	d, err := newDaemon(ctx, cfg, ".", log)
+// runDaemon runs the pipeline of a configuration until ctx ends. What its
+// binaries have said already is in the catalog.
+func runDaemon(ctx context.Context, cfg *config.Config, known *catalog, log *slog.Logger) error {
+	d, err := newDaemon(ctx, cfg, known, ".", log)
 	if err != nil {
 		return err
 	}
@@ -58,6 +60,7 @@ func runDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) error 
 // daemon is one running pipeline.
 type daemon struct {
 	cfg      *config.Config
+	catalog  *catalog // of binaries
 	log      *slog.Logger
 	begun    time.Time
 	registry *prometheus.Registry
@@ -68,12 +71,13 @@ type daemon struct {
 	database *database // nil: it is elsewhere
 	sinks    []hub.Sink
 	hub      *hub.Hub
+	binaries map[string]binary // plugins that are, by their place in the configuration: sinks.mirror
 }
 
 // newDaemon opens everything that can fail before anything runs: directories,
 // ports, files, settings. Relative paths in SQL are relative to base.
-func newDaemon(ctx context.Context, cfg *config.Config, base string, log *slog.Logger) (*daemon, error) {
-	d := &daemon{cfg: cfg, log: log, begun: time.Now(), registry: newRegistry()}
+func newDaemon(ctx context.Context, cfg *config.Config, known *catalog, base string, log *slog.Logger) (*daemon, error) {
+	d := &daemon{cfg: cfg, catalog: known, log: log, begun: time.Now(), registry: newRegistry(), binaries: make(map[string]binary)}
 	if err := d.open(ctx, base); err != nil {
 		d.close()
 		return nil, err
@@ -131,11 +135,7 @@ func (d *daemon) openAdmin() error {
 func (d *daemon) openSinks(ctx context.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(d.cfg.Sinks)) {
 		c := d.cfg.Sinks[name]
-		kind, ok := find(builtinSinks(), func(s plugins.Sink) bool { return s.Name == c.Plugin })
-		if !ok {
-			return fmt.Errorf("sink %s: no plugin %s", name, c.Plugin)
-		}
-		sink, err := kind.Open(d.env(ctx, "sink", name), c.Settings)
+		sink, err := d.openSink(ctx, name, c)
 		if err != nil {
 			return environment(fmt.Errorf("sink %s: %w", name, err))
 		}
@@ -156,15 +156,14 @@ func (d *daemon) openSinks(ctx context.Context) error {
 func (d *daemon) openSources(ctx context.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(d.cfg.Sources)) {
 		c := d.cfg.Sources[name]
-		kind, ok := find(sources.Builtin(), func(s plugins.Source) bool { return s.Name == c.Plugin })
-		if !ok {
-			return fmt.Errorf("source %s: no plugin %s", name, c.Plugin)
-		}
 		ctx := d.env(ctx, "source", name)
 		log := plugins.EnvOf(ctx).Logger
-		source, err := kind.Open(ctx, c.Settings)
+		source, err := d.openSource(ctx, name, c)
 		if err != nil {
 			return environment(fmt.Errorf("source %s: %w", name, err))
+		}
+		if closer, ok := source.(io.Closer); ok {
+			d.closers = append(d.closers, closer.Close)
 		}
 		landing, err := d.openLanding(name, c.To, source, log)
 		if err != nil {
@@ -178,6 +177,30 @@ func (d *daemon) openSources(ctx context.Context) error {
 		d.runners = append(d.runners, runner)
 	}
 	return nil
+}
+
+// openSink opens the plugin of a sink.
+func (d *daemon) openSink(ctx context.Context, name string, c config.Sink) (core.Sink, error) {
+	if c.Binary != nil {
+		return d.binarySink(name, c), nil
+	}
+	kind, ok := find(builtinSinks(), func(s plugins.Sink) bool { return s.Name == c.Plugin })
+	if !ok {
+		return nil, fmt.Errorf("no plugin %s", c.Plugin)
+	}
+	return kind.Open(d.env(ctx, "sink", name), c.Settings)
+}
+
+// openSource opens the plugin of a source.
+func (d *daemon) openSource(ctx context.Context, name string, c config.Source) (core.Source, error) {
+	if c.Binary != nil {
+		return d.binarySource(name, c), nil
+	}
+	kind, ok := find(sources.Builtin(), func(s plugins.Source) bool { return s.Name == c.Plugin })
+	if !ok {
+		return nil, fmt.Errorf("no plugin %s", c.Plugin)
+	}
+	return kind.Open(ctx, c.Settings)
 }
 
 // openLanding opens where the events of a source land.
@@ -256,12 +279,15 @@ func (d *daemon) openHub() (err error) {
 		// What a configuration can get wrong was checked before: it is files.
 		return environment(fmt.Errorf("data_dir: %w", err))
 	}
+	if err := d.registry.Register(pluginMetrics{func() []plugged { return d.plugins(d.sourceStates(), d.hub.Status().Sinks) }}); err != nil {
+		return fmt.Errorf("metrics of plugins: %w", err)
+	}
 	return nil
 }
 
 // run runs everything until ctx ends, and stops it in the order of the data.
 func (d *daemon) run(ctx context.Context) error {
-	var stages []stage
+	stages := []stage{{"plugins", d.openBinaries}}
 	for _, r := range d.runners {
 		stages = append(stages, stage{"source", func(ctx context.Context) error {
 			if err := r.Run(ctx); err != nil && ctx.Err() == nil {
@@ -304,8 +330,10 @@ func (d *daemon) addresses() []any {
 // addressOf returns the address that a sink listens on, if it listens.
 func (d *daemon) addressOf(sink string) string {
 	for _, s := range d.sinks {
-		if l, ok := s.Sink.(interface{ Addr() net.Addr }); ok && s.Name == sink && l.Addr() != nil {
-			return l.Addr().String()
+		if l, ok := s.Sink.(interface{ Addr() net.Addr }); ok && s.Name == sink {
+			if a := l.Addr(); a != nil { // that of a binary comes later
+				return a.String()
+			}
 		}
 	}
 	return ""
@@ -348,25 +376,20 @@ func (d *daemon) ready() readiness {
 	complete, missing := d.hub.Complete()
 	r := readiness{Ready: complete, Waiting: missing}
 	state := d.hub.Status()
-	for _, s := range state.Sinks {
-		if s.Trouble != nil {
-			r.Degraded = append(r.Degraded, "sink "+s.Name)
+	for _, p := range d.plugins(d.sourceStates(), state.Sinks) {
+		if p.Error != "" {
+			r.Degraded = append(r.Degraded, fmt.Sprintf("%s (%s): %s", p.Name, p.Plugin, p.Error))
 		}
 	}
 	for _, v := range state.Views {
 		if v.Trouble != nil {
-			r.Degraded = append(r.Degraded, "view "+v.Name)
-		}
-	}
-	for _, s := range d.runners {
-		if st := s.Status(); st.Error != "" {
-			r.Degraded = append(r.Degraded, "source "+st.Name)
+			r.Degraded = append(r.Degraded, fmt.Sprintf("views.%s: %s", v.Name, v.Trouble.Error))
 		}
 	}
 	if d.database != nil {
 		for _, s := range d.database.stats().Sources {
 			if s.Problem != "" {
-				r.Degraded = append(r.Degraded, "engine source "+s.Name)
+				r.Degraded = append(r.Degraded, fmt.Sprintf("engine source %s: %s", s.Name, s.Problem))
 			}
 		}
 	}
@@ -375,23 +398,29 @@ func (d *daemon) ready() readiness {
 
 // status is the answer to /api/status.
 func (d *daemon) status() any {
-	sources := []ingest.Status{}
-	for _, r := range d.runners {
-		sources = append(sources, r.Status())
-	}
+	sources, hubState := d.sourceStates(), d.hub.Status()
 	s := struct {
 		Name    string          `json:"name"`
 		Version buildVersion    `json:"version"`
 		Since   time.Time       `json:"since"`
+		Plugins []plugged       `json:"plugins"`
 		Sources []ingest.Status `json:"sources"`
 		hub.Status
 		Engine *engine.Stats `json:"engine,omitempty"`
-	}{d.cfg.Name, version(), d.begun, sources, d.hub.Status(), nil}
+	}{d.cfg.Name, version(), d.begun, d.plugins(sources, hubState.Sinks), sources, hubState, nil}
 	if d.database != nil {
 		stats := d.database.stats()
 		s.Engine = &stats
 	}
 	return s
+}
+
+func (d *daemon) sourceStates() []ingest.Status {
+	states := []ingest.Status{}
+	for _, r := range d.runners {
+		states = append(states, r.Status())
+	}
+	return states
 }
 
 // newClient returns a client of the database at url. If it says so, that is the

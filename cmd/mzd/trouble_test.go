@@ -102,7 +102,7 @@ func TestNetworkAway(t *testing.T) {
 	if metrics := get(t, "http://"+d.admin+"/metrics"); !strings.Contains(metrics, "\nmzd_source_up{source=\"wikipedia\"} 0\n") {
 		t.Error("no mzd_source_up 0 in the metrics")
 	}
-	if ready := get(t, "http://"+d.admin+"/readyz"); !strings.Contains(ready, "source wikipedia") {
+	if ready := get(t, "http://"+d.admin+"/readyz"); !strings.Contains(ready, "sources.wikipedia (wikimedia): ") {
 		t.Errorf("readyz does not name the source as degraded: %s", ready)
 	}
 	serveAt(t, address, simulator.New(simulator.Options{Rate: 1000, Seed: *seed, Total: 200}))

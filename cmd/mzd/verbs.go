@@ -29,11 +29,12 @@ mzd -config wikipedia.yaml`,
 			setup: func(flags *flag.FlagSet) runFunc {
 				file := configFlag(flags)
 				return func(ctx context.Context, e env, _ []string) error {
-					cfg, err := loadConfig(*file)
+					var binaries catalog
+					cfg, err := loadConfig(*file, binaries.willing(ctx))
 					if err != nil {
 						return err
 					}
-					return runDaemon(ctx, cfg, newLogger(e, cfg.Log))
+					return runDaemon(ctx, cfg, &binaries, newLogger(e, cfg.Log))
 				}
 			},
 		},
@@ -80,14 +81,16 @@ mzd demo -live -data-dir ./demo`,
 			long: `
 Checks a configuration file, the settings of its plugins included, and says
 everything that is wrong with it, each with line and column. It opens nothing
-and changes nothing.`,
+and changes nothing; plugins that are binaries are started to be asked what
+settings they take.`,
 			examples: `
 mzd check
 mzd check -config wikipedia.yaml`,
 			setup: func(flags *flag.FlagSet) runFunc {
 				file := configFlag(flags)
-				return func(_ context.Context, e env, _ []string) error {
-					cfg, err := loadConfig(*file)
+				return func(ctx context.Context, e env, _ []string) error {
+					var binaries catalog
+					cfg, err := loadConfig(*file, binaries.known(ctx))
 					if err != nil {
 						return err
 					}
@@ -208,8 +211,8 @@ func configFlag(flags *flag.FlagSet) *string {
 }
 
 // loadConfig reads the configuration that a command line names.
-func loadConfig(path string) (*config.Config, error) {
-	cfg, err := config.Load(path, known())
+func loadConfig(path string, known config.Known) (*config.Config, error) {
+	cfg, err := config.Load(path, known)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, usage(fmt.Errorf("%w\nName the configuration with -config FILE, or try mzd demo, which needs none", err))
 	}

@@ -1,7 +1,6 @@
 package hub
 
 import (
-	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,7 +21,6 @@ type metrics struct {
 	duration    *prometheus.HistogramVec
 	retries     *prometheus.CounterVec
 	syncs       prometheus.Histogram
-	restarts    *prometheus.CounterVec
 }
 
 // viewMetrics are the counters of one view.
@@ -34,7 +32,6 @@ type viewMetrics struct {
 // sinkMetrics are the counters of one group of a sink.
 type sinkMetrics struct {
 	retries   prometheus.Counter
-	restarts  prometheus.Counter
 	delivered func(took time.Duration, err error)
 }
 
@@ -51,8 +48,7 @@ func newMetrics(h *Hub) *metrics {
 			Name: "mzd_sink_delivery_duration_seconds", Help: "How long writes of a sink took.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 10),
 		}, []string{"sink"}),
-		retries:  counter("mzd_sink_retries_total", "Writes of a sink that were tried again.", "sink"),
-		restarts: counter("mzd_plugin_restarts_total", "Times the plugin was started again after it had ended by itself.", "plugin"),
+		retries: counter("mzd_sink_retries_total", "Writes of a sink that were tried again.", "sink"),
 		syncs: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "mzd_log_fsync_duration_seconds", Help: "How long syncs of the logs of views took.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 9),
@@ -82,8 +78,7 @@ func (m *metrics) ofSink(name string, views []string) sinkMetrics {
 		}
 	}
 	return sinkMetrics{
-		retries:  m.retries.WithLabelValues(name),
-		restarts: m.restarts.WithLabelValues(pluginLabel(name)),
+		retries: m.retries.WithLabelValues(name),
 		delivered: func(took time.Duration, err error) {
 			outcome := "ok"
 			if err != nil {
@@ -99,7 +94,7 @@ func (m *metrics) ofSink(name string, views []string) sinkMetrics {
 
 func (m *metrics) register(r prometheus.Registerer) error {
 	for _, c := range []prometheus.Collector{
-		m.reconnects, m.resnapshots, m.deliveries, m.duration, m.retries, m.syncs, m.restarts, gauges{m.hub},
+		m.reconnects, m.resnapshots, m.deliveries, m.duration, m.retries, m.syncs, gauges{m.hub},
 	} {
 		if err := r.Register(c); err != nil {
 			return err
@@ -124,13 +119,12 @@ var (
 	compactions  = prometheus.NewDesc("mzd_log_compactions_total", "Merges done in the log of the view.", []string{"view"}, nil)
 	sinkFrontier = prometheus.NewDesc("mzd_sink_frontier_timestamp_seconds", "Time below which the sink has taken the view.", []string{"sink", "view"}, nil)
 	sinkLag      = prometheus.NewDesc("mzd_sink_lag_seconds", "How far the sink is behind the wall clock.", []string{"sink", "view"}, nil)
-	pluginUp     = prometheus.NewDesc("mzd_plugin_up", "1 while the plugin runs, 0 while it has ended by itself and waits to be started again.", []string{"plugin"}, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		viewFrontier, viewLag, viewRows, viewUpdates, viewState, connected, logBytes, logSince, logDurable, compactions, sinkFrontier, sinkLag, pluginUp,
+		viewFrontier, viewLag, viewRows, viewUpdates, viewState, connected, logBytes, logSince, logDurable, compactions, sinkFrontier, sinkLag,
 	} {
 		ch <- d
 	}
@@ -168,9 +162,6 @@ func (c gauges) Collect(ch chan<- prometheus.Metric) {
 		}
 		count(compactions, stats.Compactions, v.Name)
 	}
-	for _, s := range c.hub.sinks {
-		gauge(pluginUp, truth(!c.hub.down(s.Name)), pluginLabel(s.Name))
-	}
 	for _, g := range c.hub.groups {
 		if g.broadcasts() {
 			continue
@@ -179,19 +170,6 @@ func (c gauges) Collect(ch chan<- prometheus.Metric) {
 			frontier(sinkFrontier, sinkLag, p.position.Time, g.name, g.views[i].Name)
 		}
 	}
-}
-
-// pluginLabel names a plugin as the configuration does.
-func pluginLabel(sink string) string { return "sinks." + sink }
-
-// down reports whether the code of a sink has ended by itself. That of a sink
-// that is written to runs when it is called.
-func (h *Hub) down(sink string) bool {
-	return slices.ContainsFunc(h.groups, func(g *group) bool {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		return g.name == sink && g.broadcasts() && !g.serving
-	})
 }
 
 func truth(b bool) float64 {

@@ -33,7 +33,8 @@ type group struct {
 	places    []place    // by view
 	trouble   trouble
 	permanent bool
-	serving   bool // a broadcaster's code runs
+	serving   bool   // a broadcaster's code runs
+	restarts  uint64 // of it, after it has ended by itself
 }
 
 func newGroup(c Sink, views []*view, o Options, m *metrics) *group {
@@ -78,12 +79,9 @@ func (g *group) run(ctx context.Context) error {
 	}
 	begun := false
 	g.persist(ctx, func() error {
-		if begun {
-			g.metrics.restarts.Inc()
-		}
+		g.startServing(begun)
 		begun = true
-		g.setServing(true)
-		defer g.setServing(false)
+		defer g.stopServing()
 		// It says nothing while it works: it works again when it has served for
 		// longer than any wait between tries.
 		recovered := time.AfterFunc(longestWait, g.succeeded)
@@ -96,10 +94,19 @@ func (g *group) run(ctx context.Context) error {
 	return nil
 }
 
-func (g *group) setServing(serving bool) {
+func (g *group) startServing(again bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.serving = serving
+	g.serving = true
+	if again {
+		g.restarts++
+	}
+}
+
+func (g *group) stopServing() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.serving = false
 }
 
 // reader is the log of a view for a broadcaster.

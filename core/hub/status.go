@@ -53,6 +53,12 @@ type SinkStatus struct {
 	WaitsFor []string `json:"waits_for,omitempty"`
 	// Trouble is the latest of its groups'.
 	Trouble *Problem `json:"trouble,omitempty"`
+
+	// Down says that its code has ended by itself and waits to be started
+	// again, which it was Restarts times. That of a sink that is written to runs
+	// when it is called.
+	Down     bool   `json:"-"`
+	Restarts uint64 `json:"-"`
 }
 
 // SinkedView is how far a sink is with a view.
@@ -152,6 +158,8 @@ func (g *group) addTo(s *SinkStatus, now time.Time) {
 		}
 		s.Views = append(s.Views, sv)
 	}
+	s.Down = s.Down || g.broadcasts() && !g.serving
+	s.Restarts += g.restarts
 	if p := g.trouble.problem(); p != nil {
 		p.Permanent = g.permanent
 		s.Ready, s.Trouble = false, p

@@ -388,3 +388,20 @@ func TestDoc(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+// BenchmarkWrite is how many messages a second a shell takes that does nothing
+// with them.
+func BenchmarkWrite(b *testing.B) {
+	sink, err := exec.New(b.Context(), exec.Settings{Command: []string{"sh", "-c", "while read -r message; do echo ok; done"}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer sink.Close()
+	cut := []core.Batch{change(top10, 2, `["Ada"]`)}
+	for b.Loop() {
+		if err := sink.Write(b.Context(), cut); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "messages/s")
+}

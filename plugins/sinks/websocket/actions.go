@@ -51,11 +51,11 @@ func (s *server) serveAction(w http.ResponseWriter, r *http.Request) {
 	case act == nil:
 		serveUnknown(w, r)
 	case r.Header.Get(actionHeader) == "" || origin != "" && !strings.EqualFold(origin, "http://"+r.Host):
-		writeError(w, apiError{http.StatusForbidden, "foreign_origin", "only the page of this server may do this, with the header " + actionHeader})
+		writeError(w, apiError{http.StatusForbidden, "foreign_origin", "only the page of this server may do this, with the header " + actionHeader, 0})
 	default:
 		if err := act(r.Context()); err != nil {
 			s.log.Error("demo action", "action", r.PathValue("action"), "error", err)
-			writeError(w, apiError{http.StatusInternalServerError, "internal", err.Error()})
+			writeError(w, apiError{http.StatusInternalServerError, "internal", err.Error(), 0})
 			return
 		}
 		w.WriteHeader(http.StatusNoContent)

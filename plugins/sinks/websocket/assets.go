@@ -78,7 +78,7 @@ func (s *server) serveAsset(w http.ResponseWriter, r *http.Request) {
 func serveUnknown(w http.ResponseWriter, r *http.Request) {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
-		writeError(w, apiError{http.StatusNotFound, "not_found", "nothing here; see /api/views"})
+		writeError(w, apiError{http.StatusNotFound, "not_found", "nothing here; see /api/views", 0})
 	case http.MethodOptions:
 		h := w.Header()
 		h.Set("Access-Control-Allow-Methods", "GET, HEAD")
@@ -87,6 +87,6 @@ func serveUnknown(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 	default:
 		w.Header().Set("Allow", "GET, HEAD, OPTIONS")
-		writeError(w, apiError{http.StatusMethodNotAllowed, "method_not_allowed", "only GET is served here"})
+		writeError(w, apiError{http.StatusMethodNotAllowed, "method_not_allowed", "only GET is served here", 0})
 	}
 }

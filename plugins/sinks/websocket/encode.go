@@ -3,7 +3,6 @@ package websocket
 import (
 	"encoding/json"
 	"fmt"
-	"iter"
 	"strconv"
 
 	"github.com/mzdio/mzd/core"
@@ -38,21 +37,26 @@ const (
 	pieceBytes = 32 << 10
 )
 
-// messages encodes a cut, one part or piece after the other. They are not kept,
-// so that a large base costs the memory of one.
-func (e encoding) messages(cut []core.Batch) iter.Seq[message] {
-	if e.v1 {
-		return messageV1(cut[0])
+// An encoder is a cut on its way to being messages: a cursor over its rows.
+type encoder interface {
+	// part encodes the next message, or piece of one, and reports whether there
+	// are more.
+	part() (m message, more bool)
+	// begins reports whether the next part begins a message.
+	begins() bool
+	// clone returns an encoder that goes on from here by itself.
+	clone() encoder
+}
+
+// encoder returns the encoder of a cut; nil if there is nothing to say.
+func (e encoding) encoder(cut []core.Batch) encoder {
+	if !e.v1 {
+		return newCutEncoder(e, cut)
 	}
-	return func(yield func(message) bool) {
-		enc := newCutEncoder(e, cut)
-		for more := true; more; {
-			var m message
-			if m, more = enc.part(); !yield(m) {
-				return
-			}
-		}
+	if kindOf(cut) == kindProgress {
+		return nil
 	}
+	return &encoderV1{batch: cut[0]}
 }
 
 // size estimates how many bytes the messages of a cut have in all.
@@ -134,6 +138,13 @@ func newCutEncoder(e encoding, cut []core.Batch) *cutEncoder {
 		}
 	}
 	return enc
+}
+
+func (enc *cutEncoder) begins() bool { return true }
+
+func (enc *cutEncoder) clone() encoder {
+	c := *enc
+	return &c
 }
 
 // part encodes the next part and reports whether there are more.
@@ -278,45 +289,66 @@ func marshal(v any) []byte {
 	return data
 }
 
-// messageV1 encodes the message of /api/v1: inserted, deleted and timestamp, the
-// values as strings. Progress has no message.
-func messageV1(b core.Batch) iter.Seq[message] {
-	return func(yield func(message) bool) {
-		if !b.IsBase() && b.Updates.Len() == 0 {
-			return
-		}
-		m := message{kind: kindOf([]core.Batch{b}), unfinished: true}
-		list := func(sign core.Diff) bool {
-			first := true
-			for u := range b.Updates.All() {
-				for n := sign * u.Diff; n > 0; n-- {
-					if !first {
-						m.data = append(m.data, ',')
-					}
-					first = false
-					if m.data = appendStrings(m.data, u.Row); len(m.data) < pieceBytes {
-						continue
-					}
-					if !yield(m) {
-						return false
-					}
-					m.data = make([]byte, 0, pieceBytes) // who got the piece may keep it
-				}
-			}
-			return true
-		}
+// An encoderV1 encodes the message of /api/v1, in pieces: inserted, deleted and
+// timestamp, the values as strings.
+type encoderV1 struct {
+	batch   core.Batch
+	begun   bool
+	deleted bool // the cursor: the list,
+	rows    int  // rows in it so far,
+	update  int  // the update,
+	copies  core.Diff
+}
+
+func (enc *encoderV1) begins() bool { return !enc.begun }
+
+func (enc *encoderV1) clone() encoder {
+	c := *enc
+	return &c
+}
+
+func (enc *encoderV1) part() (m message, more bool) {
+	m.kind = kindOf([]core.Batch{enc.batch})
+	if !enc.begun {
+		enc.begun = true
 		m.data = append(m.data, `{"inserted":[`...)
-		if !list(1) {
-			return
+	}
+	for {
+		var ended bool
+		if m.data, ended = enc.appendRows(m.data); !ended {
+			m.unfinished = true
+			return m, true
+		}
+		if enc.deleted {
+			m.data = appendField(append(m.data, ']'), "timestamp", enc.batch.Upper.Time.String())
+			m.data = append(m.data, '}')
+			return m, false
 		}
 		m.data = append(m.data, `],"deleted":[`...)
-		if !list(-1) {
-			return
-		}
-		m.data = appendField(append(m.data, ']'), "timestamp", b.Upper.Time.String())
-		m.data, m.unfinished = append(m.data, '}'), false
-		yield(m)
+		enc.deleted, enc.rows, enc.update = true, 0, 0
 	}
+}
+
+// appendRows appends rows of the list until it ends, or the piece is full.
+func (enc *encoderV1) appendRows(buf []byte) (_ []byte, ended bool) {
+	for at, u := range enc.batch.Updates.From(enc.update) {
+		enc.update = at
+		n := u.Diff
+		if enc.deleted {
+			n = -n
+		}
+		for ; enc.copies < n; enc.copies++ {
+			if len(buf) >= pieceBytes {
+				return buf, false
+			}
+			if enc.rows++; enc.rows > 1 {
+				buf = append(buf, ',')
+			}
+			buf = appendStrings(buf, u.Row)
+		}
+		enc.copies = 0
+	}
+	return buf, true
 }
 
 // appendField appends a comma, the name and the value as a JSON string.

@@ -25,7 +25,10 @@ func QuoteNumbers(row core.Row, columns []core.Column) string {
 
 // Messages returns the parts of the message of a cut.
 func Messages(cut []core.Batch, numbersString bool) (parts [][]byte) {
-	for m := range (encoding{numbersString: numbersString}).messages(cut) {
+	enc := encoding{numbersString: numbersString}.encoder(cut)
+	for more := true; more; {
+		var m message
+		m, more = enc.part()
 		parts = append(parts, m.data)
 	}
 	return parts

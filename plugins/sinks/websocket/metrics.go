@@ -3,7 +3,6 @@ package websocket
 import (
 	"strconv"
 
-	"github.com/coder/websocket"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -21,7 +20,9 @@ type metrics struct {
 
 // closeCodes are the codes that are counted by themselves; what else clients
 // come up with is "other".
-var closeCodes = []websocket.StatusCode{1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, codeStalled}
+var closeCodes = []closeCode{
+	1000, 1001, codeProtocol, codeNone, codeGone, codeNotUTF8, codeRefused, codeTooBig, codeInternal, codeRestart, codeBusy, codeStalled,
+}
 
 const otherCode = "other"
 
@@ -49,7 +50,7 @@ func newMetrics() *metrics {
 		}, []string{"code"}),
 		fanout: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "mzd_broadcast_fanout_duration_seconds",
-			Help:    "Time from when the first stream saw a change to when a stream that was waiting for it had sent it.",
+			Help:    "Time from when a change was encoded to when it had been written to all streams of a shard that were waiting for it and had room.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
 		}),
 		mismatches: prometheus.NewCounter(prometheus.CounterOpts{
@@ -70,33 +71,15 @@ func newMetrics() *metrics {
 	return m
 }
 
-// joined counts a stream until the function it returns is called.
-func (m *metrics) joined(transport string) (left func()) {
-	clients := m.clients.WithLabelValues(transport)
-	clients.Inc()
-	return clients.Dec
-}
-
-// counting returns the sender, counting what it sends.
-func (m *metrics) counting(out sender) sender { return countingSender{out, m} }
-
-type countingSender struct {
-	sender
-	metrics *metrics
-}
-
-func (c countingSender) send(m message) error {
-	if err := c.sender.send(m); err != nil {
-		return err
+// sent counts a part that was sent to a number of streams.
+func (m *metrics) sent(kind string, p *part, streams int) {
+	if p.messages > 0 {
+		m.messages.WithLabelValues(kind).Add(float64(p.messages * streams))
 	}
-	c.metrics.bytes.Add(float64(len(m.data)))
-	if !m.unfinished {
-		c.metrics.messages.WithLabelValues(m.kind).Inc()
-	}
-	return nil
+	m.bytes.Add(float64(p.bytes * streams))
 }
 
-func (m *metrics) closed(code websocket.StatusCode) {
+func (m *metrics) closed(code closeCode) {
 	for _, c := range closeCodes {
 		if c == code {
 			m.closes.WithLabelValues(strconv.Itoa(int(code))).Inc()

@@ -60,7 +60,7 @@ func (o origins) check(r *http.Request) *refusal {
 
 func refuse(code, allow, format string, args ...any) *refusal {
 	message := fmt.Sprintf(format, args...) + "; the operator of mzd can allow them with the setting origins"
-	return &refusal{apiError{http.StatusForbidden, code, message}, allow}
+	return &refusal{apiError{http.StatusForbidden, code, message, 0}, allow}
 }
 
 func (o origins) allows(origin string) bool {

@@ -18,18 +18,28 @@ type apiError struct {
 	status  int
 	code    string
 	message string
+	retry   time.Duration // when to come back; 0: nothing is said
 }
 
 var (
-	errStopping = apiError{http.StatusServiceUnavailable, "stopping", "mzd is stopping; try again in a moment"}
-	errTooMany  = apiError{http.StatusServiceUnavailable, "too_many_connections", "all connections are in use; try again later (max_connections is the limit)"}
+	errStopping         = apiError{http.StatusServiceUnavailable, "stopping", "mzd is stopping; try again in a moment", time.Second}
+	errTooMany          = apiError{http.StatusServiceUnavailable, "too_many_connections", "all connections are in use; try again later (max_connections is the limit)", time.Second}
+	errTooManyOfAddress = apiError{http.StatusTooManyRequests, "too_many_from_address", "all connections for your address are in use; try again later (max_connections_per_address is the limit)", time.Second}
+	errBusy             = apiError{http.StatusServiceUnavailable, "busy", "slow clients hold all the memory that is there for them; try again later (max_pinned_bytes is the limit)", time.Second}
+	errLongURI          = apiError{http.StatusRequestURITooLong, "uri_too_long", "the request line is over 8 KiB", 0}
+	errBody             = apiError{http.StatusRequestEntityTooLarge, "body_not_allowed", "requests have no bodies here", 0}
+	errInternal         = apiError{http.StatusInternalServerError, "internal", "internal error; the log of mzd says more", 0}
 )
 
 // data returns the error as a message of a stream, which is also the body of an
 // HTTP answer.
 func (e apiError) data() []byte {
 	buf := appendField([]byte(`{"type":"error"`), "code", e.code)
-	return append(appendField(buf, "message", e.message), '}')
+	buf = appendField(buf, "message", e.message)
+	if e.retry > 0 {
+		buf = strconv.AppendInt(append(buf, `,"retry_ms":`...), e.retry.Milliseconds(), 10)
+	}
+	return append(buf, '}')
 }
 
 // asMessage returns the error as a message of a stream.
@@ -39,15 +49,15 @@ func writeError(w http.ResponseWriter, e apiError) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
-	if e.status == http.StatusServiceUnavailable {
-		h.Set("Retry-After", "1")
+	if e.retry > 0 {
+		h.Set("Retry-After", strconv.Itoa(int((e.retry+time.Second-1)/time.Second)))
 	}
 	w.WriteHeader(e.status)
 	w.Write(append(e.data(), '\n'))
 }
 
 func badRequest(code, format string, args ...any) *apiError {
-	return &apiError{http.StatusBadRequest, code, fmt.Sprintf(format, args...)}
+	return &apiError{http.StatusBadRequest, code, fmt.Sprintf(format, args...), 0}
 }
 
 const (
@@ -56,29 +66,30 @@ const (
 )
 
 // streamOf reads what a request for a stream asks for.
-func (s *server) streamOf(r *http.Request) (*stream, *apiError) {
+func (s *server) streamOf(r *http.Request) (*subscription, position, *apiError) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return nil, badRequest("bad_request", "query: %v", err)
+		return nil, nil, badRequest("bad_request", "query: %v", err)
 	}
 	names := query["view"]
 	if name := r.PathValue("view"); name != "" {
 		names = append([]string{name}, names...)
 	}
-	st := &stream{views: strings.Join(names, "\x00")}
+	var sub subscription
 	var problem *apiError
-	if st.readers, problem = s.readers(names); problem != nil {
-		return nil, problem
+	sub.views = strings.Join(names, "\x00")
+	if sub.readers, problem = s.readers(names); problem != nil {
+		return nil, nil, problem
 	}
-	if st.encoding.numbersString, problem = numbersOf(query); problem != nil {
-		return nil, problem
+	if sub.form.numbersString, problem = numbersOf(query); problem != nil {
+		return nil, nil, problem
 	}
 	if v := query.Get("interval"); v != "" {
 		d, err := time.ParseDuration(v)
 		if err != nil || d < 0 || d > maxInterval {
-			return nil, badRequest("bad_interval", "interval %.40q: want a duration from 0s to %v, as in 500ms", v, maxInterval)
+			return nil, nil, badRequest("bad_interval", "interval %.40q: want a duration from 0s to %v, as in 500ms", v, maxInterval)
 		}
-		st.interval = d
+		sub.interval = d
 	}
 	if query.Has("mismatch") {
 		s.metrics.mismatches.Inc()
@@ -89,10 +100,11 @@ func (s *server) streamOf(r *http.Request) (*stream, *apiError) {
 	if id := r.Header.Get("Last-Event-ID"); id != "" {
 		since = id
 	}
-	if st.at, err = parsePosition(since, len(names)); err != nil {
-		return nil, badRequest("bad_token", "since %v", err)
+	at, err := parsePosition(since, len(names))
+	if err != nil {
+		return nil, nil, badRequest("bad_token", "since %v", err)
 	}
-	return st, nil
+	return &sub, at, nil
 }
 
 // readers returns the logs of the views.
@@ -101,7 +113,7 @@ func (s *server) readers(names []string) ([]core.CutReader, *apiError) {
 		return nil, badRequest("bad_request", "no view named: ask for /api/stream/NAME or /api/stream?view=NAME&view=NAME; views: %s", s.viewNames())
 	}
 	if len(names) > maxViewsPerStream {
-		return nil, badRequest("bad_request", "%d views in one stream; %d are allowed", len(names), maxViewsPerStream)
+		return nil, badRequest("too_many_views", "%d views in one stream; %d are allowed", len(names), maxViewsPerStream)
 	}
 	var readers []core.CutReader
 	for i, name := range names {
@@ -118,7 +130,7 @@ func (s *server) readers(names []string) ([]core.CutReader, *apiError) {
 }
 
 func (s *server) unknownView(name string) *apiError {
-	return &apiError{http.StatusNotFound, "unknown_view", fmt.Sprintf("no view %.100q; views: %s", name, s.viewNames())}
+	return &apiError{http.StatusNotFound, "unknown_view", fmt.Sprintf("no view %.100q; views: %s", name, s.viewNames()), 0}
 }
 
 // viewNames lists the views for error messages, at most some of them.

@@ -2,13 +2,16 @@ package websocket
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mzdio/mzd/core"
@@ -17,7 +20,8 @@ import (
 const (
 	readHeaderTimeout = 10 * time.Second
 	idleTimeout       = 2 * time.Minute // of a connection without a request
-	maxHeaderBytes    = 16 << 10
+	maxHeaderBytes    = 12 << 10        // net/http adds 4 KiB
+	maxURIBytes       = 8 << 10
 	shutdownGrace     = 2 * time.Second // to take the rest of a message and the goodbye
 )
 
@@ -26,6 +30,10 @@ type server struct {
 	*Sink
 	views    []core.CutReader
 	byName   map[string]core.CutReader
+	backend  backend
+	shards   []*shard
+	waiter   *waiter
+	turn     atomic.Uint32 // spreads connections over the shards
 	cache    cache
 	refusals refusals
 	requests requests
@@ -48,18 +56,32 @@ func newServer(s *Sink, views []core.Reader) (*server, error) {
 // run serves until ctx ends or the listener fails, and returns when everything
 // it started has ended.
 func (s *server) run(ctx context.Context, ln net.Listener) error {
+	s.backend = backendOf(ln)
+	if err := s.start(); err != nil {
+		ln.Close()
+		return err
+	}
 	streams, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
-	var conns sync.WaitGroup
-	gate := newGate(ln, s.settings.MaxConnections, time.Duration(s.settings.StallTimeout))
+	var conns, shards, rest sync.WaitGroup
+	for _, shard := range s.shards {
+		shards.Go(shard.run)
+	}
+	rest.Go(s.waiter.run)
+	for _, r := range s.views {
+		rest.Go(func() { s.watch(streams, r) })
+	}
 	web := &http.Server{
 		Handler:           s.handler(),
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // what strangers do
 		BaseContext:       func(net.Listener) context.Context { return streams },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if encrypted, ok := c.(*tls.Conn); ok {
+				c = encrypted.NetConn()
+			}
 			return context.WithValue(ctx, connKey{}, c.(*gatedConn))
 		},
 		ConnState: func(_ net.Conn, state http.ConnState) {
@@ -70,6 +92,10 @@ func (s *server) run(ctx context.Context, ln net.Listener) error {
 				conns.Done()
 			}
 		},
+	}
+	gate := net.Listener(newGate(ln, s.settings))
+	if s.tls != nil {
+		gate = tls.NewListener(gate, s.tls)
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- web.Serve(gate) }()
@@ -83,18 +109,65 @@ func (s *server) run(ctx context.Context, ln net.Listener) error {
 		<-failed
 	}
 	stop(errStopped)
+	for _, shard := range s.shards {
+		shard.stop()
+	}
+	shards.Wait()
+	s.waiter.stop()
 	select {
 	case <-s.requests.drain():
 	case <-time.After(shutdownGrace):
 	}
-	gate.closeAll()
-	<-s.requests.idle
 	web.Close()
+	<-s.requests.idle
 	conns.Wait()
+	s.waiter.finish()
+	rest.Wait()
 	return err
 }
 
-// errStopped is why the streams end when the server does.
+// start makes the loops. One shard writes as fast as the kernel takes it, and
+// more of them help where there are cores that nothing else needs.
+func (s *server) start() error {
+	var err error
+	if s.waiter, err = newWaiter(s); err != nil {
+		return err
+	}
+	for range max(1, runtime.GOMAXPROCS(0)-1) {
+		shard, err := newShard(s)
+		if err != nil {
+			return err // what is open is closed by the garbage collector
+		}
+		s.shards = append(s.shards, shard)
+	}
+	return nil
+}
+
+// watch tells the shards when a log has moved, and now and then when its view
+// has stopped.
+func (s *server) watch(ctx context.Context, r core.CutReader) {
+	troubled, _ := r.(core.TroubledReader)
+	looks := time.NewTicker(glance)
+	defer looks.Stop()
+	for ctx.Err() == nil {
+		_, moved := r.Frontier()
+		for _, shard := range s.shards {
+			shard.moved(r)
+		}
+		for waiting := true; waiting; {
+			select {
+			case <-moved:
+				waiting = false
+			case <-looks.C:
+				waiting = troubled == nil || troubled.Trouble() == nil
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// errStopped is why requests end when the server does.
 var errStopped = errors.New("the server is stopping")
 
 type connKey struct{}
@@ -121,9 +194,9 @@ func (s *server) handler() http.Handler {
 			return
 		}
 		defer s.requests.leave()
-		if connOf(r).surplus {
+		if problem := beyond(r); problem != nil {
 			w.Header().Set("Connection", "close")
-			writeError(w, errTooMany)
+			writeError(w, *problem)
 			return
 		}
 		if refused := origins.check(r); refused != nil {
@@ -133,8 +206,25 @@ func (s *server) handler() http.Handler {
 		if strings.HasPrefix(r.URL.Path, "/api/") {
 			allowOrigin(w.Header(), r.Header.Get("Origin"))
 		}
+		if !strings.HasPrefix(r.URL.Path, "/") { // as CONNECT has it
+			serveUnknown(w, r)
+			return
+		}
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// beyond returns the limit that a request exceeds, if there is one.
+func beyond(r *http.Request) *apiError {
+	switch {
+	case connOf(r).refused != nil:
+		return connOf(r).refused
+	case len(r.RequestURI) > maxURIBytes:
+		return &errLongURI
+	case r.ContentLength != 0:
+		return &errBody
+	}
+	return nil
 }
 
 // requests counts the requests that are being served.

@@ -170,7 +170,7 @@ func notYet(view string, upper core.Token, wanted core.Time) *apiError {
 	if !upper.IsZero() {
 		message = "view " + strconv.Quote(view) + " is complete through " + upper.Time.String() + ", not yet " + wanted.String()
 	}
-	return &apiError{http.StatusServiceUnavailable, "not_yet", message}
+	return &apiError{http.StatusServiceUnavailable, "not_yet", message, time.Second}
 }
 
 func (sn snapshot) writeJSON(out *bufio.Writer, b core.Batch) {

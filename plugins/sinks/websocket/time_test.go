@@ -3,6 +3,7 @@ package websocket_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -349,12 +350,10 @@ func TestAStalledClientIsGivenUp(t *testing.T) {
 // A client that takes a little every second is slow. It gets everything.
 func TestASlowClientIsNotGivenUp(t *testing.T) {
 	const total, taken = 3 << 20, 10 << 10
-	f := newFeed(t, "top10")
 	var rows []core.Row
 	for i := range total / 100 {
 		rows = append(rows, row(`["%0100d",0]`, i))
 	}
-	f.reset(1000, rows...)
 	for _, path := range []string{"/api/stream/top10", "/api/v1/stream/top10", "/api/views/top10"} {
 		for _, accept := range []string{"websocket", "text/event-stream", ""} {
 			t.Run(path+"/"+accept, func(t *testing.T) {
@@ -362,6 +361,8 @@ func TestASlowClientIsNotGivenUp(t *testing.T) {
 					t.Skip("a snapshot is no stream")
 				}
 				synctest.Test(t, func(t *testing.T) {
+					f := newFeed(t, "top10")
+					f.reset(1000, rows...)
 					s := servePipes(t, websocket.Settings{StallTimeout: schema.Duration(30 * time.Second)}, f)
 					body := openRaw(t, s, path, accept)
 					for n := 0; n < total; n += taken {
@@ -588,10 +589,12 @@ func TestSnapshotsWait(t *testing.T) {
 	})
 }
 
+var seeds = flag.Uint64("seeds", 1, "how many seeds the model of clients is run with")
+
 // Many clients of all kinds come, go, resume and pause at random. Every state
 // that any of them passes through must be what the views were at its timestamp.
 func TestEveryStateIsAStateOfTheViews(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range *seeds {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { everyState(t, seed) })
 		})

@@ -1,296 +1,171 @@
 package websocket
 
 import (
-	"context"
-	"errors"
-	"io"
-	"net"
+	"bytes"
+	"crypto/sha1"
+	"crypto/tls"
+	"encoding/base64"
+	"fmt"
+	"math/rand/v2"
 	"net/http"
-	"os"
-	"sync"
-
-	"github.com/coder/websocket"
+	"time"
 )
 
-// An ending is why a stream ended: the close code of a websocket and its
-// reason. The other transports have no codes on the wire; they are counted
-// under the same ones.
-type ending struct {
-	code   websocket.StatusCode
-	reason string
-}
-
-const codeStalled websocket.StatusCode = 4000 // counted; the peer, who reads nothing, is not told
-
+// Why streams end.
 var (
-	endStopping   = ending{websocket.StatusServiceRestart, "mzd is stopping; come back in a moment with your token"}
-	endNewHistory = ending{websocket.StatusServiceRestart, errNewHistory.Error()}
-	endRefused    = ending{websocket.StatusPolicyViolation, "see the error message"}
-	endInternal   = ending{websocket.StatusInternalError, "internal error"}
-	endGone       = ending{code: websocket.StatusAbnormalClosure}
-	endStalled    = ending{code: codeStalled}
+	endNewHistory = &ended{code: codeRestart, reason: "the view began a new history; connect again"}
+	endInternal   = &ended{code: codeInternal, reason: "internal error", problem: &errInternal}
+	endBusy       = &ended{code: codeBusy, reason: "slow clients hold all the memory there is for them", problem: &errBusy}
+	endGone       = &ended{code: codeGone}
+	endStalled    = &ended{code: codeStalled}
 )
 
 // serveStream serves /api/stream.
 func (s *server) serveStream(w http.ResponseWriter, r *http.Request) {
-	st, problem := s.streamOf(r)
+	sub, at, problem := s.streamOf(r)
 	if accepts(r.Header, "Upgrade", "websocket") {
-		s.serveWebsocket(w, r, st, problem)
+		s.serveWebsocket(w, r, sub, at, problem)
 		return
 	}
-	s.serveHTTP(w, r, st, problem)
+	s.serveBody(w, r, sub, at, problem)
 }
 
 // serveV1 serves /api/v1/stream.
 func (s *server) serveV1(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("view")
 	readers, problem := s.readers([]string{name})
-	st := &stream{readers: readers, views: name, encoding: encoding{v1: true}}
+	sub := &subscription{readers: readers}
+	sub.views, sub.form.v1 = name, true
 	if problem == nil && accepts(r.Header, "Upgrade", "websocket") {
-		s.serveWebsocket(w, r, st, nil)
+		s.serveWebsocket(w, r, sub, nil, nil)
 		return
 	}
-	s.serveHTTP(w, r, st, problem)
+	s.serveBody(w, r, sub, nil, problem)
 }
 
-// follow runs a stream and says why it ended.
-func (s *server) follow(ctx context.Context, transport string, st *stream) ending {
-	defer s.metrics.joined(transport)()
-	err := st.run(ctx, s)
-	switch {
-	case errors.Is(err, errNewHistory):
-		return endNewHistory
-	case errors.Is(context.Cause(ctx), errStopped):
-		return endStopping
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return endStalled
-	case errors.As(err, new(readError)):
-		s.log.Error("a stream ended", "err", err)
-		return endInternal
-	}
-	return endGone // the client left or the connection broke
-}
-
-// serveHTTP streams server-sent events or JSON lines.
-func (s *server) serveHTTP(w http.ResponseWriter, r *http.Request, st *stream, problem *apiError) {
+// serveBody streams server-sent events or JSON lines as the body of the
+// response.
+func (s *server) serveBody(w http.ResponseWriter, r *http.Request, sub *subscription, at position, problem *apiError) {
 	if problem != nil {
 		writeError(w, *problem)
 		return
 	}
-	out := &responseSender{w: w, rc: http.NewResponseController(w)}
-	st.out = s.metrics.counting(out)
-	transport, media := "ndjson", "application/x-ndjson"
+	media := "application/x-ndjson"
+	sub.form.transport = overNDJSON
 	if accepts(r.Header, "Accept", "text/event-stream") {
-		transport, media = "sse", "text/event-stream"
-		out.events = true
+		media, sub.form.transport = "text/event-stream", overSSE
 	}
 	h := w.Header()
 	h.Set("Content-Type", media)
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // nginx
 	h.Add("Vary", "Accept")
-	if r.Method == http.MethodHead || out.rc.Flush() != nil {
+	if r.Method == http.MethodHead {
 		return
 	}
-	end := s.follow(r.Context(), transport, st)
-	s.metrics.closed(end.code)
+	h.Set("Connection", "close")
+	if sub.form.chunked = r.ProtoAtLeast(1, 1); sub.form.chunked {
+		h.Set("Transfer-Encoding", "chunked")
+	}
+	s.takeOver(w, r, http.StatusOK, &conn{sub: sub, out: &delivery{standing: standing{at: at}, owed: true}})
 }
 
-// responseSender sends on the body of a response.
-type responseSender struct {
-	w      http.ResponseWriter
-	rc     *http.ResponseController
-	events bool // server-sent events, otherwise JSON lines
-	inside bool // a message that is not complete
-}
-
-func (o *responseSender) send(m message) error {
-	begins, ends := !o.inside, !m.unfinished
-	o.inside = m.unfinished
-	var before, after []byte
-	if o.events && begins {
-		if m.token != "" {
-			before = append(append(before, "id: "...), m.token+"\n"...)
-		}
-		before = append(before, "data: "...)
+// serveWebsocket upgrades the request (RFC 6455, 4.2) and streams, or sends the
+// problem as a message, because browsers show nothing of a refused upgrade.
+func (s *server) serveWebsocket(w http.ResponseWriter, r *http.Request, sub *subscription, at position, problem *apiError) {
+	key := r.Header.Get("Sec-Websocket-Key")
+	decoded, err := base64.StdEncoding.DecodeString(key)
+	switch {
+	case r.Header.Get("Sec-Websocket-Version") != "13", !r.ProtoAtLeast(1, 1):
+		w.Header().Set("Sec-WebSocket-Version", "13")
+		writeError(w, apiError{status: http.StatusUpgradeRequired, code: "bad_request", message: "a websocket needs HTTP/1.1 and version 13"})
+		return
+	case r.Method != http.MethodGet || !accepts(r.Header, "Connection", "upgrade") || err != nil || len(decoded) != 16:
+		writeError(w, *badRequest("bad_request", "not the handshake of a websocket: it needs GET, Connection: Upgrade and a Sec-WebSocket-Key of 16 bytes"))
+		return
 	}
-	if ends {
-		after = append(after, '\n')
-		if o.events {
-			after = append(after, '\n')
-		}
-	}
-	return o.write(before, m.data, after)
-}
-
-func (o *responseSender) idle() error {
-	if !o.events {
-		return nil
-	}
-	return o.write([]byte(":\n\n"))
-}
-
-// write writes and flushes.
-func (o *responseSender) write(parts ...[]byte) error {
-	for _, p := range parts {
-		if _, err := o.w.Write(p); err != nil {
-			return err
-		}
-	}
-	return o.rc.Flush()
-}
-
-// maxFrameRead bounds what a client may send in a message; nothing it sends
-// means anything.
-const maxFrameRead = 4 << 10
-
-// serveWebsocket upgrades the request and streams, or sends the problem as a
-// message, because browsers show nothing of a refused upgrade.
-func (s *server) serveWebsocket(w http.ResponseWriter, r *http.Request, st *stream, problem *apiError) {
-	out := &websocketSender{}
-	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{
-		InsecureSkipVerify: true, // origins.check has looked
-		OnPingReceived: func(_ context.Context, payload []byte) bool {
-			out.pong(payload)
-			return false // the library must not
-		},
-	})
-	if err != nil {
-		return // Accept has answered
-	}
-	defer conn.CloseNow()
-	out.conn = conn
-	out.raw = connOf(r)
-	counted := s.metrics.counting(out)
-
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	left := make(chan websocket.StatusCode, 1)
-	go func() {
-		left <- discard(conn)
-		cancel()
-	}()
-	end := endRefused
+	h := w.Header()
+	h.Set("Connection", "Upgrade")
+	h.Set("Upgrade", "websocket")
+	h.Set("Sec-WebSocket-Accept", acceptKey(key))
+	d := &delivery{standing: standing{at: at}, owed: true}
 	if problem != nil {
-		counted.send(problem.asMessage())
-	} else {
-		st.out = counted
-		end = s.follow(ctx, "websocket", st)
+		sub = new(subscription)
+		d = &delivery{end: &ended{code: codeRefused, reason: "see the error message", problem: problem}}
 	}
-	if end == endGone || end == endStalled {
-		conn.CloseNow()
-	} else {
-		conn.Close(end.code, end.reason)
+	if answer, ok := acceptDeflate(r.Header); ok {
+		h.Set("Sec-WebSocket-Extensions", answer)
+		sub.form.deflate = true
 	}
-	if code := <-left; end == endGone {
-		end.code = code
-	}
-	s.metrics.closed(end.code)
+	s.takeOver(w, r, http.StatusSwitchingProtocols, &conn{sub: sub, out: d})
 }
 
-// discard reads until the connection ends and returns the code it ended with.
-// Reading is what answers pings and notices that a client has left.
-func discard(conn *websocket.Conn) websocket.StatusCode {
-	conn.SetReadLimit(maxFrameRead)
-	for {
-		_, r, err := conn.Reader(context.Background())
-		if err == nil {
-			_, err = io.Copy(io.Discard, r)
-		}
-		switch {
-		case err == nil:
-		case errors.Is(err, websocket.ErrMessageTooBig):
-			return websocket.StatusMessageTooBig
-		case websocket.CloseStatus(err) != -1:
-			return websocket.CloseStatus(err)
-		default:
-			return websocket.StatusAbnormalClosure
-		}
-	}
+// acceptKey answers the key of a handshake.
+func acceptKey(key string) string {
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// websocketSender sends text messages.
-//
-// The library answers pings from the goroutine that reads, and closes the
-// connection if that takes seconds, as it does behind a message that a slow
-// client has not taken yet. So pings are answered here: at once while nothing
-// is being sent, otherwise when the message is complete. What is written past
-// the library are whole control frames, in one piece each, and never while the
-// library is inside a message.
-type websocketSender struct {
-	conn *websocket.Conn
-	raw  net.Conn
-	text io.WriteCloser // the message that is not complete, if there is one
-
-	// mu guards sending, ping, the payload of the last ping that came meanwhile
-	// (nil if none did), and writes of control frames.
-	mu      sync.Mutex
-	sending bool
-	ping    []byte
-}
-
-// The first bytes of control frames (RFC 6455, 5.2), which a server does not
-// mask. The length of the payload follows.
-const (
-	framePing = 0x89
-	framePong = 0x8a
-)
-
-func (o *websocketSender) send(m message) error {
-	o.mu.Lock()
-	o.sending = true
-	o.mu.Unlock()
-	if err := o.write(m); err != nil || m.unfinished {
-		return err // a control frame would break into what is half sent
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	ping := o.ping
-	o.sending, o.ping = false, nil
-	if ping == nil {
-		return nil
-	}
-	return o.control(framePong, ping)
-}
-
-// write writes a message as one frame, or a piece of one as a frame of it.
-func (o *websocketSender) write(m message) (err error) {
-	if o.text == nil {
-		if !m.unfinished {
-			return o.conn.Write(context.Background(), websocket.MessageText, m.data)
-		}
-		if o.text, err = o.conn.Writer(context.Background(), websocket.MessageText); err != nil {
-			return err
-		}
-	}
-	if _, err = o.text.Write(m.data); err != nil || m.unfinished {
-		return err
-	}
-	err = o.text.Close()
-	o.text = nil
-	return err
-}
-
-// idle sends a ping; the answer is of no interest.
-func (o *websocketSender) idle() error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.control(framePing, nil)
-}
-
-// pong answers a ping, now or after what is being sent.
-func (o *websocketSender) pong(ping []byte) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.sending {
-		o.ping = append([]byte{}, ping...)
+// takeOver sends the head of the response and takes the connection out of the
+// hands of net/http and, where there is a better way, of the runtime.
+func (s *server) takeOver(w http.ResponseWriter, r *http.Request, status int, c *conn) {
+	hijacked, buffered, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		s.log.Error("take over a connection", "err", err)
 		return
 	}
-	o.control(framePong, ping) // whoever sends next learns of an error
+	head := fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nDate: %s\r\n", status, http.StatusText(status), time.Now().UTC().Format(http.TimeFormat))
+	fields := bytes.NewBuffer(head)
+	w.Header().Write(fields) // a buffer takes everything
+	fields.WriteString("\r\n")
+	if _, err := hijacked.Write(fields.Bytes()); err != nil {
+		hijacked.Close()
+		return
+	}
+	gated := connOf(r)
+	c.seat = gated.takeSeat()
+	if c.wire, err = s.backend.take(gated.Conn); err != nil {
+		s.log.Warn("take over a connection", "err", err)
+		gated.Conn.Close()
+		c.seat.leave()
+		return
+	}
+	if encrypted, ok := hijacked.(*tls.Conn); ok {
+		c.wire = newTLSWire(encrypted, gated, c.wire)
+	}
+	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered()) // there are so many
+	h := c.parse(bytes.Clone(early))
+	c.out.pong = h.pong()
+	if h.end != nil && c.out.end == nil {
+		c.out.end = h.end
+	}
+	s.entered(c)
 }
 
-// control writes a control frame. The caller holds mu.
-func (o *websocketSender) control(first byte, payload []byte) error {
-	_, err := o.raw.Write(append([]byte{first, byte(len(payload))}, payload...))
-	return err
+// entered begins the stream of a connection.
+func (s *server) entered(c *conn) {
+	if c.sub.readers != nil {
+		s.metrics.clients.WithLabelValues(c.sub.form.transport.String()).Inc()
+	}
+	c.home = s.shards[int(s.turn.Add(1))%len(s.shards)]
+	s.waiter.hand(c) // it takes connections until the last request is done
+}
+
+// left ends the stream of a connection, which is closed.
+func (s *server) left(c *conn) {
+	if c.sub.readers != nil {
+		s.metrics.clients.WithLabelValues(c.sub.form.transport.String()).Dec()
+	}
+	s.metrics.closed(c.out.end.code)
+}
+
+// comeBack is within how long clients are to come back to a server that stops.
+const comeBack = 3 * time.Second
+
+// stopping returns why a stream ends when the server does. Each client is told
+// another time, so that a thousand do not come back as one.
+func (s *server) stopping() *ended {
+	problem := errStopping
+	problem.retry = rand.N(comeBack)
+	return &ended{code: codeRestart, reason: "mzd is stopping; come back with your token in some random time up to 3 s", problem: &problem}
 }

@@ -20,13 +20,14 @@
 //	    ?since=TOKEN                    continue from a position
 //	    ?interval=500ms                 at most one message in each such interval
 //	    ?numbers=string                 int8 and numeric values as strings
+//	    ?mismatch=TOKEN                 counted: what came after it did not add up
 //	GET /api/views                      the views
 //	GET /api/views/{view}               a view as it is now
 //	    ?format=json|ndjson|csv         or by the Accept header
 //	    ?numbers=string
 //	    ?min_timestamp=T                wait until it is complete through T
 //	GET /api/v1/stream/{view}           as the clients of 2020 expect it
-//	GET /  /mzd.js                      the page, the browser client
+//	GET /  /split  /mzd.js              the page, the split screen, the browser client
 //
 // A stream is a websocket if the request asks for an upgrade, server-sent
 // events if it accepts text/event-stream (the id of an event is its token, and
@@ -82,6 +83,7 @@ package websocket
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -97,16 +99,20 @@ import (
 // Settings are what the configuration says about the sink. Zero values mean
 // the defaults.
 type Settings struct {
-	Listen         string          `json:"listen" default:"127.0.0.1:8875" doc:"Address to serve the page and the streams on."`
-	Origins        []string        `json:"origins" doc:"Origins (as in https://example.com) whose pages may read the streams, beside the sink's own; \"*\" means all. On a loopback address every loopback origin may, too."`
-	Notice         string          `json:"notice" doc:"A sentence to show on the page."`
-	MaxConnections int             `json:"max_connections" default:"10000" doc:"Connections to serve at one time; more are answered with status 503."`
-	StallTimeout   schema.Duration `json:"stall_timeout" default:"5m" doc:"How long a client may leave no room for the next 16 KiB of what is sent to it before its connection is closed. Being slow is no reason to close one."`
+	Listen                   string          `json:"listen" default:"127.0.0.1:8875" doc:"Address to serve the page and the streams on."`
+	Origins                  []string        `json:"origins" doc:"Origins (as in https://example.com) whose pages may read the streams, beside the sink's own; \"*\" means all. On a loopback address every loopback origin may, too."`
+	Notice                   string          `json:"notice" doc:"A sentence to show on the page."`
+	TLS                      *TLS            `json:"tls" doc:"Serves over TLS. The files are read again when they have changed."`
+	MaxConnections           int             `json:"max_connections" default:"10000" doc:"Connections to serve at one time; more are answered with status 503."`
+	MaxConnectionsPerAddress int             `json:"max_connections_per_address" doc:"Connections of one address (of IPv6: one /64 network) at one time; more are answered with status 429. 0, the default, is no limit: behind a proxy all clients have its address."`
+	MaxPinnedBytes           schema.Bytes    `json:"max_pinned_bytes" default:"256MiB" doc:"How much of what slow clients are being sent may be kept in memory for them. Beyond it those are closed who have taken longest."`
+	StallTimeout             schema.Duration `json:"stall_timeout" default:"5m" doc:"How long a client may leave no room for the next 16 KiB of what is sent to it before its connection is closed. Being slow is no reason to close one."`
 }
 
 const (
 	defaultListen         = "127.0.0.1:8875"
 	defaultMaxConnections = 10_000
+	defaultMaxPinned      = 256 << 20
 	defaultStallTimeout   = 5 * time.Minute
 )
 
@@ -115,6 +121,12 @@ func (s Settings) Validate() error {
 	var errs []error
 	if s.MaxConnections < 0 {
 		errs = append(errs, schema.Errorf("max_connections", "must not be negative"))
+	}
+	if s.MaxConnectionsPerAddress < 0 {
+		errs = append(errs, schema.Errorf("max_connections_per_address", "must not be negative"))
+	}
+	if s.TLS != nil {
+		errs = append(errs, s.TLS.validate())
 	}
 	if s.StallTimeout < 0 {
 		errs = append(errs, schema.Errorf("stall_timeout", "must not be negative"))
@@ -135,6 +147,7 @@ type Sink struct {
 	log      *slog.Logger
 	metrics  *metrics
 	assets   assets
+	tls      *tls.Config // nil: none
 	actions  Actions
 
 	// mu guards listener: bound by New, nil once Serve or Close has taken it.
@@ -152,16 +165,26 @@ func New(ctx context.Context, s Settings) (*Sink, error) {
 	if err := s.Validate(); err != nil {
 		return nil, fmt.Errorf("websocket: %w: %w", err, core.ErrPermanent)
 	}
+	var encrypted *tls.Config
+	if s.TLS != nil {
+		var err error
+		if encrypted, err = s.TLS.config(plugins.EnvOf(ctx).Logger); err != nil {
+			return nil, fmt.Errorf("websocket: %w", err)
+		}
+	}
 	ln, err := listen(ctx, s.Listen)
 	if err != nil {
 		return nil, err
 	}
-	return newSink(ctx, s, ln), nil
+	sink := newSink(ctx, s, ln)
+	sink.tls = encrypted
+	return sink, nil
 }
 
 func (s Settings) withDefaults() Settings {
 	s.Listen = cmp.Or(s.Listen, defaultListen)
 	s.MaxConnections = cmp.Or(s.MaxConnections, defaultMaxConnections)
+	s.MaxPinnedBytes = cmp.Or(s.MaxPinnedBytes, defaultMaxPinned)
 	s.StallTimeout = cmp.Or(s.StallTimeout, schema.Duration(defaultStallTimeout))
 	return s
 }

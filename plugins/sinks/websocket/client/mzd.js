@@ -162,12 +162,13 @@ class Subscription {
     this.#watch();
   }
 
-  // Gives up on a connection that has been silent for too long.
+  // Gives up on a connection that has been silent for too long, looking at the
+  // clock now and then: timers do not see that a computer was asleep.
   #watch() {
     clearTimeout(this.#timer);
     const left = this.#heard + silence + (this.#options.interval ?? 0) - Date.now();
     if (left <= 0) this.#reconnect("the connection was silent");
-    else this.#timer = setTimeout(() => this.#watch(), left);
+    else this.#timer = setTimeout(() => this.#watch(), Math.min(left, 5000));
   }
 
   #drop() {

@@ -190,7 +190,7 @@ class Split {
     this.#bars.left.draw(list.flatMap((d) => d.left.map((b) => ({ ...b, wrong: d.verdict !== "right" }))).sort(byAmount));
     this.#bars.right.draw(list.flatMap((d) => d.right).sort(byAmount));
     verdict("left", wrong.length > 0, wrong.length > 0 ? `${number(wrong.length)} of ${number(list.length)} rows wrong` : "right, for now");
-    verdict("right", !this.#right.verified, this.#right.verified ? "every row right, verified" : "not verified");
+    verdict("right", !this.#right.verified, this.#right.verified ? "every row right" : "not verified");
     element("compared").textContent = `compared at ${clock(String(at)).text}`;
     fill(list);
   }
@@ -219,17 +219,16 @@ function differences(leftRows, view) {
     const name = String(row[named] ?? "(none)");
     const key = JSON.stringify(keys.map((i) => text(row[view.columns[i].name])));
     const d = at(key, name);
-    d.right.push(bar(`${key} ${d.right.length}`, name, row[amount]));
+    d.right.push(bar(key, name, row[amount]));
   }
   for (const { row, copies } of leftRows.values()) {
     const name = String(row[nameAt] ?? "(none)");
     const d = at(JSON.stringify(keys.map((i) => row[i])), name);
-    for (let i = 0; i < copies; i++) d.left.push(bar(`${d.key} ${row[amountAt]} ${i}`, name, row[amountAt]));
+    for (let i = 0; i < copies; i++) d.left.push(bar(d.key, name, row[amountAt]));
   }
   const list = [...found.values()];
   for (const d of list) {
-    d.left.sort(byAmount);
-    d.right.sort(byAmount);
+    for (const side of [d.left, d.right]) side.sort(byAmount).forEach((b, i) => (b.id += ` ${i}`)); // the largest stays the same bar
     d.verdict = judge(d.left.map((b) => b.text).join(), d.right.map((b) => b.text).join(), d);
   }
   const most = (d) => d.right[0]?.amount ?? -1;
@@ -245,8 +244,8 @@ function text(value) {
 function judge(left, right, d) {
   if (left === right) return "right";
   if (d.left.length === 0) return "missing it";
-  if (d.right.length === 0) return "keeping what is gone";
-  return d.left.length > d.right.length ? "showing it twice" : "behind";
+  if (d.right.length === 0) return "showing what is gone";
+  return d.left.length > d.right.length ? "showing old ones, too" : "behind";
 }
 
 // The table of rows; those that are wrong first come to the eye by colour and word.
@@ -258,11 +257,17 @@ function fill(list) {
   shown.forEach((d, i) => {
     const tr = body.rows[i] ?? newRow(body);
     tr.classList.toggle("wrong", d.verdict !== "right");
-    const texts = [d.name, d.left.map((b) => b.text).join(" and ") || "–", d.right.map((b) => b.text).join(" and ") || "–", d.verdict];
+    const texts = [d.name, several(d.left), several(d.right), d.verdict];
     texts.forEach((t, j) => {
       if (tr.cells[j].textContent !== t) tr.cells[j].textContent = tr.cells[j].title = t;
     });
   });
+}
+
+function several(bars) {
+  const first = bars.slice(0, 3).map((b) => b.text);
+  if (bars.length > first.length) first.push(`${bars.length - first.length} more`);
+  return first.join(" and ") || "–";
 }
 
 function newRow(body) {
