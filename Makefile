@@ -40,6 +40,10 @@ test: ## all tests, under the race detector where there is a C compiler
 update: ## rewrite the goldens and generated documents; read the diff
 	$(GO) test ./config/... ./engine/... ./plugins/sinks/stdout ./cmd/mzd -update
 
+.PHONY: generate
+generate: ## generate the Go code of the protocol of plugins; needs buf (npm's @bufbuild/buf)
+	cd plugins/proto && buf generate
+
 .PHONY: bench
 bench: ## benchmarks, each beside its limit
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
