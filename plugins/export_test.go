@@ -1,6 +1,8 @@
 package plugins
 
 import (
+	"context"
+	"log/slog"
 	"time"
 
 	goplugin "github.com/hashicorp/go-plugin"
@@ -30,6 +32,8 @@ func Register(services func(*grpc.Server)) goplugin.Plugin { return connection{r
 var (
 	Pieces  = pieces
 	ToViews = toViews
+
+	NewServer = newServer
 )
 
 const (
@@ -45,3 +49,12 @@ func (a *Assembler) Describe(v *mzdv1.Views) error { return a.a.describe(v) }
 
 // Add takes a piece.
 func (a *Assembler) Add(p *mzdv1.Piece) ([]core.Batch, error) { return a.a.add(p) }
+
+// Connect runs the command, and returns a connection to it without anything else.
+func Connect(ctx context.Context, c Command) (*grpc.ClientConn, func(), error) {
+	p, err := c.launch(ctx, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, nil, err
+	}
+	return p.conn, p.stop, nil
+}

@@ -45,6 +45,7 @@ var rude = map[string]func(*grpc.Server){
 		return drain(s)
 	}),
 	"never acknowledges": rudeSink(drain),
+	"takes everything":   rudeSink(takeEverything),
 	"acknowledges nothing for ever": rudeSink(func(s writeServer) error {
 		for s.Send(&mzdv1.SinkWriteResponse{}) == nil {
 		}
