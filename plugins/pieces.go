@@ -203,7 +203,7 @@ func (b *batchBuilder) begin(p *mzdv1.Piece) error {
 	if err != nil {
 		return err
 	}
-	if upper.Time < lower.Time || upper == lower { // at one time, a new history may begin
+	if upper.Time == 0 || upper.Time < lower.Time || upper == lower { // at one time, a new history may begin
 		return fmt.Errorf("a batch from %q to %q", lower, upper)
 	}
 	*b = batchBuilder{view: p.GetView(), from: p.GetFrom(), to: p.GetTo(), lower: lower, upper: upper, sum: p.GetChecksum()}
@@ -219,6 +219,9 @@ func (b *batchBuilder) updates(p *mzdv1.Piece) ([]core.Update, error) {
 	}
 	if n := bytes.Count(p.GetRows(), []byte{'\n'}) + 1; n != len(diffs) || len(times) != 0 && len(times) != n {
 		return nil, fmt.Errorf("a piece of %d rows, %d diffs and %d times", n, len(diffs), len(times))
+	}
+	if b.lower.Time == b.upper.Time {
+		return nil, fmt.Errorf("updates in a batch from %q to %q, which has no time for them", b.lower, b.upper)
 	}
 	rest := unsafe.String(unsafe.SliceData(p.GetRows()), len(p.GetRows()))
 	run := make([]core.Update, len(diffs))
