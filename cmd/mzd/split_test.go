@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"regexp"
 	"sync"
 	"testing"
 	"time"
@@ -49,6 +50,9 @@ func TestSplit(t *testing.T) {
 
 	click("restart")
 	b.until(`/has restarted/.test(document.getElementById("said").textContent)`)
+	if again := regexp.MustCompile(`mzd_upstream_reconnects_total\{[^}]*\} [1-9]`); !again.MatchString(get(t, "http://"+d.admin+"/metrics")) {
+		t.Error("the database was not restarted: no view has lost its connection")
+	}
 	b.eval(later)
 	b.until(leftIsWrong + " && " + rightIsRight)
 	if got := b.eval(`JSON.stringify([...said].filter((s) => s !== "every row right"))`); got != "[]" {
