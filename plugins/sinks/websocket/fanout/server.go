@@ -30,6 +30,7 @@ type job struct {
 	Rows  int // of the view at the start
 	Width int // of a row that is added, beside what every row has
 	Burst int
+	TLS   bool
 
 	// For bare writers, all taken from the sink:
 	Hello []byte // what a client is sent when it has asked: answer and base
@@ -134,6 +135,7 @@ func memory() (usage, error) {
 
 // A child is a server's process as its parent sees it.
 type child struct {
+	kind    string
 	process *exec.Cmd
 	in      io.WriteCloser
 	replies *json.Decoder
@@ -146,7 +148,7 @@ func spawn(j job) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &child{process: exec.Command(self, serveArgument)}
+	c := &child{kind: j.Kind, process: exec.Command(self, serveArgument)}
 	c.process.Stderr = os.Stderr
 	if c.in, err = c.process.StdinPipe(); err != nil {
 		return nil, err
