@@ -56,8 +56,11 @@ func (s scenario) String() string {
 // kinds are the servers of the scenario. The last of the bare ones is what the
 // sink is held against.
 func (s scenario) kinds() []string {
-	if s.burst > 1 {
+	switch {
+	case s.burst > 1:
 		return []string{kindEach, kindJoined, kindSink}
+	case s.size == 0:
+		return []string{kindBounded, kindEach, kindSink}
 	}
 	return []string{kindEach, kindSink}
 }

@@ -19,9 +19,10 @@ import (
 
 // Kinds of servers.
 const (
-	kindSink   = "sink"
-	kindEach   = "each"   // one write a message and socket
-	kindJoined = "joined" // one write a burst and socket
+	kindSink    = "sink"
+	kindEach    = "each"    // one write a message and socket
+	kindJoined  = "joined"  // one write a burst and socket
+	kindBounded = "bounded" // each, to sockets for which the kernel may keep as little as for the sink's
 )
 
 // A job is what a server's process is told at first.
