@@ -252,7 +252,7 @@ type child struct {
 	command Command
 	env     []string // go-plugin's
 	dir     string   // of its socket
-	log     func(line string)
+	log     func(line string) string
 
 	mu      sync.Mutex // guards aborted
 	aborted bool

@@ -11,8 +11,8 @@ import (
 	"github.com/mzdio/mzd/plugins/sources/wikimedia/simulator"
 )
 
-// later is an expression that is done when the views have moved on by a second.
-const later = `fetch("/api/views/counter?min_timestamp=" + (Date.now() + 1000)).then((r) => r.ok)`
+// later is an expression that is done when the views have moved on by half a second.
+const later = `fetch("/api/views/counter?min_timestamp=" + (Date.now() + 500)).then((r) => r.ok)`
 
 // TestSplit breaks what the split screen lets people break: the side of 2020 is
 // wrong from the start and gets worse, the side of mzd is right all the time.

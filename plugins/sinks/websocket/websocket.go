@@ -20,13 +20,14 @@
 //	    ?since=TOKEN                    continue from a position
 //	    ?interval=500ms                 at most one message in each such interval
 //	    ?numbers=string                 int8 and numeric values as strings
+//	    ?mismatch=TOKEN                 counted: what came after it did not add up
 //	GET /api/views                      the views
 //	GET /api/views/{view}               a view as it is now
 //	    ?format=json|ndjson|csv         or by the Accept header
 //	    ?numbers=string
 //	    ?min_timestamp=T                wait until it is complete through T
 //	GET /api/v1/stream/{view}           as the clients of 2020 expect it
-//	GET /  /mzd.js                      the page, the browser client
+//	GET /  /split  /mzd.js              the page, the split screen, the browser client
 //
 // A stream is a websocket if the request asks for an upgrade, server-sent
 // events if it accepts text/event-stream (the id of an event is its token, and
