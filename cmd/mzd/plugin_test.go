@@ -361,3 +361,55 @@ func rowsOf(t *testing.T, text string) string {
 	}
 	return string(snapshot.Rows)
 }
+
+// TestPluginComesLate starts mzd with plugins that do not start. They are named,
+// one that is mended later is opened with the settings that it takes, and one
+// whose settings turn out to be wrong says so.
+func TestPluginComesLate(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t, pipeline{
+		init:  "CREATE TABLE t (a int); INSERT INTO t VALUES (1);",
+		views: "{t: {}}",
+		sinks: `
+  later: {plugin: ./later, settings: {file: writes}}
+  wrong: {plugin: ./later, args: [other], settings: {fiel: writes}}
+  broadcaster: {plugin: ./page, settings: {listen: "127.0.0.1:0"}}`,
+	})
+	script := "#!/bin/sh\nif ! [ -e mended ]; then echo not yet >&2; exit 3; fi\nexec %q %s\n"
+	for name, text := range map[string]string{
+		"later": fmt.Sprintf(script, testPlugin(t, "mzd-sink-test"), `"$@"`),
+		"page":  fmt.Sprintf(script, testPlugin(t, "mzd"), "plugin serve sink websocket"),
+	} {
+		d.write(name, text)
+		if err := os.Chmod(filepath.Join(d.dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.start()
+	ctx := deadline(t, time.Minute)
+	wait := func(what string, is func(map[string]pluginStatus) bool) {
+		t.Helper()
+		for tick := time.Tick(50 * time.Millisecond); !is(d.plugins()); {
+			select {
+			case <-tick:
+			case <-ctx.Done():
+				t.Fatalf("%s: %+v\n%s", what, d.plugins(), d.log)
+			}
+		}
+	}
+	wait("not named", func(p map[string]pluginStatus) bool {
+		for _, name := range []string{"later", "wrong", "broadcaster"} {
+			if p := p["sinks."+name]; p.Up || !strings.Contains(p.Error, `exit status 3; the last it said is "not yet"`) {
+				return false
+			}
+		}
+		return p["sinks.web"].Up
+	})
+	d.write("mended", "")
+	wait("not mended", func(p map[string]pluginStatus) bool {
+		return p["sinks.later"].Up && p["sinks.later"].Version == "1.2.3" && strings.Contains(readSoFar(d, "writes"), `[1]`) &&
+			strings.Contains(p["sinks.wrong"].Error, `pipeline.yaml:10:54: sinks.wrong.settings.fiel: unknown key; did you mean "file"?`) &&
+			strings.Contains(p["sinks.broadcaster"].Error, "restart mzd")
+	})
+	d.stop()
+}
