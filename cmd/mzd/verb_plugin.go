@@ -81,6 +81,7 @@ mzd plugin describe -dir ./plugins mirror`,
 			},
 		},
 		pluginServeVerb(),
+		pluginTestVerb(),
 		pluginNewVerb(),
 	}
 }

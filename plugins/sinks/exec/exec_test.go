@@ -161,6 +161,7 @@ func TestFailures(t *testing.T) {
 		want        string
 	}{
 		{"error", `echo error no room`, "command sh: no room"},
+		{"error without a reason", `echo error`, "command sh: it gave no reason"},
 		{"exit", `echo broken >&2; exit 3`, `command sh: it ended before it answered: exit status 3; the last it said is "broken"`},
 		{"success", `exit 0`, "command sh: it ended before it answered, with exit status 0; it has to read on until its stdin ends"},
 		{"killed", `kill -9 $$`, "command sh: it ended before it answered: signal: killed"},
@@ -349,6 +350,7 @@ func TestSettings(t *testing.T) {
 		`{}`:                               "command: is required",
 		`{"command": []}`:                  "command: names no command, such as [sh, -c, ...]",
 		`{"command": ["a\u0000"]}`:         "command[0]: has a zero byte",
+		`{"command": ["./no such file"]}`:  `command: exec: "./no such file": stat ./no such file: no such file or directory`,
 		`{"command": ["no such command"]}`: `command: exec: "no such command": executable file not found in $PATH`,
 		`{"command": ["sh"], "env": {"a=b": "c"}, "max_message": 7}`: `env["a=b"]: is not the name of a variable and its value; max_message: not between 1KiB and 1GiB`,
 	} {
