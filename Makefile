@@ -40,6 +40,10 @@ test: ## all tests, under the race detector where there is a C compiler
 update: ## rewrite the goldens and generated documents; read the diff
 	$(GO) test ./config/... ./engine/... ./plugins/sinks/stdout ./cmd/mzd -update
 
+.PHONY: generate
+generate: ## generate the Go code of the protocol of plugins; needs buf (npm's @bufbuild/buf)
+	cd plugins/proto && buf generate
+
 .PHONY: bench
 bench: ## benchmarks, each beside its limit
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
@@ -61,7 +65,7 @@ soak: ## the long tests in full
 	$(GO) test $(RACE) -timeout 60m ./core/viewlog -run 'TestModel|TestInspectHistory' -seeds 500
 	$(GO) test $(RACE) -timeout 60m ./core/hub -run TestModel -seeds 1000
 	$(GO) test $(RACE) -timeout 60m ./core/mz -run TestRestarts -seeds 1000 -parallel 24
-	$(GO) test $(RACE) -timeout 60m ./plugins/sinks/websocket -run 'TestEveryState|TestNothingIsLeft|TestStalledClients' -seeds 50 -soak
+	$(GO) test $(RACE) -timeout 60m ./plugins/sinks/websocket -run 'TestEveryState|TestTwoViews|TestNothingIsLeft|TestStalledClients' -seeds 50 -soak
 	$(GO) test $(RACE) -timeout 60m ./cmd/mzd -run 'TestClients|TestFlood' -soak
 	$(GO) test $(RACE) -timeout 90m ./cmd/mzd -run 'TestCrash|TestWebhook|TestLanding|TestPostgresMirror' -soak -v
 	$(GO) test $(RACE) -timeout 60m ./engine/plan -run 'TestOracle|TestQueriesPostgres|TestIncremental' -queries 5000 -seeds 50
