@@ -22,13 +22,13 @@ const (
 )
 
 // logLines returns what makes records of the lines that a plugin writes to its
-// standard error.
-func logLines(log *slog.Logger) func(line string) {
+// standard error, and returns their messages.
+func logLines(log *slog.Logger) func(line string) string {
 	panics := false // everything after "panic:" is its stack
-	return func(line string) {
+	return func(line string) string {
 		if level, message, attrs, ok := parseLine(line); ok {
 			log.Log(context.Background(), level, message, attrs...)
-			return
+			return message
 		}
 		panics = panics || strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ")
 		level := levelOf(line)
@@ -36,6 +36,7 @@ func logLines(log *slog.Logger) func(line string) {
 			level = slog.LevelError
 		}
 		log.Log(context.Background(), level, line)
+		return line
 	}
 }
 

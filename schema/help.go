@@ -69,12 +69,19 @@ func (s *Schema) leaf() *Schema {
 // links matches those of Markdown.
 var links = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
 
-// Wrap lays out a doc text for a terminal, as lines of some 80 characters with
-// an indent: without the brackets of links, and without what does not print.
+// Plain returns a doc text as one line for a terminal: without the brackets of
+// links, and without what does not print, so that no text of a stranger can move
+// the cursor.
+func Plain(doc string) string {
+	return printableText(strings.Join(strings.Fields(links.ReplaceAllString(doc, "$1")), " "))
+}
+
+// Wrap lays out a doc text for a terminal like [Plain], as lines of some 80
+// characters with an indent.
 func Wrap(doc, indent string) string {
 	var b strings.Builder
 	column := 0
-	for _, word := range strings.Fields(links.ReplaceAllString(doc, "$1")) {
+	for _, word := range strings.Fields(Plain(doc)) {
 		switch {
 		case column == 0:
 			b.WriteString(indent)
@@ -86,7 +93,7 @@ func Wrap(doc, indent string) string {
 			b.WriteByte(' ')
 			column++
 		}
-		b.WriteString(printableText(word))
+		b.WriteString(word)
 		column += len(word)
 	}
 	if column > 0 {

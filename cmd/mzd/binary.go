@@ -19,7 +19,7 @@ func command(b config.Binary) plugins.Command {
 	return plugins.Command{Path: b.Path, Args: b.Args, Env: b.Env, SHA256: b.SHA256, TLS: b.TLS, AckTimeout: b.AckTimeout}
 }
 
-// describe asks a binary what it is.
+// describe asks a binary what it is. One whose Kind is empty may be either.
 func describe(ctx context.Context, b config.Binary) (plugins.Info, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, describePatience, fmt.Errorf("%s did not say what it is within %v", b.Path, describePatience))
 	defer cancel()
@@ -29,7 +29,7 @@ func describe(ctx context.Context, b config.Binary) (plugins.Info, error) {
 		return plugins.Info{}, context.Cause(ctx)
 	case err != nil:
 		return plugins.Info{}, err
-	case string(info.Kind) != b.Kind:
+	case b.Kind != "" && b.Kind != string(info.Kind):
 		return plugins.Info{}, fmt.Errorf("%s is a %s, not a %s", b.Path, info.Kind, b.Kind)
 	}
 	return info, nil

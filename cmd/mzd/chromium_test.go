@@ -140,11 +140,12 @@ func (b *browser) size(width, height int) {
 	}, nil)
 }
 
-// scheme sets what prefers-color-scheme says.
+// scheme sets what prefers-color-scheme says, and that motion is to be reduced:
+// pictures are not to show things on their way.
 func (b *browser) scheme(light string) {
 	b.t.Helper()
 	b.call("Emulation.setEmulatedMedia", map[string]any{
-		"features": []map[string]string{{"name": "prefers-color-scheme", "value": light}},
+		"features": []map[string]string{{"name": "prefers-color-scheme", "value": light}, {"name": "prefers-reduced-motion", "value": "reduce"}},
 	}, nil)
 }
 

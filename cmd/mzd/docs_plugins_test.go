@@ -22,10 +22,13 @@ func TestPluginWalk(t *testing.T) {
 		t.Fatal(err)
 	}
 	doc := readFile(t, filepath.Join(checkout, "docs/plugins.md"))
-	if main := readFile(t, filepath.Join(checkout, "examples/go-sink/main.go")); !strings.Contains(doc, "```go\n"+main+"```") {
-		t.Error("the sink of docs/plugins.md is not examples/go-sink/main.go")
+	sink := readFile(t, filepath.Join(checkout, "examples/go-sink/main.go"))
+	for _, name := range []string{"README.md", "docs/plugins.md"} {
+		if !strings.Contains(readFile(t, filepath.Join(checkout, name)), "```go\n"+sink+"```") {
+			t.Errorf("the sink of %s is not examples/go-sink/main.go", name)
+		}
 	}
-	needCommands(t, "bash", "pkill", "shuf")
+	needCommands(t, "bash", "pkill", "shuf", "jq")
 	python := pythonWithGRPC(t)
 	dir := t.TempDir()
 	var script strings.Builder
@@ -37,6 +40,7 @@ func TestPluginWalk(t *testing.T) {
 		script.WriteString(steps(t, doc, title))
 		script.WriteString("wait\n") // a reader is slower than that
 	}
+	script.WriteString(withoutSDK(t, doc))
 	cmd := exec.CommandContext(t.Context(), "bash", "-c", script.String())
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "MZD="+checkout, "PATH="+python+os.Getenv("PATH"), "GORACE=atexit_sleep_ms=0")
@@ -45,7 +49,7 @@ func TestPluginWalk(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s\n%s", err, out, logsIn(dir))
 	}
-	for _, want := range []string{"mzd-sink-changes", "sides +1 [", "plugin was started again"} {
+	for _, want := range []string{"Appends every change to a file.", "sides +1 [", "plugin was started again", "these rows came through a shell: ["} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("no %q in what the reader sees:\n%s", want, out)
 		}
@@ -55,17 +59,52 @@ func TestPluginWalk(t *testing.T) {
 var (
 	// savedFile is a file that the reader is told to save.
 	savedFile  = regexp.MustCompile("(?s)as\\s`([a-z.]+)`:\\n\\n```[a-z]+\\n(.*?)```\\n")
+	yamlBlocks = regexp.MustCompile("(?s)```yaml\n(.*?)```\n")
 	codeBlocks = regexp.MustCompile("(?s)```[a-z]+\\n.*?```\\n")
 )
+
+// section returns a section of the document.
+func section(t *testing.T, doc, title string) string {
+	t.Helper()
+	_, text, found := strings.Cut(doc, "\n## "+title+"\n")
+	text, _, ended := strings.Cut(text, "\n## ")
+	if !found || !ended {
+		t.Fatalf("no section %q", title)
+	}
+	return text
+}
+
+// withoutSDK makes a script of the parts of configurations that commands are in: of
+// the sink together with the dice of the walk, and of the others a check.
+func withoutSDK(t *testing.T, doc string) string {
+	t.Helper()
+	dice := savedFile.FindAllStringSubmatch(section(t, doc, "A sink in Go"), -1)
+	views, pipeline := dice[1], dice[2]
+	upstream, _, _ := strings.Cut(pipeline[2], "sinks:")
+	const admin = "admin: {listen: \"127.0.0.1:0\"}\n"
+	save := func(name, text string) string {
+		return fmt.Sprintf("cat > %s <<'END OF FILE'\n%sEND OF FILE\n", name, text)
+	}
+
+	sink := yamlBlocks.FindStringSubmatch(section(t, doc, "A sink without an SDK"))
+	script := "mkdir ../shell; cd ../shell\n" + save("views.sql", views[2]) + save("pipeline.yaml", upstream+sink[1]+admin) + `
+mzd -config pipeline.yaml 2> mzd.log &
+until [ -s rows.jsonl ]; do sleep 0.1; done
+echo these rows came through a shell: $(head -n 1 rows.jsonl)
+kill %1
+wait
+`
+	for i, source := range yamlBlocks.FindAllStringSubmatch(section(t, doc, "A source without an SDK"), -1) {
+		name := fmt.Sprintf("source%d.yaml", i)
+		script += save(name, source[1]+"views: {v: {}}\n") + "mzd check -config " + name + "\n"
+	}
+	return script
+}
 
 // steps makes a script of a section.
 func steps(t *testing.T, doc, title string) string {
 	t.Helper()
-	_, section, found := strings.Cut(doc, "\n## "+title+"\n")
-	section, _, ended := strings.Cut(section, "\n## ")
-	if !found || !ended {
-		t.Fatalf("no section %q", title)
-	}
+	section := section(t, doc, title)
 	// Files become commands in their place, each line of them indented as one.
 	section = savedFile.ReplaceAllStringFunc(section, func(text string) string {
 		m := savedFile.FindStringSubmatch(text)

@@ -245,6 +245,7 @@ type history struct {
 	times    []uint64 // at which the view changed, ascending
 	states   []string // the view from then on, as multisetText
 	rows     map[string]int
+	begin    uint64 // the first frontier: what was before is not known
 	frontier uint64
 	moved    chan struct{}
 }
@@ -332,6 +333,7 @@ func (h *history) close(frontier, at uint64, changed bool) {
 		h.states = append(h.states, multisetText(h.rows))
 	}
 	if frontier > 0 {
+		h.begin = cmp.Or(h.begin, frontier)
 		h.frontier = frontier
 		close(h.moved)
 		h.moved = make(chan struct{})
@@ -342,20 +344,61 @@ func (h *history) close(frontier, at uint64, changed bool) {
 func (h *history) at(ctx context.Context, t uint64) (string, error) {
 	for {
 		h.mu.Lock()
-		frontier, moved := h.frontier, h.moved
+		begin, frontier, moved := h.begin, h.frontier, h.moved
 		i := sort.Search(len(h.times), func(i int) bool { return h.times[i] >= t }) - 1
 		var state string
 		if i >= 0 {
 			state = h.states[i]
 		}
 		h.mu.Unlock()
-		if frontier >= t {
+		switch {
+		case frontier > 0 && t <= begin:
+			return "", fmt.Errorf("asked for %d; the recording begins at %d", t, begin)
+		case frontier >= t:
 			return state, nil
 		}
 		select {
 		case <-moved:
 		case <-ctx.Done():
 			return "", ctx.Err()
+		}
+	}
+}
+
+// begun waits until the recording has begun and returns the first time for which
+// it can answer.
+func (h *history) begun(ctx context.Context) (uint64, error) {
+	for {
+		h.mu.Lock()
+		begin, moved := h.begin, h.moved
+		h.mu.Unlock()
+		if begin > 0 {
+			return begin + 1, nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+}
+
+// pass waits until so many changes have happened, or nothing is left to wait for.
+func (h *history) pass(ctx context.Context, changes int, over func() bool) error {
+	for until := -1; ; {
+		h.mu.Lock()
+		n, moved := len(h.times), h.moved
+		h.mu.Unlock()
+		if until < 0 {
+			until = n + changes
+		}
+		if n >= until || over() {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 
 	"github.com/mzdio/mzd/config"
@@ -115,11 +116,11 @@ var (
 // what it is may keep its own positions; if it does not, it begins anew.
 func (d *daemon) binarySink(name string, c config.Sink) core.Sink {
 	info, known := d.catalog.lookup(*c.Binary)
-	sink := lateSink{newLate(d, c.Plug, func(ctx context.Context, info plugins.Info, settings []byte) (core.Sink, error) {
+	sink := lateSink{newLate(d, "sink", name, c.Plug, func(ctx context.Context, info plugins.Info, settings []byte) (core.Sink, error) {
 		if info.Broadcasts && !known {
 			return nil, errTooLate(c.Binary.Path, "serves readers of its own")
 		}
-		return command(*c.Binary).Sink(info).Open(d.env(ctx, "sink", name), settings)
+		return command(*c.Binary).Sink(info).Open(ctx, settings)
 	})}
 	d.binaries["sinks."+name] = sink
 	switch {
@@ -132,12 +133,13 @@ func (d *daemon) binarySink(name string, c config.Sink) core.Sink {
 }
 
 // newLate returns the plugin that open opens once it is known what it is and its
-// settings are checked.
-func newLate[T any](d *daemon, c config.Plug, open func(context.Context, plugins.Info, []byte) (T, error)) *late[T] {
+// settings are checked. open gets the environment of the plugin with its context.
+func newLate[T any](d *daemon, kind, name string, c config.Plug, open func(context.Context, plugins.Info, []byte) (T, error)) *late[T] {
 	return &late[T]{
 		turn:   make(chan struct{}, 1),
 		plugin: func() (plugins.Info, bool) { return d.catalog.lookup(*c.Binary) },
 		connect: func(ctx context.Context) (none T, err error) {
+			ctx = d.env(ctx, kind, name)
 			info, err := d.catalog.describe(ctx, *c.Binary)
 			if err != nil {
 				return none, err
@@ -145,10 +147,14 @@ func newLate[T any](d *daemon, c config.Plug, open func(context.Context, plugins
 			settings := c.Settings
 			if c.CheckLater != nil {
 				if settings, err = c.CheckLater(info.Settings); err != nil {
-					return none, errors.Join(err, core.ErrPermanent)
+					return none, fmt.Errorf("%s: %w", strings.ReplaceAll(err.Error(), "\n", "; "), core.ErrPermanent)
 				}
 			}
-			return open(ctx, info, settings)
+			instance, err := open(ctx, info, settings)
+			if s, ok := any(instance).(plugins.Supervised); ok && err == nil && s.Process().Up { // otherwise it is tried again, and told
+				plugins.EnvOf(ctx).Logger.Info("plugin runs", "plugin", c.Binary.Path, "version", info.Version, "protocol", info.Protocol, "pid", s.Process().Pid)
+			}
+			return instance, err
 		},
 	}
 }
@@ -212,11 +218,11 @@ type lateIdentifier struct{ lateSource }
 // binarySource returns the source that is a binary.
 func (d *daemon) binarySource(name string, c config.Source) core.Source {
 	info, known := d.catalog.lookup(*c.Binary)
-	source := lateSource{newLate(d, c.Plug, func(ctx context.Context, info plugins.Info, settings []byte) (core.Source, error) {
+	source := lateSource{newLate(d, "source", name, c.Plug, func(ctx context.Context, info plugins.Info, settings []byte) (core.Source, error) {
 		if info.Identifies && !known {
 			return nil, errTooLate(c.Binary.Path, "knows the IDs of landed events")
 		}
-		return command(*c.Binary).Source(info).Open(d.env(ctx, "source", name), settings)
+		return command(*c.Binary).Source(info).Open(ctx, settings)
 	})}
 	d.binaries["sources."+name] = source
 	if info.Identifies {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -24,19 +26,25 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs the scripts that use the command as people do. $TAKEN is an
-// address that somebody listens on.
+// address that somebody listens on, $PLUGINS a directory with mzd-sink-test and
+// mzd-source-test.
 func TestScripts(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() }) // the scripts run in parallel, after this function returned
+	plugin, err := exec.LookPath("mzd-sink-test")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		Deadline:            time.Now().Add(time.Minute), // a script that hangs says where
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("TAKEN", l.Addr().String())
+			e.Setenv("PLUGINS", filepath.Dir(plugin))
 			e.Setenv("GORACE", "atexit_sleep_ms=0") // which is a second otherwise, for every command
 			return nil
 		},

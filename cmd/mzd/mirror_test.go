@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/coder/websocket"
+
+	"github.com/mzdio/mzd/core"
 )
 
 // mirror is what a client makes of the messages of one stream, written from
@@ -23,9 +25,12 @@ type mirror struct {
 	views     []string
 	rows      map[string]map[string]int // view, row, copies
 	token     string
-	timestamp uint64 // complete below
-	parts     bool   // in the middle of a message in parts
-	mayStop   bool   // views may stop for a while, and be said to
+	timestamp uint64                   // complete below
+	sums      map[string]uint64        // view, checksum of its rows
+	columns   map[string][]core.Column // view, as its base has them
+	quoted    bool                     // numbers are strings
+	parts     bool                     // in the middle of a message in parts
+	mayStop   bool                     // views may stop for a while, and be said to
 
 	bases, deltas, resumed int
 }
@@ -36,8 +41,10 @@ func newMirror(views ...string) *mirror {
 
 // change is what a message says about one view.
 type change struct {
+	Columns  []core.Column     `json:"columns"`
 	Inserted []json.RawMessage `json:"inserted"`
 	Deleted  []json.RawMessage `json:"deleted"`
+	Checksum string            `json:"checksum"`
 }
 
 type message struct {
@@ -64,6 +71,8 @@ func (m *mirror) apply(data []byte) (complete bool, err error) {
 	case "base":
 		if !m.parts {
 			m.rows = make(map[string]map[string]int)
+			m.sums = make(map[string]uint64)
+			m.columns = make(map[string][]core.Column)
 			for _, v := range m.views {
 				m.rows[v] = make(map[string]int)
 			}
@@ -97,10 +106,15 @@ func (m *mirror) apply(data []byte) (complete bool, err error) {
 		if rows == nil {
 			return false, fmt.Errorf("message about view %q: %.200s", view, data)
 		}
+		if c.Columns != nil {
+			m.columns[view] = c.Columns
+		}
 		for _, r := range c.Inserted {
+			m.sums[view] += m.hash(view, r)
 			rows[string(r)]++
 		}
 		for _, r := range c.Deleted {
+			m.sums[view] -= m.hash(view, r)
 			if rows[string(r)]--; rows[string(r)] == 0 {
 				delete(rows, string(r))
 			}
@@ -116,12 +130,47 @@ func (m *mirror) apply(data []byte) (complete bool, err error) {
 			}
 		}
 	}
+	for _, view := range m.views {
+		if got, want := fmt.Sprintf("%016x", m.sums[view]), changes[view].Checksum; got != want {
+			return false, fmt.Errorf("%s at %s has the checksum %s, want %q", view, msg.Token, got, want)
+		}
+	}
 	t, err := strconv.ParseUint(msg.Timestamp, 10, 64)
 	if err != nil || msg.Type != "base" && t < m.timestamp {
 		return false, fmt.Errorf("timestamp %q after %d (%v)", msg.Timestamp, m.timestamp, err)
 	}
 	m.token, m.timestamp = msg.Token, t
 	return true, nil
+}
+
+// hash returns what a row adds to the checksum of a view, which is the same
+// whether numbers are strings or not.
+func (m *mirror) hash(view string, row []byte) uint64 {
+	if m.quoted {
+		row = withoutQuotes(row, m.columns[view])
+	}
+	return core.Row(row).Hash()
+}
+
+// withoutQuotes takes the quotes off the numbers that are strings on request.
+func withoutQuotes(row []byte, columns []core.Column) []byte {
+	var values []json.RawMessage
+	if err := json.Unmarshal(row, &values); err != nil {
+		return nil // the sum will differ
+	}
+	for i, v := range values {
+		if i < len(columns) && (columns[i].Type == "int8" || columns[i].Type == "numeric") && json.Valid(bytes.Trim(v, `"`)) {
+			values[i] = bytes.Trim(v, `"`)
+		}
+	}
+	text := []byte("[")
+	for i, v := range values {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = append(text, v...)
+	}
+	return append(text, ']')
 }
 
 // text returns a view as sorted lines, to be compared.

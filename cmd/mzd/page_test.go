@@ -115,7 +115,7 @@ func TestDemo(t *testing.T) {
 				t.Errorf("the demo does not mention %s:\n%s", want, stdout.String())
 			}
 		}
-		b := newBrowser(ctx, t, 1200, 800)
+		b := newBrowser(ctx, t, 1200, 1000)
 		b.open("http://" + d.web + "/")
 		b.until(`/simulated/.test(document.getElementById("notice")?.textContent)`)
 		b.until(fmt.Sprintf(`+%s >= 2500`, digits)) // what the first run counted, the second begins with

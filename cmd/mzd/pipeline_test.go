@@ -3,12 +3,9 @@ package main_test
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -177,122 +174,6 @@ func countOf(text string) int64 {
 	var n int64
 	fmt.Sscanf(text, "[%d]", &n)
 	return n
-}
-
-// TestClients lets many clients come, go and resume at random while edits come
-// in. Every state that any of them passes through must be one that the view
-// had, at that very time, and all end equal to the view.
-func TestClients(t *testing.T) {
-	const clients, total = 200, 10_000
-	sim := simulator.New(simulator.Options{Rate: 600, Seed: *seed, Total: total})
-	d := newDaemon(t, pipeline{stream: serve(t, sim), views: "{counter: {}, top10: {key: [user]}}"})
-	d.start()
-	ctx := deadline(t, 5*time.Minute)
-	oracle := map[string]*history{"counter": d.record("counter"), "top10": d.record("top10")}
-
-	var end atomic.Uint64 // the time from which all edits are counted, once known
-	errs := make(chan error, clients)
-	for i := range clients {
-		c := &client{
-			r:         rand.New(rand.NewPCG(*seed, uint64(i))),
-			transport: transports[i%len(transports)],
-			views:     [][]string{{"counter"}, {"top10"}, {"counter", "top10"}, {"top10", "counter"}}[i%4],
-			address:   d.web, oracle: oracle, end: &end,
-		}
-		go func() {
-			err := c.run(ctx)
-			if err != nil {
-				err = fmt.Errorf("seed %d: client %d (%s %v): %w", *seed, i, c.transport, c.views, err)
-			}
-			errs <- err
-		}()
-	}
-	final, err := oracle["counter"].until(ctx, func(state string) bool { return countOf(state) == int64(total) })
-	if err != nil {
-		t.Fatalf("seed %d: waiting for the last edit: %v", *seed, err)
-	}
-	end.Store(final)
-	for range clients {
-		if err := <-errs; err != nil {
-			t.Error(err)
-		}
-	}
-	d.stop()
-}
-
-// client is one of many: it follows, leaves and resumes at random.
-type client struct {
-	r         *rand.Rand
-	transport string
-	views     []string
-	address   string
-	oracle    map[string]*history
-	end       *atomic.Uint64
-	ten       bool // ten users exist
-}
-
-func (c *client) run(ctx context.Context) error {
-	m := newMirror(c.views...)
-	for m.timestamp < c.end.Load() || c.end.Load() == 0 {
-		var failed error
-		bases, messages := m.bases, 2+c.r.IntN(10)
-		first, since := true, m.token
-		params := ""
-		if c.r.IntN(3) == 0 {
-			params = "&interval=50ms"
-		}
-		err := follow(ctx, c.transport, c.address, c.views, since, params, func(data []byte) bool {
-			complete, err := m.apply(data)
-			if err != nil {
-				failed = err
-				return false
-			}
-			if !complete {
-				return true
-			}
-			if first && since != "" && m.bases == bases {
-				m.resumed++
-			}
-			first = false
-			if failed = c.check(ctx, m); failed != nil {
-				return false
-			}
-			messages--
-			done := c.end.Load() != 0 && m.timestamp >= c.end.Load()
-			return messages > 0 && !done
-		})
-		if failed != nil {
-			return failed
-		}
-		if err != nil && !errors.Is(err, io.EOF) {
-			return err
-		}
-	}
-	if m.deltas < 20 || m.resumed < 3 {
-		return fmt.Errorf("only %d deltas and %d resumptions by delta; want 20 and 3", m.deltas, m.resumed)
-	}
-	return nil
-}
-
-// check holds the state of a mirror against the view at that time.
-func (c *client) check(ctx context.Context, m *mirror) error {
-	for _, v := range c.views {
-		want, err := c.oracle[v].at(ctx, m.timestamp)
-		if err != nil {
-			return err
-		}
-		if got := canonical(m.text(v)); got != want {
-			return fmt.Errorf("%s at %s: got\n%s\nwant\n%s", v, m.token, got, want)
-		}
-		if v == "top10" {
-			if n := len(m.rows[v]); n > 10 || c.ten && n != 10 {
-				return fmt.Errorf("top10 has %d rows at %s", n, m.token)
-			} else if n == 10 {
-				c.ten = true
-			}
-		}
-	}
-	return nil
 }
 
 // TestFlood runs at 2,000 edits a second: nothing is lost, nothing is

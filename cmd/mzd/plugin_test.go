@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -259,14 +260,14 @@ func TestPluginStops(t *testing.T) {
 	ctx := deadline(t, time.Minute)
 	for i := range 4 {
 		d.start()
-		for tick, lines := time.Tick(20*time.Millisecond), 0; lines < 3*(i+1); lines = strings.Count(readSoFar(d, "good"), "\n") {
+		pid := 0
+		for tick := time.Tick(20 * time.Millisecond); pid == 0 || strings.Count(readSoFar(d, "good"), "\n") < 3*(i+1); pid = d.plugins()["sinks.good"].Pid {
 			select {
 			case <-tick:
 			case <-ctx.Done():
-				t.Fatalf("%d writes\n%s", lines, d.log)
+				t.Fatalf("process %d, written %q\n%s", pid, readSoFar(d, "good"), d.log)
 			}
 		}
-		pid := d.plugins()["sinks.good"].Pid
 		d.stop()
 		if err := syscall.Kill(pid, 0); err == nil {
 			t.Errorf("plugin %d runs after mzd has stopped", pid)
@@ -294,4 +295,123 @@ func readSoFar(d *daemon, name string) string {
 		d.t.Fatal(err)
 	}
 	return string(text)
+}
+
+// TestBuiltinAsBinary serves the page from a process of its own, kills that, and
+// expects the same view from its successor.
+func TestBuiltinAsBinary(t *testing.T) {
+	t.Parallel()
+	address := freePort(t)
+	d := newDaemon(t, pipeline{
+		init:  "CREATE TABLE t (a int); INSERT INTO t VALUES (1), (2);",
+		views: "{t: {}}",
+		sinks: fmt.Sprintf("\n  page: {plugin: %q, args: [plugin, serve, sink, websocket], settings: {listen: %q}}", testPlugin(t, "mzd"), address),
+	})
+	d.start()
+	ctx := deadline(t, time.Minute)
+	<-d.log.contains(`"msg":"view is complete","view":"t"`)
+	want := get(t, "http://"+d.web+"/api/views/t")
+	for killed := false; ; killed = true {
+		var text string
+		for tick := time.Tick(50 * time.Millisecond); text == ""; {
+			res, err := http.Get("http://" + address + "/api/views/t")
+			if err == nil {
+				body, _ := io.ReadAll(res.Body)
+				res.Body.Close()
+				if res.StatusCode == http.StatusOK {
+					text = string(body)
+				}
+			}
+			select {
+			case <-tick:
+			case <-ctx.Done():
+				t.Fatalf("the page is not served: %+v\n%s", d.plugins()["sinks.page"], d.log)
+			}
+		}
+		if rows := rowsOf(t, text); rows != rowsOf(t, want) || rows == "[]" {
+			t.Errorf("got %s, want %s", text, want)
+		}
+		p := d.plugins()["sinks.page"]
+		if !p.Up || p.Pid == 0 || killed != (p.Restarts > 0) {
+			t.Errorf("killed %t: %+v", killed, p)
+		}
+		if killed {
+			break
+		}
+		if err := syscall.Kill(p.Pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		for tick := time.Tick(20 * time.Millisecond); d.plugins()["sinks.page"].Pid == p.Pid; {
+			select {
+			case <-tick:
+			case <-ctx.Done():
+				t.Fatalf("the process is not given up: %+v", p)
+			}
+		}
+	}
+	d.stop()
+}
+
+// rowsOf returns the rows of a snapshot.
+func rowsOf(t *testing.T, text string) string {
+	t.Helper()
+	var snapshot struct{ Rows json.RawMessage }
+	if err := json.Unmarshal([]byte(text), &snapshot); err != nil {
+		t.Fatalf("%v in %s", err, text)
+	}
+	return string(snapshot.Rows)
+}
+
+// TestPluginComesLate starts mzd with plugins that do not start. They are named,
+// one that is mended later is opened with the settings that it takes, and one
+// whose settings turn out to be wrong says so.
+func TestPluginComesLate(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t, pipeline{
+		init:  "CREATE TABLE t (a int); INSERT INTO t VALUES (1);",
+		views: "{t: {}}",
+		sinks: `
+  later: {plugin: ./later, settings: {file: writes}}
+  keeper: {plugin: ./later, args: [keeper], settings: {file: kept}}
+  wrong: {plugin: ./later, args: [other], settings: {fiel: writes}}
+  broadcaster: {plugin: ./page, settings: {listen: "127.0.0.1:0"}}`,
+	})
+	script := "#!/bin/sh\nif ! [ -e mended ]; then echo not yet >&2; exit 3; fi\nexec %q %s\n"
+	for name, text := range map[string]string{
+		"later": fmt.Sprintf(script, testPlugin(t, "mzd-sink-test"), `"$@"`),
+		"page":  fmt.Sprintf(script, testPlugin(t, "mzd"), "plugin serve sink websocket"),
+	} {
+		d.write(name, text)
+		if err := os.Chmod(filepath.Join(d.dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.start()
+	ctx := deadline(t, time.Minute)
+	wait := func(what string, is func(map[string]pluginStatus) bool) {
+		t.Helper()
+		for tick := time.Tick(50 * time.Millisecond); !is(d.plugins()); {
+			select {
+			case <-tick:
+			case <-ctx.Done():
+				t.Fatalf("%s: %+v\n%s", what, d.plugins(), d.log)
+			}
+		}
+	}
+	wait("not named", func(p map[string]pluginStatus) bool {
+		for _, name := range []string{"later", "keeper", "wrong", "broadcaster"} {
+			if p := p["sinks."+name]; p.Up || !strings.Contains(p.Error, `exit status 3; the last it said is "not yet"`) {
+				return false
+			}
+		}
+		return p["sinks.web"].Up
+	})
+	d.write("mended", "")
+	wait("not mended", func(p map[string]pluginStatus) bool {
+		return p["sinks.later"].Up && p["sinks.later"].Version == "1.2.3" && strings.Contains(readSoFar(d, "writes"), `[1]`) &&
+			strings.Contains(d.log.String(), `"msg":"asked for its position in t","sink":"keeper"`) &&
+			strings.Contains(p["sinks.wrong"].Error, `pipeline.yaml:11:54: sinks.wrong.settings.fiel: unknown key; did you mean "file"?`) &&
+			strings.Contains(p["sinks.broadcaster"].Error, "restart mzd")
+	})
+	d.stop()
 }

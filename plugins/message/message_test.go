@@ -3,6 +3,7 @@ package message_test
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -59,6 +60,22 @@ func TestParts(t *testing.T) {
 				t.Errorf("is progress: got %t", got)
 			}
 		})
+	}
+}
+
+// TestDocumented checks that the messages of docs/plugins.md are what there is.
+func TestDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/plugins.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := &core.View{Name: "top10", Columns: []core.Column{{Name: "user", Type: "text"}, {Name: "count", Type: "int8"}}, Key: []int{0}}
+	base := batch(v, 0, 1721310000000, row(1, `["Ada",12]`))
+	delta := batch(v, 1721310000000, 1721310001000, row(-1, `["Ada",12]`), row(1, `["Ada",13]`))
+	for _, b := range []core.Batch{base, delta} {
+		if body := encode([]core.Batch{b}, 1<<20)[0]; !strings.Contains(string(doc), "\n"+body+"\n") {
+			t.Errorf("not in docs/plugins.md: %s", body)
+		}
 	}
 }
 

@@ -3,12 +3,16 @@ package plugintest
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/mzdio/mzd/plugins"
 )
 
 // label marks the goroutines that a rule has started.
@@ -72,6 +76,18 @@ func (p *probe) skip(reason string) { panic(&outcome{skip: reason}) }
 
 // note says what was done.
 func (p *probe) note(format string, args ...any) { p.done.add(fmt.Sprintf(format, args...)) }
+
+// environment is the context of an instance. What it logs is part of what was
+// done.
+func (p *probe) environment() context.Context {
+	log := slog.New(slog.NewTextHandler(&p.done, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+	return plugins.WithEnv(p.ctx, plugins.Env{Name: "plugintest", Pipeline: "plugintest", Logger: log})
+}
 
 // panicked is what a call of the plugin panicked with.
 type panicked struct {
@@ -141,27 +157,41 @@ func (p *probe) eventually(patience time.Duration, f func() bool) bool {
 	}
 }
 
-// journal is what was done, in order.
+// journal is what was done, in order. It is an io.Writer of what a plugin logs.
 type journal struct {
-	mu    sync.Mutex // guards lines
-	lines []string
+	mu     sync.Mutex // guards what follows
+	lines  []string
+	before int // lines that were dropped
 }
+
+// What a report repeats of what was done.
+const (
+	maxJournal = 20      // lines
+	maxLogged  = 4 << 10 // bytes of a line that the plugin logs
+)
 
 func (j *journal) add(line string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.lines = append(j.lines, line)
+	if j.lines = append(j.lines, line); len(j.lines) > 2*maxJournal {
+		j.before += len(j.lines) - maxJournal
+		j.lines = slices.Clone(j.lines[len(j.lines)-maxJournal:])
+	}
 }
 
-// maxJournal bounds what a report repeats of what was done.
-const maxJournal = 20
+// Write adds a line of the plugin's log.
+func (j *journal) Write(line []byte) (int, error) {
+	j.add("log: " + strings.TrimSuffix(string(line[:min(len(line), maxLogged)]), "\n"))
+	return len(line), nil
+}
 
 // last returns the last lines.
 func (j *journal) last() []string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if over := len(j.lines) - maxJournal; over > 0 {
-		return append([]string{fmt.Sprintf("(%d steps before)", over)}, j.lines[over:]...)
+	over := max(0, len(j.lines)-maxJournal)
+	if n := j.before + over; n > 0 {
+		return append([]string{fmt.Sprintf("(%d lines before)", n)}, j.lines[over:]...)
 	}
 	return slices.Clone(j.lines)
 }

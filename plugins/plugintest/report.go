@@ -30,16 +30,17 @@ func (r *Report) Add(result Result) {
 		return
 	}
 	var s strings.Builder
-	switch result.Status {
+	fmt.Fprintf(&s, "%-12s %-20s ", result.Status, result.Rule)
+	switch took := result.Took.Seconds(); result.Status {
 	case OK:
-		fmt.Fprintf(&s, "ok           %-20s %6.2fs\n", result.Rule, result.Took.Seconds())
+		fmt.Fprintf(&s, "%6.2fs\n", took)
 	case NotChecked:
-		fmt.Fprintf(&s, "not checked  %-20s         %s\n", result.Rule, result.Reason)
+		fmt.Fprintf(&s, "%s\n", result.Reason)
 	case Failed:
-		fmt.Fprintf(&s, "FAILED       %-20s %6.2fs\n%s", result.Rule, result.Took.Seconds(), indent(result.explain()))
+		fmt.Fprintf(&s, "%6.2fs\n%s", took, indent(result.explain()))
 	}
 	if r.Verbose && result.Status != Failed {
-		writeField(&s, "", result.Says)
+		s.WriteString(indent(result.Says))
 	}
 	io.WriteString(r.Out, s.String())
 }
@@ -70,7 +71,14 @@ func (r Result) explain() string {
 	return strings.TrimSuffix(s.String(), "\n")
 }
 
-func writeField(s *strings.Builder, name, text string) { fmt.Fprintf(s, "  %-9s %s\n", name, text) }
+func writeField(s *strings.Builder, name, text string) {
+	for i, line := range strings.Split(text, "\n") {
+		if i > 0 {
+			name = ""
+		}
+		fmt.Fprintf(s, "  %-9s %s\n", name, line)
+	}
+}
 
 func indent(text string) string {
 	return "             " + strings.ReplaceAll(text, "\n", "\n             ") + "\n"

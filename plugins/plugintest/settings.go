@@ -41,8 +41,8 @@ func wrongSettings(s *schema.Schema, right json.RawMessage, more []json.RawMessa
 		}
 		all = append(all, wrong{what, key, text})
 	}
-	with("an unknown key", noSuch, true)
-	if s != nil {
+	if s != nil && s.Kind == schema.Object { // otherwise it does not say what it takes
+		with("an unknown key", noSuch, true)
 		for _, f := range s.Fields {
 			switch f.Schema.Kind {
 			case schema.Anything:
@@ -61,6 +61,15 @@ func wrongSettings(s *schema.Schema, right json.RawMessage, more []json.RawMessa
 	}
 	for _, settings := range more {
 		all = append(all, wrong{what: "settings that its author calls wrong", settings: settings})
+	}
+	return all
+}
+
+// wrongSettings returns settings that the plugin must refuse; there are some.
+func (p *probe) wrongSettings(s *schema.Schema, right json.RawMessage, more []json.RawMessage) []wrong {
+	all := wrongSettings(s, right, more)
+	if len(all) == 0 {
+		p.skip("the plugin does not say what settings it takes")
 	}
 	return all
 }

@@ -156,11 +156,6 @@ func (p *sinkProbe) tryOpen(settings json.RawMessage) (sink core.Sink, err error
 	return sink, err
 }
 
-// environment is the context of an instance.
-func (p *probe) environment() context.Context {
-	return plugins.WithEnv(p.ctx, plugins.Env{Name: "plugintest", Pipeline: "plugintest"})
-}
-
 // answer is what a call returned, for the report.
 func answer(err error) string {
 	if err == nil {

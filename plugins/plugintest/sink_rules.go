@@ -12,9 +12,8 @@ import (
 	"github.com/mzdio/mzd/core"
 )
 
-// SinkRules returns the names of the rules for sinks, in the order in which they
-// are checked.
-func SinkRules() []string { return names(sinkRules) }
+// SinkRules returns the rules for sinks, in the order in which they are checked.
+func SinkRules() []Rule { return listed(sinkRules) }
 
 // contract are the rules that most others take for granted.
 var contract = []string{"close", "settings-used", "base", "delta"}
@@ -782,7 +781,7 @@ func checkSinkLeaks(p *sinkProbe) {
 }
 
 func checkSinkRefuses(p *sinkProbe) {
-	for _, bad := range wrongSettings(p.Plugin.Settings, p.Settings, p.Refused) {
+	for _, bad := range p.wrongSettings(p.Plugin.Settings, p.Settings, p.Refused) {
 		sink, err := p.tryOpen(bad.settings)
 		if err == nil {
 			p.cleanups = append(p.cleanups, (&instance{sinkProbe: p, sink: sink}).close)

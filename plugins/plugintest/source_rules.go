@@ -9,9 +9,8 @@ import (
 	"github.com/mzdio/mzd/core"
 )
 
-// SourceRules returns the names of the rules for sources, in the order in which
-// they are checked.
-func SourceRules() []string { return names(sourceRules) }
+// SourceRules returns the rules for sources, in the order in which they are checked.
+func SourceRules() []Rule { return listed(sourceRules) }
 
 var sourceRules = []rule[*sourceProbe]{
 	{
@@ -87,7 +86,7 @@ var sourceRules = []rule[*sourceProbe]{
 }
 
 func checkSourceRefuses(p *sourceProbe) {
-	for _, bad := range wrongSettings(p.Plugin.Settings, p.Settings, p.Refused) {
+	for _, bad := range p.wrongSettings(p.Plugin.Settings, p.Settings, p.Refused) {
 		_, err := p.tryOpen(bad.settings)
 		p.refused(bad, err)
 	}

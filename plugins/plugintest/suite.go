@@ -15,15 +15,22 @@ type Status string
 // What may come of a rule. A rule that could not be checked is never passed.
 const (
 	OK         Status = "ok"
-	Failed     Status = "failed"
+	Failed     Status = "FAILED"
 	NotChecked Status = "not checked"
 )
 
+// A Rule is a sentence of the contract.
+type Rule struct {
+	Name string // it stays the same for ever
+	Says string // what it asks for
+	Why  string // what happens to users where it is broken
+}
+
 // Result is what came of one rule.
 type Result struct {
-	Rule   string        `json:"rule"` // its name, which stays the same for ever
-	Says   string        `json:"says"` // what it asks for
-	Why    string        `json:"why"`  // what happens to users where it is broken
+	Rule   string        `json:"rule"` // its name
+	Says   string        `json:"says"`
+	Why    string        `json:"why"`
 	Status Status        `json:"status"`
 	Reason string        `json:"reason,omitempty"` // why it was not checked
 	Done   []string      `json:"done,omitempty"`   // what was done, in order, and what came back
@@ -153,11 +160,11 @@ func (s *suite[P]) blocked(name string) bool {
 	})
 }
 
-// names returns the names of a table's rules.
-func names[P any](rules []rule[P]) []string {
-	var all []string
+// listed returns what a table of rules says.
+func listed[P any](rules []rule[P]) []Rule {
+	var all []Rule
 	for _, r := range rules {
-		all = append(all, r.name)
+		all = append(all, Rule{r.name, r.says, r.why})
 	}
 	return all
 }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Generates what templates in Python have of the protocol: make generate. It needs
+# Generates what the templates in Python have of the protocol. It needs
 # pip install grpcio-tools==1.51.1 setuptools; what that generates runs with every
 # later gRPC and protobuf.
 set -e

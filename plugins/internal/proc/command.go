@@ -34,14 +34,14 @@ func CheckCommand(command []string, env map[string]string) error {
 }
 
 // Command makes a command of its name or path and its arguments, with the
-// environment of [Env]. A name is looked up in this process's PATH.
+// environment of [Env]. A name is looked up in this process's PATH. The error is
+// that there is no such command now.
 func Command(command []string, env map[string]string) (*exec.Cmd, error) {
-	cmd := exec.Command(command[0], command[1:]...)
-	if cmd.Err != nil {
-		return nil, cmd.Err
+	path, err := exec.LookPath(command[0])
+	if err != nil {
+		return nil, err
 	}
-	cmd.Env = Env(env)
-	return cmd, nil
+	return &exec.Cmd{Path: path, Args: command, Env: Env(env)}, nil
 }
 
 // Name returns what to call a command in messages.

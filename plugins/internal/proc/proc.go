@@ -35,12 +35,15 @@ const drain = time.Second
 // Start starts a command that has a path, arguments and an environment, and
 // nothing else so far. What it writes to stderr is logged.
 func Start(cmd *exec.Cmd, log *slog.Logger) (*Process, error) {
-	return StartLines(cmd, func(line string) { log.Info(line, "from", "stderr") })
+	return StartLines(cmd, func(line string) string {
+		log.Info(line, "from", "stderr")
+		return line
+	})
 }
 
 // StartLines is Start for a command whose lines on stderr have a meaning: log gets
-// them, within the bounds of [Log].
-func StartLines(cmd *exec.Cmd, log func(line string)) (*Process, error) {
+// them, within the bounds of [Log], and returns what they say to people.
+func StartLines(cmd *exec.Cmd, log func(line string) string) (*Process, error) {
 	var pipes [3]struct{ r, w *os.File } // stdin, stdout, stderr
 	theirs := func() []*os.File { return []*os.File{pipes[0].r, pipes[1].w, pipes[2].w} }
 	ours := func() []*os.File { return []*os.File{pipes[0].w, pipes[1].r, pipes[2].r} }
@@ -84,15 +87,12 @@ func closeAll(files []*os.File) {
 }
 
 // watch reads stderr and waits for the end.
-func (p *Process) watch(cmd *exec.Cmd, stderr *os.File, log func(line string)) {
+func (p *Process) watch(cmd *exec.Cmd, stderr *os.File, log func(line string) string) {
 	defer close(p.ended)
 	logged := make(chan struct{})
 	go func() {
 		defer close(logged)
-		Log(stderr, func(line string) {
-			p.said.set(line)
-			log(line)
-		})
+		Log(stderr, func(line string) { p.said.set(log(line)) })
 	}()
 	p.err = cmd.Wait() // for nothing else: all its files are files
 	p.group.Close()
@@ -109,8 +109,7 @@ func (p *Process) Pid() int { return p.pid }
 func (p *Process) Ended() <-chan struct{} { return p.ended }
 
 // Err waits for the end of the command, and says how it was: nil is success,
-// otherwise its exit status or the signal, with the last line that it wrote to
-// stderr.
+// otherwise its exit status or the signal, with the last that it said on stderr.
 func (p *Process) Err() error {
 	<-p.ended
 	if said := p.said.get(); p.err != nil && said != "" {

@@ -176,6 +176,7 @@ func (s *Sink) hand(ctx context.Context, command *conversation, line []byte) err
 		return fmt.Errorf("%s: %w", s.name, err)
 	}
 	word, text, _ := strings.Cut(answer, " ")
+	text = cmp.Or(text, "it gave no reason")
 	switch word {
 	case "ok":
 		return nil

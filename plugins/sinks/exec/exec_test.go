@@ -161,6 +161,7 @@ func TestFailures(t *testing.T) {
 		want        string
 	}{
 		{"error", `echo error no room`, "command sh: no room"},
+		{"error without a reason", `echo error`, "command sh: it gave no reason"},
 		{"exit", `echo broken >&2; exit 3`, `command sh: it ended before it answered: exit status 3; the last it said is "broken"`},
 		{"success", `exit 0`, "command sh: it ended before it answered, with exit status 0; it has to read on until its stdin ends"},
 		{"killed", `kill -9 $$`, "command sh: it ended before it answered: signal: killed"},
@@ -349,6 +350,7 @@ func TestSettings(t *testing.T) {
 		`{}`:                               "command: is required",
 		`{"command": []}`:                  "command: names no command, such as [sh, -c, ...]",
 		`{"command": ["a\u0000"]}`:         "command[0]: has a zero byte",
+		`{"command": ["./no such file"]}`:  `command: exec: "./no such file": stat ./no such file: no such file or directory`,
 		`{"command": ["no such command"]}`: `command: exec: "no such command": executable file not found in $PATH`,
 		`{"command": ["sh"], "env": {"a=b": "c"}, "max_message": 7}`: `env["a=b"]: is not the name of a variable and its value; max_message: not between 1KiB and 1GiB`,
 	} {
@@ -387,4 +389,21 @@ func TestDoc(t *testing.T) {
 	if got, want := read(t, filepath.Join(dir, "rows.jsonl")), "[\"Ada \\\\ \\\" '$(exit)\"]\n[\"Bob\"]\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
+}
+
+// BenchmarkWrite is how many messages a second a shell takes that does nothing
+// with them.
+func BenchmarkWrite(b *testing.B) {
+	sink, err := exec.New(b.Context(), exec.Settings{Command: []string{"sh", "-c", "while read -r message; do echo ok; done"}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer sink.Close()
+	cut := []core.Batch{change(top10, 2, `["Ada"]`)}
+	for b.Loop() {
+		if err := sink.Write(b.Context(), cut); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "messages/s")
 }

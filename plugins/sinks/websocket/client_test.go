@@ -24,6 +24,7 @@ type site struct {
 	url    string
 	client *http.Client
 	stop   func() error
+	dial   func(context.Context) (net.Conn, error) // of pipes
 }
 
 // serve serves views on a port of its own until the test ends.
@@ -45,7 +46,9 @@ func servePipes(t *testing.T, s websocket.Settings, views ...core.Reader) *site 
 	t.Helper()
 	pipes := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return pipes.dial(ctx) }}
-	return start(t, websocket.NewOn(t.Context(), s, pipes), transport, views)
+	st := start(t, websocket.NewOn(t.Context(), s, pipes), transport, views)
+	st.dial = pipes.dial
+	return st
 }
 
 func start(t *testing.T, sink *websocket.Sink, transport *http.Transport, views []core.Reader) *site {
@@ -192,10 +195,10 @@ func openWebsocket(ctx context.Context, s *site, path, since string) (*conn, err
 	}
 	c.SetReadLimit(-1)
 	return &conn{
-		next: func() (string, error) {
+		next: conforming(func() (string, error) {
 			_, data, err := c.Read(ctx)
 			return string(data), err
-		},
+		}),
 		close: func() { c.CloseNow() },
 	}, nil
 }
@@ -205,7 +208,7 @@ func openSSE(ctx context.Context, s *site, path, since string) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &conn{close: stop, next: func() (string, error) {
+	return &conn{close: stop, next: conforming(func() (string, error) {
 		id, data := "", ""
 		for {
 			line, err := lines()
@@ -226,7 +229,7 @@ func openSSE(ctx context.Context, s *site, path, since string) (*conn, error) {
 				return data, nil
 			}
 		}
-	}}, nil
+	})}, nil
 }
 
 func openNDJSON(ctx context.Context, s *site, path, since string) (*conn, error) {
@@ -234,7 +237,7 @@ func openNDJSON(ctx context.Context, s *site, path, since string) (*conn, error)
 	if err != nil {
 		return nil, err
 	}
-	return &conn{next: lines, close: stop}, nil
+	return &conn{next: conforming(lines), close: stop}, nil
 }
 
 func withSince(path, since string) string {

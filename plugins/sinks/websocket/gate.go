@@ -155,6 +155,15 @@ func (c *gatedConn) Close() error {
 	return c.Conn.Close()
 }
 
+// CloseWrite ends what is sent and goes on reading, so that a client that is
+// still sending a request that was refused gets the answer.
+func (c *gatedConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
 // takeSeat leaves the seat to the caller.
 func (c *gatedConn) takeSeat() seat {
 	c.mu.Lock()

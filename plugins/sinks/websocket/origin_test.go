@@ -126,6 +126,10 @@ func TestPage(t *testing.T) {
 		"/":            "text/html; charset=utf-8",
 		"/page.js":     "text/javascript; charset=utf-8",
 		"/page.css":    "text/css; charset=utf-8",
+		"/live.js":     "text/javascript; charset=utf-8",
+		"/table.js":    "text/javascript; charset=utf-8",
+		"/split":       "text/html; charset=utf-8",
+		"/split.js":    "text/javascript; charset=utf-8",
 		"/mzd.js":      "text/javascript; charset=utf-8",
 		"/favicon.ico": "image/svg+xml",
 	} {

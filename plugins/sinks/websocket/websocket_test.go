@@ -230,7 +230,11 @@ func TestLargeMessagesComeInParts(t *testing.T) {
 		changes = append(changes, change{-1, r}, change{1, row(`["%s",%d]`, strings.Repeat("z", rng.IntN(3000)), i)})
 	}
 	for transport := range transports {
-		for _, path := range []string{"/api/stream/big", "/api/stream/big?numbers=string", "/api/stream?view=small&view=big", "/api/stream?view=big&view=small"} {
+		paths := []string{"/api/stream/big", "/api/stream/big?numbers=string", "/api/stream?view=small&view=big", "/api/stream?view=big&view=small"}
+		if transport != "ndjson" {
+			paths = paths[:1] // the transports have the same messages
+		}
+		for _, path := range paths {
 			t.Run(transport+path, func(t *testing.T) {
 				parts := 0
 				c := open(t, s, transport, path, "")
