@@ -3,12 +3,14 @@
 package main_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -32,7 +34,7 @@ func TestPluginWalk(t *testing.T) {
 	python := pythonWithGRPC(t)
 	dir := t.TempDir()
 	var script strings.Builder
-	script.WriteString("set -e\n")
+	script.WriteString("set -e; trap 'kill $(jobs -p) 2> /dev/null || :' EXIT\n")
 	for _, title := range []string{"A sink in Go", "The same in Python"} {
 		if title == "The same in Python" && python == "" {
 			continue
@@ -47,8 +49,12 @@ func TestPluginWalk(t *testing.T) {
 		}
 	}
 	script.WriteString(withoutSDK(t, doc))
-	cmd := exec.CommandContext(t.Context(), "bash", "-c", script.String())
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // for rows that do not come
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-c", script.String())
 	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.Env = append(os.Environ(), "MZD="+checkout, "PATH="+python+os.Getenv("PATH"), "GORACE=atexit_sleep_ms=0")
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
