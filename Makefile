@@ -31,6 +31,11 @@ lint: ## formatting, vet, a tidy go.mod
 	$(GO) mod tidy -diff
 	@set -e; for m in $(EXAMPLES); do (set -x; cd $$m; $(GO) vet ./...; $(GO) mod tidy -diff); done
 
+.PHONY: tidy
+tidy: ## tidy the go.mod of the module and of the examples, which depend on it
+	$(GO) mod tidy
+	@set -e; for m in $(EXAMPLES); do (set -x; cd $$m; $(GO) mod tidy); done
+
 .PHONY: test
 test: ## all tests, under the race detector where there is a C compiler
 	$(GO) test $(RACE) -timeout 20m ./...
@@ -39,6 +44,10 @@ test: ## all tests, under the race detector where there is a C compiler
 .PHONY: update
 update: ## rewrite the goldens and generated documents; read the diff
 	$(GO) test ./config/... ./engine/... ./plugins/sinks/stdout ./cmd/mzd -update
+
+.PHONY: generate
+generate: ## generate the Go code of the protocol of plugins; needs buf (npm's @bufbuild/buf)
+	cd plugins/proto && buf generate
 
 .PHONY: bench
 bench: ## benchmarks, each beside its limit
@@ -61,7 +70,7 @@ soak: ## the long tests in full
 	$(GO) test $(RACE) -timeout 60m ./core/viewlog -run 'TestModel|TestInspectHistory' -seeds 500
 	$(GO) test $(RACE) -timeout 60m ./core/hub -run TestModel -seeds 1000
 	$(GO) test $(RACE) -timeout 60m ./core/mz -run TestRestarts -seeds 1000 -parallel 24
-	$(GO) test $(RACE) -timeout 60m ./plugins/sinks/websocket -run 'TestEveryState|TestNothingIsLeft|TestStalledClients' -seeds 50 -soak
+	$(GO) test $(RACE) -timeout 60m ./plugins/sinks/websocket -run 'TestEveryState|TestTwoViews|TestNothingIsLeft|TestStalledClients' -seeds 50 -soak
 	$(GO) test $(RACE) -timeout 60m ./cmd/mzd -run 'TestClients|TestFlood' -soak
 	$(GO) test $(RACE) -timeout 90m ./cmd/mzd -run 'TestCrash|TestWebhook|TestLanding|TestPostgresMirror' -soak -v
 	$(GO) test $(RACE) -timeout 60m ./engine/plan -run 'TestOracle|TestQueriesPostgres|TestIncremental' -queries 5000 -seeds 50

@@ -34,10 +34,7 @@ func openBroadcaster(t *testing.T) broadcaster {
 	address := l.Addr().String()
 	l.Close()
 	c := command(t, "websocket")
-	info, err := c.Describe(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	info := describe(t, c)
 	if !info.Broadcasts || info.KeepsPositions {
 		t.Fatalf("got %+v", info)
 	}

@@ -39,6 +39,8 @@ type Command struct {
 	// AckTimeout is how long a sink may take to acknowledge a cut, once it has all
 	// of it; 0: five minutes.
 	AckTimeout time.Duration
+
+	limits limits // zero: the usual ones
 }
 
 const defaultAckTimeout = 5 * time.Minute
@@ -75,7 +77,7 @@ func (c Command) Describe(ctx context.Context) (Info, error) {
 		return Info{}, err
 	}
 	defer p.stop()
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.limit().call)
 	defer cancel()
 	answer, err := mzdv1.NewPluginClient(p.conn).Describe(ctx, &mzdv1.DescribeRequest{})
 	if err != nil {
@@ -239,12 +241,12 @@ func (e *external) running(ctx context.Context) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	opening, cancel := context.WithTimeout(ctx, callTimeout)
+	opening, cancel := context.WithTimeout(ctx, e.command.limit().call)
 	defer cancel()
 	if err := e.open(opening, p.conn); err != nil {
 		err = p.explain(opening, err)
 		if ctx.Err() == nil && opening.Err() != nil {
-			err = fmt.Errorf("%s hangs: it did not open within %v, and was ended", e.command.Path, callTimeout)
+			err = fmt.Errorf("%s hangs: it did not open within %v, and was ended", e.command.Path, e.command.limit().call)
 		}
 		p.stop()
 		return nil, err
@@ -318,7 +320,7 @@ func (e *external) shut(last func(context.Context, *process) error) error {
 	case <-p.done:
 	default:
 		if last != nil {
-			ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+			ctx, cancel := context.WithTimeout(context.Background(), e.command.limit().shut)
 			defer cancel()
 			if err = last(ctx, p); err != nil {
 				err = p.explain(ctx, err)

@@ -41,14 +41,28 @@ var handshake = goplugin.HandshakeConfig{
 // protocolVersion is the version of the protocol, and the only one there is.
 const protocolVersion = 1
 
-// How long things may take.
+// limits are how long things may take.
+type limits struct {
+	start time.Duration // until the handshake
+	call  time.Duration // for an answer that takes no work
+	shut  time.Duration // for a sink to close
+	every time.Duration // from one health check to the next
+	check time.Duration // for its answer
+}
+
+// defaultLimits are those of a Command that has no others; tests have less
+// patience.
+var defaultLimits = limits{start: 30 * time.Second, call: 30 * time.Second, shut: 10 * time.Second, every: 5 * time.Second, check: 15 * time.Second}
+
+func (c Command) limit() limits {
+	if c.limits != (limits{}) {
+		return c.limits
+	}
+	return defaultLimits
+}
+
 const (
-	startTimeout = 30 * time.Second // until the handshake
-	callTimeout  = 30 * time.Second // for an answer that takes no work
-	pingEvery    = 5 * time.Second
-	pingTimeout  = 15 * time.Second
-	stopPatience = 2 * time.Second  // from SIGTERM to SIGKILL
-	closeTimeout = 10 * time.Second // for a sink to close
+	stopPatience = 2 * time.Second // from SIGTERM to SIGKILL
 	// A broken connection and the end of its process are noticed apart.
 	endTimeout = time.Second
 )
@@ -90,7 +104,7 @@ func (c Command) launch(ctx context.Context, log *slog.Logger) (*process, error)
 		Logger:       hclog.NewNullLogger(), // we say ourselves what happens
 		SkipHostEnv:  true,
 		AutoMTLS:     c.TLS != "off",
-		StartTimeout: startTimeout,
+		StartTimeout: c.limit().start,
 		SyncStdout:   write,
 		SyncStderr:   write,
 		GRPCDialOptions: []grpc.DialOption{
@@ -137,8 +151,9 @@ func connect(client *goplugin.Client) (*grpc.ClientConn, error) {
 
 // watch ends the process when it does not answer any more.
 func (p *process) watch() {
+	limit := p.child.command.limit()
 	health := grpc_health_v1.NewHealthClient(p.conn)
-	tick := time.NewTicker(pingEvery)
+	tick := time.NewTicker(limit.every)
 	defer tick.Stop()
 	for {
 		select {
@@ -149,11 +164,11 @@ func (p *process) watch() {
 			return
 		case <-tick.C:
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), pingTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), limit.check)
 		_, err := health.Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: goplugin.GRPCServiceName})
 		cancel()
 		if code := status.Code(err); code == codes.DeadlineExceeded || code == codes.Unimplemented {
-			p.fail(fmt.Errorf("%s hangs: it did not answer the health check within %v, and was ended", p.path, pingTimeout))
+			p.fail(fmt.Errorf("%s hangs: it did not answer the health check within %v, and was ended", p.path, limit.check))
 			return
 		}
 	}
@@ -287,6 +302,8 @@ func explainStart(path string, err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOEXEC):
 		return fmt.Errorf("plugin %s is no program of this machine: it was built for another system, or is a script without #! in its first line", path)
+	case errors.Is(err, os.ErrNotExist): // and yet it was there a moment ago
+		return fmt.Errorf("plugin %s cannot be run: the interpreter that its first line names, or the loader that it is linked for, is not on this machine", path)
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("plugin %s may not be executed; chmod +x %s", path, path)
 	}
@@ -365,7 +382,7 @@ func (c *child) explain(err error) error {
 		return c.refused
 	}
 	if strings.Contains(err.Error(), "timeout") {
-		return fmt.Errorf("%s has started and not said its address within %v; is it a plugin of mzd?", c.command.Path, startTimeout)
+		return fmt.Errorf("%s has started and not said its address within %v; is it a plugin of mzd?", c.command.Path, c.command.limit().start)
 	}
 	return fmt.Errorf("%s ended before it said its address: %w", c.command.Path, c.how())
 }

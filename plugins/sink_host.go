@@ -276,7 +276,7 @@ func (st *writeStream) close() {
 // finish ends the stream between two cuts.
 func (st *writeStream) finish() {
 	st.client.CloseSend()
-	late := time.AfterFunc(callTimeout, st.cancel)
+	late := time.AfterFunc(st.process.child.command.limit().shut, st.cancel)
 	defer late.Stop()
 	<-st.ended
 	st.cancel()

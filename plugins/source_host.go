@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -50,7 +51,7 @@ func (s *externalSource) Run(ctx context.Context, cursor string, emit core.EmitF
 
 // Identify asks the plugin. An event whose ID it cannot tell now has none.
 func (s *externalIdentifier) Identify(data []byte) string {
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), s.command.limit().call)
 	defer cancel()
 	p, err := s.running(ctx)
 	if err != nil {
@@ -81,9 +82,13 @@ func read(ctx context.Context, p *process, cursor string, emit core.EmitFunc) er
 		q.end(q.receive(streaming, p.path, stream))
 	}()
 	landErr := q.land(ctx, stream, emit)
-	if landErr != nil {
+	if landErr != nil { // the source may tell by it what to do
+		q.discard()
 		stream.Send(&mzdv1.SourceReadRequest{Message: &mzdv1.SourceReadRequest_Failure{Failure: toFailure(landErr)}})
 		stream.CloseSend()
+		late := time.AfterFunc(p.child.command.limit().shut, cancel)
+		<-received
+		late.Stop()
 	}
 	cancel()
 	<-received
@@ -121,6 +126,7 @@ type eventQueue struct {
 	greeted  bool   // a message without events has come
 	received uint64 // events
 	landed   uint64 // of them
+	unwanted bool   // nobody takes events any more
 	ended    bool
 	err      error
 }
@@ -153,6 +159,9 @@ func (q *eventQueue) put(ctx context.Context, plugin string, events []*mzdv1.Eve
 		}
 	}
 	defer q.mu.Unlock()
+	if q.unwanted {
+		return nil
+	}
 	q.greeted = q.greeted || len(events) == 0
 	if q.received += uint64(len(events)); q.received-q.landed > sourceWindow {
 		return &ProtocolError{plugin, fmt.Sprintf("%d events are unacknowledged, and the window is %d", q.received-q.landed, sourceWindow)}
@@ -164,6 +173,14 @@ func (q *eventQueue) put(ctx context.Context, plugin string, events []*mzdv1.Eve
 	}
 	signal(q.more)
 	return nil
+}
+
+// discard forgets what waits, and what still comes.
+func (q *eventQueue) discard() {
+	q.mu.Lock()
+	q.unwanted, q.events, q.bytes = true, nil, 0
+	q.mu.Unlock()
+	signal(q.room)
 }
 
 func (q *eventQueue) end(err error) {

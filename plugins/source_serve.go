@@ -2,8 +2,6 @@ package plugins
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 
@@ -185,6 +183,11 @@ func (e *emitter) wait(ctx context.Context, enough func() bool) error {
 		select {
 		case <-moved:
 		case <-ctx.Done():
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			if e.failed != nil { // which is the better reason
+				return e.failed
+			}
 			return ctx.Err()
 		}
 	}
@@ -195,7 +198,7 @@ func (e *emitter) receive() error {
 	for {
 		request, err := e.stream.Recv()
 		if err != nil {
-			e.fail(err)
+			e.fail(context.Canceled) // mzd does not want any more
 			return err
 		}
 		switch m := request.GetMessage().(type) {
@@ -205,7 +208,7 @@ func (e *emitter) receive() error {
 			e.move()
 			e.mu.Unlock()
 		case *mzdv1.SourceReadRequest_Failure:
-			e.fail(fromFailure(m.Failure))
+			e.fail(&landingError{m.Failure})
 		}
 	}
 }
@@ -224,9 +227,15 @@ func (e *emitter) move() {
 	e.moved = make(chan struct{})
 }
 
-func fromFailure(f *mzdv1.Failure) error {
-	if f.GetPermanent() {
-		return fmt.Errorf("%s: %w", f.GetMessage(), core.ErrPermanent)
+// landingError is why mzd cannot take events.
+type landingError struct{ failure *mzdv1.Failure }
+
+func (e *landingError) Error() string { return e.failure.GetMessage() }
+
+// Unwrap returns [core.ErrPermanent] if it is one.
+func (e *landingError) Unwrap() error {
+	if e.failure.GetPermanent() {
+		return core.ErrPermanent
 	}
-	return errors.New(f.GetMessage())
+	return nil
 }

@@ -1,16 +1,20 @@
 package plugins_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	goplugin "github.com/hashicorp/go-plugin"
 	"go.uber.org/goleak"
 
 	"github.com/mzdio/mzd/core"
@@ -23,32 +27,179 @@ import (
 const actAs = "MZD_TEST_PLUGIN"
 
 var acts = map[string]func(){
-	"keeper":    func() { plugins.ServeSink(newKeeper, plugins.Doc("Keeps rows in a file."), plugins.Version("1.2")) },
+	// Plugins as anybody writes them.
+	"keeper": func() { plugins.ServeSink(newKeeper, plugins.Doc("Keeps rows in a file."), plugins.Version("1.2")) },
+	"count": func() {
+		plugins.ServeSource(newCounter, plugins.Doc("Counts."), plugins.Version("0.1"))
+	},
 	"websocket": func() { plugins.NewSink("websocket", "Serves views.", websocket.New).Serve() },
-	"source":    func() { plugins.ServeSource(newCounter, plugins.Doc("Counts.")) },
+	"null":      func() { plugins.ServeSink(newNull) },
+
+	// No plugins at all.
+	"garbage": func() { fmt.Println("Hello, world!"); select {} },
+	"exit":    func() { fmt.Fprintln(os.Stderr, "no licence"); os.Exit(3) },
+	"silent":  func() { io.Copy(io.Discard, os.Stdin) },
+	"flood":   func() { io.Copy(os.Stdout, &endless{}) },
+	"old":     func() { fmt.Println("1|0|unix|/tmp/x|grpc|"); select {} },
+	"new":     func() { fmt.Println("1|2|unix|/tmp/x|grpc|"); select {} },
+	"netrpc":  func() { fmt.Println("1|1|unix|/tmp/x"); select {} },
+	"rest":    func() { fmt.Println("1|1|unix|/tmp/x|rest|"); select {} },
+	"faraway": func() { fmt.Println("1|1|tcp|192.0.2.1:443|grpc|" + strings.Repeat("A", 60)); select {} },
+	"open":    func() { fmt.Println("1|1|unix|/tmp/x|grpc|" + strings.Repeat("A", 60)); select {} },
+	"plain":   func() { fmt.Println("1|1|unix|/tmp/x|grpc|"); select {} },
+	"cert":    func() { fmt.Println("1|1|unix|/tmp/x|grpc|" + strings.Repeat("A", 60)); select {} },
+
+	// A daemon that is killed.
+	"daemon": runDaemon,
 }
 
 func TestMain(m *testing.M) {
-	if act, ok := acts[os.Getenv(actAs)]; ok {
-		act()
+	act := os.Getenv(actAs)
+	if f, ok := acts[act]; ok {
+		f()
+		return
+	}
+	if services, ok := rude[act]; ok {
+		goplugin.Serve(&goplugin.ServeConfig{
+			HandshakeConfig:  plugins.Handshake,
+			VersionedPlugins: map[int]goplugin.PluginSet{1: {plugins.PluginKey: plugins.Register(services)}},
+			GRPCServer:       goplugin.DefaultGRPCServer,
+		})
 		return
 	}
 	goleak.VerifyTestMain(m)
 }
 
-// command runs the test binary as a plugin.
-func command(t *testing.T, act string) plugins.Command {
+// command runs the test binary as a plugin. It is without certificates, which cost
+// much time to make; tests that are about them say so.
+func command(t testing.TB, act string) plugins.Command {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return plugins.Command{Path: exe, Env: map[string]string{actAs: act}}
+	return plugins.Command{Path: exe, Env: map[string]string{actAs: act}, TLS: "off"}
+}
+
+// secured is command with certificates.
+func secured(t testing.TB, act string) plugins.Command {
+	c := command(t, act)
+	c.TLS = "auto"
+	return c
+}
+
+// infos is what plugins have said about themselves, by act: they say the same
+// again.
+var infos sync.Map
+
+func describe(t testing.TB, c plugins.Command) plugins.Info {
+	t.Helper()
+	if info, ok := infos.Load(c.Env[actAs]); ok {
+		return info.(plugins.Info)
+	}
+	info, err := c.Describe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	infos.Store(c.Env[actAs], info)
+	return info
+}
+
+// openSink opens a plugin that is a sink, and closes it when the test ends.
+func openSink(t testing.TB, c plugins.Command, settings any) core.Sink {
+	t.Helper()
+	sink, err := c.Sink(describe(t, c)).Open(t.Context(), marshal(t, settings))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sink.Close() })
+	return sink
+}
+
+// openSource is openSink for a source.
+func openSource(t testing.TB, c plugins.Command, settings any) core.Source {
+	t.Helper()
+	source, err := c.Source(describe(t, c)).Open(t.Context(), marshal(t, settings))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { source.(io.Closer).Close() })
+	return source
+}
+
+func marshal(t testing.TB, v any) json.RawMessage {
+	t.Helper()
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func pidOf(v any) int { return v.(plugins.Supervised).Process().Pid }
+
+// logged is a log that a test reads.
+type logged struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func (l *logged) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// until waits for something that happens elsewhere.
+func until(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !is() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// endless reads as garbage without a newline.
+type endless struct{}
+
+func (*endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'x'
+	}
+	return len(p), nil
 }
 
 type keeperSettings struct {
 	File string `json:"file" required:"true" doc:"Where the rows go."`
-	Mode string `json:"mode" default:"good"`
+	// Mode is what goes wrong; in a file, so that a test can change it.
+	Mode string `json:"mode" doc:"A file that says what goes wrong."`
+	Say  string `json:"say" doc:"Something to say at the start."`
+}
+
+func (s keeperSettings) mode() string {
+	text, _ := os.ReadFile(s.Mode) // no file: nothing goes wrong
+	return strings.TrimSpace(string(text))
 }
 
 // keeper appends every cut to a file as a line of JSON.
@@ -61,21 +212,64 @@ type keptBatch struct {
 	View, Lower, Upper string
 	Columns            []core.Column
 	Updates            []core.Update
+	Sum                uint64
 }
 
-func newKeeper(_ context.Context, s keeperSettings) (*keeper, error) {
-	if s.Mode == "taken" {
+func newKeeper(ctx context.Context, s keeperSettings) (*keeper, error) {
+	switch s.mode() {
+	case "taken":
 		return nil, errors.New("port taken")
+	case "gone":
+		return nil, fmt.Errorf("no such table: %w", core.ErrPermanent)
+	case "hang":
+		select {}
+	case "flood":
+		for i := range 50_000 {
+			fmt.Fprintln(os.Stderr, "flooding", i)
+		}
+	}
+	env := plugins.EnvOf(ctx)
+	if s.Say != "" {
+		env.Logger.Warn(s.Say, "sink", env.Name, "pipeline", env.Pipeline)
+		fmt.Println("printed:", s.Say)
 	}
 	return &keeper{keeperSettings: s}, nil
 }
 
-func (k *keeper) Close() error { return k.append("closed") }
+func (k *keeper) Close() error {
+	if k.mode() == "stuck" {
+		select {}
+	}
+	return k.append("closed")
+}
 
-func (k *keeper) Write(_ context.Context, cut []core.Batch) error {
+// delayed is an error that says when to come back.
+type delayed struct{ error }
+
+func (delayed) RetryAfter() time.Duration { return 42 * time.Second }
+
+func (k *keeper) Write(ctx context.Context, cut []core.Batch) error {
+	switch k.mode() {
+	case "block":
+		if err := os.WriteFile(k.File+".writing", nil, 0o600); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return os.WriteFile(k.File+".cancelled", nil, 0o600)
+	case "panic":
+		panic("boom: no more paper")
+	case "permanent":
+		return fmt.Errorf("table is gone: %w", core.ErrPermanent)
+	case "later":
+		return delayed{errors.New("too many requests")}
+	case "exit":
+		os.Exit(0)
+	case "long":
+		return errors.New(strings.Repeat("long \xff", 10_000))
+	}
 	var kept []keptBatch
 	for _, b := range cut {
-		kept = append(kept, keptBatch{b.View.Name, b.Lower.String(), b.Upper.String(), b.View.Columns, b.Updates.Slice()})
+		kept = append(kept, keptBatch{b.View.Name, b.Lower.String(), b.Upper.String(), b.View.Columns, b.Updates.Slice(), b.Sum})
 	}
 	return k.append(kept)
 }
@@ -92,12 +286,36 @@ func (k *keeper) append(v any) error {
 		return err
 	}
 	defer f.Close()
-	_, err = f.Write(append(line, '\n'))
+	// A newline before it too: a line that was torn by a kill must not tear this one.
+	_, err = fmt.Fprintf(f, "\n%s\n", line)
 	return err
+}
+
+// kept returns the cuts in a keeper's file, without what was torn, and whether it
+// was closed.
+func kept(t testing.TB, file string) (cuts [][]keptBatch, closed bool) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var cut []keptBatch
+		switch err := json.Unmarshal([]byte(line), &cut); {
+		case err == nil:
+			cuts = append(cuts, cut)
+		case strings.TrimSpace(line) == `"closed"`:
+			closed = true
+		}
+	}
+	return cuts, closed
 }
 
 // Position reads the file.
 func (k *keeper) Position(_ context.Context, v *core.View) (core.Token, error) {
+	if k.mode() == "permanent" {
+		return core.Token{}, fmt.Errorf("table is gone: %w", core.ErrPermanent)
+	}
 	text, err := os.ReadFile(k.File)
 	if errors.Is(err, os.ErrNotExist) {
 		return core.Token{}, nil
@@ -124,7 +342,8 @@ func (k *keeper) Position(_ context.Context, v *core.View) (core.Token, error) {
 
 type counterSettings struct {
 	To   int    `json:"to" default:"10" doc:"The last number."`
-	Mode string `json:"mode" default:"good"`
+	Mode string `json:"mode" doc:"What goes wrong."`
+	File string `json:"file" doc:"Where it says what emit has returned."`
 }
 
 // counter emits the numbers after its cursor.
@@ -141,11 +360,56 @@ func (c *counter) Run(ctx context.Context, cursor string, emit core.EmitFunc) er
 	for n < c.To {
 		n++
 		text := fmt.Sprint(n)
-		if err := emit(ctx, core.Event{ID: "id" + text, Cursor: text, Time: time.Unix(int64(n), 0), Data: []byte(text)}); err != nil {
+		err := emit(ctx, core.Event{ID: "id" + text, Cursor: text, Time: time.Unix(int64(n), 0), Data: []byte(text)})
+		if err != nil && c.File != "" {
+			os.WriteFile(c.File, fmt.Appendf(nil, "%v permanent=%v", err, errors.Is(err, core.ErrPermanent)), 0o600)
+		}
+		if err != nil {
 			return err
 		}
+	}
+	switch c.Mode {
+	case "fail":
+		return delayed{errors.New("stream broke")}
+	case "permanent":
+		return fmt.Errorf("no such stream: %w", core.ErrPermanent)
+	case "panic":
+		panic("boom")
+	case "stay":
+		<-ctx.Done()
+		return ctx.Err()
+	case "bulk": // events of awkward sizes, and more than the window, at once
+		var events []core.Event
+		for i := range 10_000 {
+			events = append(events, core.Event{Cursor: fmt.Sprint(i), Data: []byte("x")})
+		}
+		for _, size := range []int{900 << 10, 1 << 20, 1100 << 10, 31 << 20} {
+			events = append(events, core.Event{Cursor: "big", Data: make([]byte, size)})
+		}
+		return emit(ctx, events...)
 	}
 	return nil
 }
 
 func (*counter) Identify(data []byte) string { return "id" + string(data) }
+
+// null is a sink without settings or abilities.
+type null struct{}
+
+func newNull(context.Context, struct{}) (null, error)  { return null{}, nil }
+func (null) Write(context.Context, []core.Batch) error { return nil }
+func (null) Close() error                              { return nil }
+
+// runDaemon opens a plugin that has a child, says who they are, and waits to be
+// killed.
+func runDaemon() {
+	exe, _ := os.Executable()
+	c := plugins.Command{Path: "/bin/sh", Args: []string{"-c", "sleep 1000 & echo $! > " + os.Getenv("CHILD") + "; exec " + exe}, Env: map[string]string{actAs: "keeper"}}
+	source, err := c.Sink(plugins.Info{}).Open(context.Background(), json.RawMessage(`{"file":"x"}`))
+	if err != nil {
+		fmt.Println("error", err)
+		return
+	}
+	fmt.Println("plugin", pidOf(source))
+	select {}
+}

@@ -3,6 +3,8 @@ package main_test
 import (
 	"context"
 	"fmt"
+	"net"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,9 +18,54 @@ import (
 // TestProtocol holds the sink in the daemon against the rules of
 // docs/protocol.md, with views that the embedded engine maintains.
 func TestProtocol(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	d := newDaemon(t, conformancePipeline)
 	d.start()
 	conformance.Run(t, d.subject(t))
+}
+
+// TestProtocolOfAProcess does so with the sink as a plugin in a process of its
+// own.
+func TestProtocolOfAProcess(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t, conformancePipeline)
+	text := readFile(t, filepath.Join(d.dir, "pipeline.yaml"))
+	process := strings.Replace(text, "plugin: websocket,", fmt.Sprintf("plugin: %q, args: [plugin, serve, sink, websocket],", testPlugin(t, "mzd")), 1)
+	if process == text {
+		t.Fatalf("no websocket in\n%s", text)
+	}
+	d.write("pipeline.yaml", process)
+	serve := func() {
+		d.start()
+		d.untilServed(t)
+	}
+	serve()
+	subject := d.subject(t)
+	subject.Forgets = true
+	subject.Restart = func() {
+		d.stop()
+		serve()
+	}
+	conformance.Run(t, subject)
+}
+
+// untilServed waits until something listens for streams: the daemon runs before
+// its plugins do.
+func (d *daemon) untilServed(t *testing.T) {
+	t.Helper()
+	ctx := deadline(t, time.Minute)
+	for tick := time.Tick(20 * time.Millisecond); ; {
+		conn, err := net.Dial("tcp", d.web)
+		if err == nil {
+			conn.Close()
+			return
+		}
+		select {
+		case <-tick:
+		case <-ctx.Done():
+			t.Fatalf("%v\n%s", err, d.log)
+		}
+	}
 }
 
 var conformancePipeline = pipeline{

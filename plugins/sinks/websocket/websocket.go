@@ -33,51 +33,24 @@
 // events if it accepts text/event-stream (the id of an event is its token, and
 // Last-Event-ID is another way to say since), and otherwise JSON lines.
 //
-// # Messages
+// # Protocol
 //
-// Every message is a JSON object with a type: base, delta, progress or error.
-// It completes everything below its timestamp and names the token from which a
-// stream can continue. A base replaces what the client holds. A delta applies
-// to the position that its from names. A row with n copies is listed n times.
-// For one view, inserted and deleted are fields of the message, for several
-// they are fields of views.NAME. The token of several views is their common
-// timestamp and their generations in the order in which the views were asked
-// for: 1721310001000-k3f9.x2ab.
-//
-// Each message has the checksum of what it leads to ([core.Checksum]), so that a
-// client knows that what it holds is right.
-//
-// A message over 1 MiB comes in parts. Each has the form of a message, and all
-// but the last have "more":true; they apply together. After a while in which
-// nothing happened a stream repeats its position as a progress message, so that
-// a client can tell a quiet view from a dead connection.
+// docs/protocol.md specifies requests, messages, errors, close codes and limits
+// by numbered rules, and package conformance checks them. A message is the JSON
+// of a cut: its rows are the bytes of the log's, encoded once for everybody who
+// stands at one position. It names the token from which a stream can continue,
+// and carries the checksum of what it leads to ([core.Checksum]).
 //
 // While there is nothing to send because a view has no data yet, or is so far
-// behind the others of the stream that they share no time, the stream says so:
-// an error, view_not_ready, whose message names the view. It comes after two
-// seconds and is repeated, and it ends nothing: a client shows it and goes on
-// waiting, with what it holds. The same holds for view_failed: a view of the
-// stream has stopped, for reasons that the operator can see, and what clients
-// hold grows old until it goes on.
+// behind the others of the stream that they share no time, the stream says so
+// (view_not_ready), and likewise where a view has stopped, for reasons that the
+// operator can see (view_failed). Both end nothing: a client shows them and goes
+// on waiting, with what it holds.
 //
-// A since that is no token is an error, bad_token. A token that is too old, of
-// another history, of other views or from the future is answered with a base.
-// So is a view that begins a new history in the middle of a stream.
-//
-// Errors of a plain request are HTTP statuses with an error message as the
-// body. Browsers do not show that of a websocket, so there the request is
-// upgraded, answered with an error message and closed with code 1008. Only
-// foreign origins and hosts, and everything of /api/v1, are refused before the
-// upgrade.
-//
-// # Version 1
-//
-// A message of /api/v1 is {"inserted":[],"deleted":[],"timestamp":""} and
-// nothing else: no progress, no errors, no parts. Values are strings (null
-// stays null, structured values are their JSON text). The first message is the
-// whole view. When the view begins a new history the stream ends, websockets
-// with code 1012, as a client of version 1 could not tell a second base from a
-// delta.
+// A token that is too old, of another history, of other views or from the future
+// is answered with a base, as is a view that begins a new history in the middle
+// of a stream. A client of version 1 could not tell that base from a delta, so
+// that its stream ends instead.
 package websocket
 
 import (

@@ -44,6 +44,8 @@ type Subject struct {
 	// Restart stops the server, lets one begin in its place, and returns once it
 	// serves.
 	Restart func()
+	// Forgets says that history begins with the server.
+	Forgets bool
 	// NewHistory makes people begin a new history, with the rows that it has.
 	NewHistory func()
 	// Later is a view that has no data yet, with the columns of fixed; Begin gives
