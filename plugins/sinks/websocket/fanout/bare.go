@@ -68,9 +68,20 @@ func (t *bareTarget) accept() {
 	}
 }
 
+// tcpNotsentLowat is TCP_NOTSENT_LOWAT, which package syscall does not name.
+const tcpNotsentLowat = 25
+
 func (t *bareTarget) greet(fd int, buf []byte) error {
 	if err := syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1); err != nil {
 		return err
+	}
+	if t.Kind == kindBounded {
+		err := errors.Join(
+			syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_SNDBUF, 128<<10),
+			syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, tcpNotsentLowat, 16<<10))
+		if err != nil {
+			return err
+		}
 	}
 	for n := 0; !bytes.Contains(buf[:n], []byte("\r\n\r\n")); {
 		more, err := read(fd, buf[n:])

@@ -3,42 +3,19 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"syscall"
 	"time"
 )
 
-// clients are many clients on one thread. They read what comes and look only at
-// where frames begin and what timestamps they say.
+// clients are many clients on one thread, which waits in epoll.
 type clients struct {
-	epoll   int
-	conns   []*client // by descriptor
-	n       int
-	open    int    // have had their first message
-	goal    uint64 // a timestamp
-	reached int    // how many clients are there
-	buf     []byte
-	events  []syscall.EpollEvent
-
-	bytes  int64
-	frames int64         // with text in them
-	tap    *bytes.Buffer // gets all bytes; nil: nobody
-}
-
-// client is one of them.
-type client struct {
-	request []byte // still to be sent
-	upgrade bool   // the answer to it is still to come
-	begun   bool   // a message has come
-	time    uint64 // of the last complete message
-	next    uint64 // of the one that is coming
-	rest    int    // bytes of its frame to come
-	last    bool   // it is the last frame of the message
-	head    []byte // the beginning of a frame or an answer, too little to understand
+	tally
+	epoll  int
+	buf    []byte
+	events []syscall.EpollEvent
 }
 
 func newClients() (*clients, error) {
@@ -71,7 +48,7 @@ func (cs *clients) connect(address, path string, n int) error {
 	if err != nil {
 		return err
 	}
-	request := fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: bXpkIGZhbm91dCBiZW5jaA==\r\n\r\n", path, address)
+	request := requestFor(address, path)
 	all := cs.n + n
 	for cs.n < all {
 		for cs.n < all && cs.n-cs.open < crowd {
@@ -85,6 +62,11 @@ func (cs *clients) connect(address, path string, n int) error {
 		}
 	}
 	return cs.wait(func() bool { return cs.open == all }, time.Time{})
+}
+
+// requestFor returns the request for a websocket.
+func requestFor(address, path string) []byte {
+	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: bXpkIGZhbm91dCBiZW5jaA==\r\n\r\n", path, address)
 }
 
 // bindNoPort is IP_BIND_ADDRESS_NO_PORT, which package syscall does not name:
@@ -119,23 +101,19 @@ func (cs *clients) dial(to netip.AddrPort, request []byte) error {
 
 // await waits until all clients are at a timestamp.
 func (cs *clients) await(goal uint64) error {
-	cs.goal, cs.reached = goal, 0
-	for _, c := range cs.conns {
-		if c != nil && c.time >= goal {
-			cs.reached++
-		}
-	}
-	err := cs.wait(func() bool { return cs.reached == cs.n }, time.Time{})
-	if err != nil {
-		return fmt.Errorf("%d of %d clients are at %d: %w", cs.reached, cs.n, goal, err)
-	}
-	return nil
+	cs.aim(goal)
+	return cs.late(cs.wait(cs.atGoal, time.Time{}))
 }
 
 // patience is how long it may be silent.
 const patience = 30 * time.Second
 
 var errSilence = errors.New("nothing came for " + patience.String())
+
+// rest reads until a time.
+func (cs *clients) rest(until time.Time) error {
+	return cs.wait(func() bool { return false }, until)
+}
 
 // wait reads until a condition holds, or, if that is given, until a time.
 func (cs *clients) wait(done func() bool, until time.Time) error {
@@ -183,62 +161,5 @@ func (cs *clients) serve(fd int) error {
 	case n == 0:
 		return errors.New("the server closed the connection")
 	}
-	cs.bytes += int64(n)
-	if cs.tap != nil {
-		cs.tap.Write(cs.buf[:n])
-	}
 	return cs.receive(c, cs.buf[:n])
-}
-
-// receive takes bytes that have come for a client.
-func (cs *clients) receive(c *client, p []byte) error {
-	if len(c.head) > 0 {
-		p = append(c.head, p...)
-		c.head = nil
-	}
-	if c.upgrade {
-		answer, frames, complete := bytes.Cut(p, []byte("\r\n\r\n"))
-		if !complete {
-			c.head = slices.Clone(p)
-			return nil
-		}
-		if !bytes.HasPrefix(answer, []byte("HTTP/1.1 101 ")) {
-			return fmt.Errorf("the answer is %.300q", p)
-		}
-		c.upgrade, p = false, frames
-	}
-	for len(p) > 0 {
-		if c.rest == 0 {
-			h, ok := parseFrame(p)
-			if !ok {
-				c.head = slices.Clone(p)
-				return nil
-			}
-			c.rest, c.last = h.size, h.final
-			if h.text {
-				cs.frames++
-			}
-			if h.time != 0 {
-				c.next = h.time
-			}
-		}
-		n := min(c.rest, len(p))
-		p = p[n:]
-		if c.rest -= n; c.rest == 0 && c.last {
-			cs.arrived(c)
-		}
-	}
-	return nil
-}
-
-// arrived notes that a client has a whole message.
-func (cs *clients) arrived(c *client) {
-	if !c.begun && c.next != 0 {
-		c.begun = true
-		cs.open++
-	}
-	if c.time < cs.goal && c.next >= cs.goal {
-		cs.reached++
-	}
-	c.time = c.next
 }

@@ -34,6 +34,7 @@ func TestMeasurements(t *testing.T) {
 		{scenario{clients: clients, size: 300, burst: 1}, map[string]int64{kindEach: 1, kindSink: 1}},
 		{scenario{clients: clients, size: 300, burst: 16}, map[string]int64{kindEach: 16, kindJoined: 1}},
 		{scenario{clients: clients, size: 300, burst: 1, rate: 100}, map[string]int64{kindEach: 1}},
+		{scenario{clients: clients, size: 300, burst: 1, tls: true}, map[string]int64{kindSink: 1}},
 		{scenario{clients: clients, rows: 1000}, nil},
 	} {
 		t.Run(tt.String(), func(t *testing.T) {
@@ -52,6 +53,7 @@ func TestMeasurements(t *testing.T) {
 			}
 			results := make(map[string][]result)
 			for _, j.Kind = range tt.kinds() {
+				j.TLS = tt.tls && j.Kind == kindSink
 				r, err := measure(tt.scenario, j, bursts)
 				if err != nil {
 					t.Fatal(err)
@@ -95,7 +97,7 @@ func TestFramesInPieces(t *testing.T) {
 		frame(0x01, long[:1000]) + frame(0x8a, "pong") + frame(0x00, long[1000:2000]) + frame(0x80, long[2000:]) +
 		frame(0x81, message(4, 0))
 	for size := 1; size < 700; size++ {
-		cs, c := &clients{goal: 4}, &client{upgrade: true}
+		cs, c := &tally{goal: 4}, &client{upgrade: true}
 		var times []uint64
 		for rest := []byte(stream); len(rest) > 0; {
 			n := min(size, len(rest))

@@ -48,7 +48,7 @@ func measureAll(only *regexp.Regexp, rounds, deliveries int) error {
 		var loads []string
 		for range rounds {
 			for _, kind := range s.kinds() {
-				j.Kind = kind
+				j.Kind, j.TLS = kind, s.tls && kind == kindSink
 				r, err := measure(s, j, s.bursts(deliveries))
 				if err != nil {
 					return fmt.Errorf("%v: %s: %w", s, kind, err)
@@ -149,16 +149,27 @@ func measure(s scenario, j job, bursts int) (r result, err error) {
 	}
 	at := uint64(startTime)
 	// What happens for the first time costs more, and is not the connections'.
-	if _, err = run(server, scenario{clients: 16, burst: j.Burst}, bursts, &at); err != nil {
+	if _, err = run(server, scenario{clients: 16, burst: j.Burst, tls: s.tls}, bursts, &at); err != nil {
 		return r, fmt.Errorf("warm up: %w", err)
 	}
 	return run(server, s, bursts, &at)
 }
 
+// An audience is many clients.
+type audience interface {
+	connect(address, path string, n int) error // returns when all have a base
+	await(goal uint64) error                   // until all are at a timestamp
+	rest(until time.Time) error
+	counted() (bytes, frames int64)
+	close()
+}
+
 // run connects clients and sends them bursts after a time, which it moves on.
 func run(server *child, s scenario, bursts int, at *uint64) (r result, err error) {
-	cs, err := newClients()
-	if err != nil {
+	var cs audience
+	if s.tls && server.kind == kindSink {
+		cs = newTLSClients()
+	} else if cs, err = newClients(); err != nil {
 		return r, err
 	}
 	defer cs.close()
@@ -179,7 +190,9 @@ func run(server *child, s scenario, bursts int, at *uint64) (r result, err error
 	if err != nil {
 		return r, err
 	}
-	r.cpu, r.bytes, r.frames = after.CPU-before, cs.bytes, cs.frames
+	r.cpu = after.CPU - before
+	bytesBefore, framesBefore := cs.counted()
+	r.bytes, r.frames = bytesBefore, framesBefore
 	idle, before, err := costsOf(server)
 	if err != nil {
 		return r, err
@@ -189,7 +202,6 @@ func run(server *child, s scenario, bursts int, at *uint64) (r result, err error
 		return r, nil
 	}
 
-	cs.bytes, cs.frames = 0, 0
 	begun = time.Now()
 	for i := range bursts {
 		if err := server.publish(s.burst); err != nil {
@@ -200,7 +212,7 @@ func run(server *child, s scenario, bursts int, at *uint64) (r result, err error
 			err = cs.await(*at)
 		} else {
 			next := begun.Add(time.Duration(float64(i+1) / s.rate * float64(time.Second)))
-			err = cs.wait(func() bool { return false }, next)
+			err = cs.rest(next)
 		}
 		if err != nil {
 			return r, err
@@ -213,7 +225,9 @@ func run(server *child, s scenario, bursts int, at *uint64) (r result, err error
 	if after, err = server.ask("cpu"); err != nil {
 		return r, err
 	}
-	r.cpu, r.bytes, r.frames = after.CPU-before, cs.bytes, cs.frames
+	r.cpu = after.CPU - before
+	r.bytes, r.frames = cs.counted()
+	r.bytes, r.frames = r.bytes-bytesBefore, r.frames-framesBefore
 	r.deliveries = bursts * s.burst * s.clients
 	end, _, err := costsOf(server)
 	r.end = end.minus(empty)

@@ -43,7 +43,9 @@ func report(out io.Writer, s scenario, j job, results map[string][]result, loads
 			for i, r := range results[against] {
 				ratios[i] /= per(r)
 			}
-			ratio = fmt.Sprintf("%s, target %.1f", spread("%.2f", ratios), s.target)
+			if ratio = spread("%.2f", ratios); s.target > 0 {
+				ratio += fmt.Sprintf(", target %.1f", s.target)
+			}
 		}
 		fmt.Fprintln(w, strings.Join([]string{
 			kind,

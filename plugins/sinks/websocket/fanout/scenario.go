@@ -14,7 +14,8 @@ type scenario struct {
 	burst   int     // messages at one time
 	rate    float64 // messages a second; 0: the next burst comes when the last has arrived
 	rows    int     // of the view before anything happens
-	target  float64 // what the sink may cost, in times of what it is held against
+	tls     bool    // of the sink; what it is held against writes plain bytes
+	target  float64 // what the sink may cost, in times of what it is held against; 0: not said
 }
 
 var scenarios = []scenario{
@@ -29,12 +30,18 @@ var scenarios = []scenario{
 	{clients: 10_000, size: 2_000, burst: 16, target: 1.3},
 	{clients: 10_000, size: 200, burst: 1, rate: 2, target: 1.2},
 	{clients: 10_000, rows: 10_000, target: 1.3},
+	{clients: 1_000, size: 200, burst: 1, tls: true},
+	{clients: 1_000, size: 2_000, burst: 16, tls: true},
 }
 
 // pacedFor is how long a paced load lasts.
 const pacedFor = 5 * time.Second
 
 func (s scenario) String() string {
+	if s.tls {
+		s.tls = false
+		return s.String() + ", TLS"
+	}
 	switch {
 	case s.size == 0:
 		return fmt.Sprintf("%d clients, connect storm on %d rows", s.clients, s.rows)
@@ -49,8 +56,11 @@ func (s scenario) String() string {
 // kinds are the servers of the scenario. The last of the bare ones is what the
 // sink is held against.
 func (s scenario) kinds() []string {
-	if s.burst > 1 {
+	switch {
+	case s.burst > 1:
 		return []string{kindEach, kindJoined, kindSink}
+	case s.size == 0:
+		return []string{kindBounded, kindEach, kindSink}
 	}
 	return []string{kindEach, kindSink}
 }

@@ -19,9 +19,10 @@ import (
 
 // Kinds of servers.
 const (
-	kindSink   = "sink"
-	kindEach   = "each"   // one write a message and socket
-	kindJoined = "joined" // one write a burst and socket
+	kindSink    = "sink"
+	kindEach    = "each"    // one write a message and socket
+	kindJoined  = "joined"  // one write a burst and socket
+	kindBounded = "bounded" // each, to sockets for which the kernel may keep as little as for the sink's
 )
 
 // A job is what a server's process is told at first.
@@ -30,6 +31,7 @@ type job struct {
 	Rows  int // of the view at the start
 	Width int // of a row that is added, beside what every row has
 	Burst int
+	TLS   bool
 
 	// For bare writers, all taken from the sink:
 	Hello []byte // what a client is sent when it has asked: answer and base
@@ -134,6 +136,7 @@ func memory() (usage, error) {
 
 // A child is a server's process as its parent sees it.
 type child struct {
+	kind    string
 	process *exec.Cmd
 	in      io.WriteCloser
 	replies *json.Decoder
@@ -146,7 +149,7 @@ func spawn(j job) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &child{process: exec.Command(self, serveArgument)}
+	c := &child{kind: j.Kind, process: exec.Command(self, serveArgument)}
 	c.process.Stderr = os.Stderr
 	if c.in, err = c.process.StdinPipe(); err != nil {
 		return nil, err

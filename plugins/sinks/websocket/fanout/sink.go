@@ -36,7 +36,20 @@ func newSink(j job) (*sinkTarget, error) {
 	if err := t.log.Reset(view, "fanout", t.at, snapshot); err != nil {
 		return nil, err
 	}
-	sink, err := websocket.New(context.Background(), websocket.Settings{Listen: "127.0.0.1:0", MaxConnections: 1 << 20})
+	settings := websocket.Settings{Listen: "127.0.0.1:0", MaxConnections: 1 << 20}
+	if j.TLS {
+		dir, err := os.MkdirTemp("", "fanout")
+		if err != nil {
+			return nil, err
+		}
+		defer os.RemoveAll(dir)
+		cert, key, err := certificate(dir)
+		if err != nil {
+			return nil, err
+		}
+		settings.TLS = &websocket.TLS{Cert: cert, Key: key}
+	}
+	sink, err := websocket.New(context.Background(), settings)
 	if err != nil {
 		return nil, err
 	}
