@@ -77,6 +77,9 @@ func TestSplit(t *testing.T) {
 			if got := b.eval(`document.documentElement.scrollWidth <= innerWidth`); got != "true" {
 				t.Errorf("%s: the page is wider than the window", size.name)
 			}
+			if got := b.eval(`document.getElementById("rows").scrollWidth <= document.getElementById("rows").clientWidth`); got != "true" {
+				t.Errorf("%s: the table of rows is wider than the page", size.name)
+			}
 			b.screenshot("split-" + size.name + "-" + scheme)
 		}
 	}
