@@ -31,6 +31,11 @@ lint: ## formatting, vet, a tidy go.mod
 	$(GO) mod tidy -diff
 	@set -e; for m in $(EXAMPLES); do (set -x; cd $$m; $(GO) vet ./...; $(GO) mod tidy -diff); done
 
+.PHONY: tidy
+tidy: ## tidy the go.mod of the module and of the examples, which depend on it
+	$(GO) mod tidy
+	@set -e; for m in $(EXAMPLES); do (set -x; cd $$m; $(GO) mod tidy); done
+
 .PHONY: test
 test: ## all tests, under the race detector where there is a C compiler
 	$(GO) test $(RACE) -timeout 20m ./...

@@ -242,7 +242,7 @@ func (d *document) settings(at schema.Path, s *schema.Schema, value any) json.Ra
 func (d *document) later(at schema.Path, value any) func(*schema.Schema) (json.RawMessage, error) {
 	return func(s *schema.Schema) (json.RawMessage, error) {
 		own := *d
-		own.problems, own.hidden, own.inClear = nil, slices.Clone(d.hidden), true // without the lines themselves, as in a log
+		own.hidden, own.inClear = slices.Clone(d.hidden), true // without the lines themselves, as in a log
 		data := own.settings(at, s, value)
 		_, err := own.result(nil)
 		return data, err

@@ -372,6 +372,7 @@ func TestPluginComesLate(t *testing.T) {
 		views: "{t: {}}",
 		sinks: `
   later: {plugin: ./later, settings: {file: writes}}
+  keeper: {plugin: ./later, args: [keeper], settings: {file: kept}}
   wrong: {plugin: ./later, args: [other], settings: {fiel: writes}}
   broadcaster: {plugin: ./page, settings: {listen: "127.0.0.1:0"}}`,
 	})
@@ -398,7 +399,7 @@ func TestPluginComesLate(t *testing.T) {
 		}
 	}
 	wait("not named", func(p map[string]pluginStatus) bool {
-		for _, name := range []string{"later", "wrong", "broadcaster"} {
+		for _, name := range []string{"later", "keeper", "wrong", "broadcaster"} {
 			if p := p["sinks."+name]; p.Up || !strings.Contains(p.Error, `exit status 3; the last it said is "not yet"`) {
 				return false
 			}
@@ -408,7 +409,8 @@ func TestPluginComesLate(t *testing.T) {
 	d.write("mended", "")
 	wait("not mended", func(p map[string]pluginStatus) bool {
 		return p["sinks.later"].Up && p["sinks.later"].Version == "1.2.3" && strings.Contains(readSoFar(d, "writes"), `[1]`) &&
-			strings.Contains(p["sinks.wrong"].Error, `pipeline.yaml:10:54: sinks.wrong.settings.fiel: unknown key; did you mean "file"?`) &&
+			strings.Contains(d.log.String(), `"msg":"asked for its position in t","sink":"keeper"`) &&
+			strings.Contains(p["sinks.wrong"].Error, `pipeline.yaml:11:54: sinks.wrong.settings.fiel: unknown key; did you mean "file"?`) &&
 			strings.Contains(p["sinks.broadcaster"].Error, "restart mzd")
 	})
 	d.stop()

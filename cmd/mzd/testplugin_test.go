@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -31,6 +33,13 @@ func mainTestSink() {
 			wrong()
 			return
 		}
+	}
+	if slices.Contains(os.Args[1:], "keeper") {
+		plugins.ServeSink(func(ctx context.Context, s testSettings) (testKeeper, error) {
+			sink, err := openTestSink(ctx, s)
+			return testKeeper{sink, plugins.EnvOf(ctx).Logger}, err
+		})
+		return
 	}
 	plugins.ServeSink(openTestSink, plugins.Doc("Notes every write, and misbehaves."), plugins.Version("1.2.3"))
 }
@@ -138,6 +147,17 @@ func (s *testSink) Write(_ context.Context, cut []core.Batch) error {
 }
 
 func (s *testSink) Close() error { return s.file.Close() }
+
+// testKeeper is a testSink that keeps its own positions, or says so.
+type testKeeper struct {
+	*testSink
+	log *slog.Logger
+}
+
+func (k testKeeper) Position(_ context.Context, v *core.View) (core.Token, error) {
+	k.log.Info("asked for its position in " + v.Name)
+	return core.Token{}, nil
+}
 
 // mainTestSource is a source that is a binary: it counts, and crashes after
 // every tenth event that it was asked for.

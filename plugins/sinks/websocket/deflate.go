@@ -58,14 +58,11 @@ func acceptOffer(offer string) (answer string, ok bool) {
 	for parameter := range strings.SplitSeq(parameters, ";") {
 		key, value, hasValue := strings.Cut(strings.TrimSpace(parameter), "=")
 		key, value = strings.ToLower(strings.TrimSpace(key)), strings.Trim(strings.TrimSpace(value), `"`)
-		if key == "" && !hasValue && parameters == "" {
-			continue
-		}
-		if seen[key] {
-			return "", false
-		}
-		seen[key] = true
 		switch {
+		case key == "" && !hasValue:
+			continue
+		case seen[key]:
+			return "", false
 		case key == "server_no_context_takeover" && !hasValue:
 		case key == "client_no_context_takeover" && !hasValue:
 		case key == "client_max_window_bits" && (!hasValue || isWindow(value)):
@@ -74,6 +71,7 @@ func acceptOffer(offer string) (answer string, ok bool) {
 		default:
 			return "", false
 		}
+		seen[key] = true
 	}
 	return answer, true
 }

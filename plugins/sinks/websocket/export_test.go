@@ -1,8 +1,12 @@
 package websocket
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
+	"log/slog"
 	"net"
+	"net/http"
 
 	"github.com/mzdio/mzd/core"
 )
@@ -41,3 +45,43 @@ const (
 	MaxMessageBytes = maxMessageBytes
 	KeepAlive       = keepAlive
 )
+
+// Heard is what was made of the frames of a client.
+type Heard struct {
+	Pings []string // one for each piece, of many the last
+	Code  int      // that the connection is closed with; 0: it goes on
+}
+
+// HearFrames takes frames in pieces.
+func HearFrames(pieces [][]byte, compressed bool) (all Heard) {
+	var f frameParser
+	for _, p := range pieces {
+		h := f.parse(bytes.Clone(p), compressed)
+		if h.ping != nil {
+			all.Pings = append(all.Pings, string(h.ping))
+		}
+		if h.end != nil {
+			all.Code = int(h.end.code)
+			return all
+		}
+	}
+	return all
+}
+
+// AcceptDeflate answers offers of extensions; "" declines.
+func AcceptDeflate(offers ...string) string {
+	answer, _ := acceptDeflate(http.Header{"Sec-Websocket-Extensions": offers})
+	return answer
+}
+
+// Certificate returns what returns the certificate in the files.
+func Certificate(files TLS, log *slog.Logger) (func() *tls.Certificate, error) {
+	c, err := files.config(log)
+	if err != nil {
+		return nil, err
+	}
+	return func() *tls.Certificate {
+		current, _ := c.GetCertificate(nil)
+		return current
+	}, nil
+}

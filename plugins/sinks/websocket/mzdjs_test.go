@@ -87,7 +87,7 @@ func testClient(t *testing.T, arguments []string) {
 
 	steps := 60
 	for i := range steps {
-		switch random.IntN(8) {
+		switch random.IntN(12) {
 		case 0:
 			network.cut()
 		case 1:

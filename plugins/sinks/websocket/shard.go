@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"errors"
+	"runtime"
 	"slices"
 	"time"
 
@@ -74,6 +75,7 @@ func (s *shard) run() {
 			s.join(c, now)
 		}
 		for _, r := range s.takeNews() {
+			s.settle(r)
 			for _, g := range s.byView[r] {
 				s.happened(g, now)
 			}
@@ -88,6 +90,31 @@ func (s *shard) run() {
 		s.handOver()
 	}
 }
+
+// settle lets a burst of changes end, so that it is one cut: who has just begun to
+// write a message to thousands of clients gets to the next one only when all of
+// them have it. It costs less than a hundredth of what writing takes.
+func (s *shard) settle(r core.CutReader) {
+	clients := 0
+	for _, g := range s.byView[r] {
+		for _, co := range g.cohorts {
+			clients += len(co.members)
+		}
+	}
+	quiet := clients / settleClients
+	last, _ := r.Frontier()
+	for looks, still := 0, 0; still < quiet && looks < 10*quiet; looks++ {
+		runtime.Gosched()
+		upper, _ := r.Frontier()
+		if still++; upper != last {
+			last, still = upper, 0
+		}
+	}
+}
+
+// settleClients is for how many clients a shard looks once more whether a log
+// still moves. A look takes a tenth of a microsecond, a write to a client three.
+const settleClients = 64
 
 // join gives a connection its place, and it gets what it has missed meanwhile.
 func (s *shard) join(c *conn, now time.Time) {
