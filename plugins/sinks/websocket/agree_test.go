@@ -128,7 +128,8 @@ func agreeing(ctx context.Context, t *testing.T, s *site, rng *rand.Rand) (frame
 				if ctx.Err() == nil {
 					t.Errorf("%s: %v", path, err)
 				}
-				break
+				c.close()
+				return frames
 			}
 			frames++
 			people := core.Diff(0)

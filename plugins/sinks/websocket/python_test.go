@@ -2,12 +2,14 @@ package websocket_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mzdio/mzd/core"
 	"github.com/mzdio/mzd/plugins/sinks/websocket"
@@ -37,7 +39,9 @@ func TestPythonClient(t *testing.T) {
 			b.reset(at, `[1e-07]`)
 
 			args := append([]string{"testdata/client.py", s.url, "a", "inserted", "--leave-after", "7", "--until", `["end"`}, strings.Fields(arguments)...)
-			cmd := exec.CommandContext(t.Context(), python, args...)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // or a client that never agrees would start over for ever
+			defer cancel()
+			cmd := exec.CommandContext(ctx, python, args...)
 			out, err := cmd.StdoutPipe()
 			if err != nil {
 				t.Fatal(err)

@@ -195,22 +195,22 @@ class Client:
         if it is told to."""
         wait = 0.25
         while True:
+            count = 0
             try:
                 for count, message in enumerate(self.messages(), 1):
                     wait = 0.25
                     yield message
-                    if leave_after and count >= leave_after:
+                    if 0 < leave_after == count:
                         break
-                else:
-                    time.sleep(random.uniform(0, wait))
-                    wait = min(2 * wait, 10)
+                if 0 < leave_after == count:
+                    continue
             except (OSError, http.client.HTTPException) as lost:
                 print("lost the connection:", lost, file=sys.stderr)
-                time.sleep(random.uniform(0, wait))
-                wait = min(2 * wait, 10)
             except Missed as missed:
                 print("starting over:", missed, file=sys.stderr)
                 self.token = ""
+            time.sleep(random.uniform(0, wait))
+            wait = min(2 * wait, 10)
 
 
 def main():
