@@ -77,11 +77,13 @@ func (c Command) Describe(ctx context.Context) (Info, error) {
 		return Info{}, err
 	}
 	defer p.stop()
-	ctx, cancel := context.WithTimeout(ctx, c.limit().call)
-	defer cancel()
-	answer, err := mzdv1.NewPluginClient(p.conn).Describe(ctx, &mzdv1.DescribeRequest{})
+	var answer *mzdv1.DescribeResponse
+	err = p.call(ctx, c.limit().call, "describe itself", func(ctx context.Context) (err error) {
+		answer, err = mzdv1.NewPluginClient(p.conn).Describe(ctx, &mzdv1.DescribeRequest{})
+		return err
+	})
 	if err != nil {
-		return Info{}, p.explain(ctx, err)
+		return Info{}, err
 	}
 	return c.info(answer)
 }
@@ -241,13 +243,8 @@ func (e *external) running(ctx context.Context) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	opening, cancel := context.WithTimeout(ctx, e.command.limit().call)
-	defer cancel()
-	if err := e.open(opening, p.conn); err != nil {
-		err = p.explain(opening, err)
-		if ctx.Err() == nil && opening.Err() != nil {
-			err = fmt.Errorf("%s hangs: it did not open within %v, and was ended", e.command.Path, e.command.limit().call)
-		}
+	opening := func(ctx context.Context) error { return e.open(ctx, p.conn) }
+	if err := p.call(ctx, e.command.limit().call, "open", opening); err != nil {
 		p.stop()
 		return nil, err
 	}
@@ -320,11 +317,7 @@ func (e *external) shut(last func(context.Context, *process) error) error {
 	case <-p.done:
 	default:
 		if last != nil {
-			ctx, cancel := context.WithTimeout(context.Background(), e.command.limit().shut)
-			defer cancel()
-			if err = last(ctx, p); err != nil {
-				err = p.explain(ctx, err)
-			}
+			err = p.call(context.Background(), e.command.limit().shut, "close", func(ctx context.Context) error { return last(ctx, p) })
 		}
 	}
 	p.stop()

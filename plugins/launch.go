@@ -204,6 +204,21 @@ func (p *process) stop() {
 	p.kill()
 }
 
+// call makes a call that takes no longer than that: a process that takes longer is
+// ended. what says what it was to do.
+func (p *process) call(ctx context.Context, patience time.Duration, what string, f func(context.Context) error) error {
+	calling, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err := f(calling)
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() == nil && calling.Err() != nil {
+		p.fail(fmt.Errorf("%s hangs: it did not %s within %v, and was ended", p.path, what, patience))
+	}
+	return p.explain(ctx, err)
+}
+
 // explain returns why a call failed: what the plugin said, or how it ended.
 func (p *process) explain(ctx context.Context, err error) error {
 	if ctx.Err() != nil {

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"github.com/mzdio/mzd/core"
 	mzdv1 "github.com/mzdio/mzd/plugins/proto/mzd/v1"
@@ -25,33 +26,63 @@ const (
 func pieces(cut []core.Batch) iter.Seq[*mzdv1.Piece] {
 	return func(yield func(*mzdv1.Piece) bool) {
 		for i, b := range cut {
-			more := i < len(cut)-1
-			next := newPiece(i, b)
+			c := newCutter(i, b)
 			for u := range b.Updates.All() {
-				if n := len(next.Diffs); n > 0 && (len(next.Rows)+len(u.Row) >= pieceBytes || n == pieceRows) {
-					next.More = true
-					if !yield(next) {
+				if c.full(u) {
+					c.next.More = true
+					if !yield(c.next) {
 						return
 					}
-					next = newPiece(i, b)
+					c.begin()
 				}
-				addRow(next, b.Upper.Time-1, u)
+				c.add(u)
 			}
-			next.More = more
-			if !yield(next) {
+			c.next.More = i < len(cut)-1
+			if !yield(c.next) {
 				return
 			}
 		}
 	}
 }
 
-func newPiece(view int, b core.Batch) *mzdv1.Piece {
-	return &mzdv1.Piece{View: uint32(view), From: b.Lower.String(), To: b.Upper.String(), Checksum: b.Sum}
+// cutter cuts a batch in pieces.
+type cutter struct {
+	view  uint32
+	batch core.Batch
+	bytes int // of the rows that are left, with what separates them
+	rows  int // that are left
+	next  *mzdv1.Piece
 }
 
-// addRow adds an update to a piece; last is the time of updates of which the
-// piece says none.
-func addRow(p *mzdv1.Piece, last core.Time, u core.Update) {
+func newCutter(view int, b core.Batch) *cutter {
+	c := &cutter{view: uint32(view), batch: b, rows: b.Updates.Len()}
+	for u := range b.Updates.All() {
+		c.bytes += len(u.Row) + 1
+	}
+	c.begin()
+	return c
+}
+
+// begin begins a piece. It has room from the start: growing would cost more than
+// all the rest.
+func (c *cutter) begin() {
+	b := c.batch
+	c.next = &mzdv1.Piece{View: c.view, From: b.Lower.String(), To: b.Upper.String(), Checksum: b.Sum}
+	if c.rows > 0 {
+		c.next.Rows = make([]byte, 0, min(c.bytes, pieceBytes))
+		c.next.Diffs = make([]int64, 0, min(c.rows, pieceRows, 1+cap(c.next.Rows)*c.rows/c.bytes*5/4))
+	}
+}
+
+// full reports whether the piece has no room for an update.
+func (c *cutter) full(u core.Update) bool {
+	n := len(c.next.Diffs)
+	return n > 0 && (len(c.next.Rows)+1+len(u.Row) > pieceBytes || n == pieceRows)
+}
+
+// add adds an update to the piece.
+func (c *cutter) add(u core.Update) {
+	p, last := c.next, c.batch.Upper.Time-1
 	if len(p.Diffs) > 0 {
 		p.Rows = append(p.Rows, '\n')
 	}
@@ -63,6 +94,7 @@ func addRow(p *mzdv1.Piece, last core.Time, u core.Update) {
 		p.Times = append(p.Times, uint64(u.Time))
 	}
 	p.Diffs = append(p.Diffs, int64(u.Diff))
+	c.rows, c.bytes = c.rows-1, c.bytes-len(u.Row)-1
 }
 
 // assembler puts the pieces of one stream together again.
@@ -171,14 +203,15 @@ func (b *batchBuilder) begin(p *mzdv1.Piece) error {
 	if err != nil {
 		return err
 	}
-	if upper.Time < lower.Time || upper == lower { // at one time, a new history may begin
+	if upper.Time == 0 || upper.Time < lower.Time || upper == lower { // at one time, a new history may begin
 		return fmt.Errorf("a batch from %q to %q", lower, upper)
 	}
 	*b = batchBuilder{view: p.GetView(), from: p.GetFrom(), to: p.GetTo(), lower: lower, upper: upper, sum: p.GetChecksum()}
 	return nil
 }
 
-// updates reads the updates of a piece. Their rows share one piece of memory.
+// updates reads the updates of a piece. Their rows share its memory, which is nobody
+// else's.
 func (b *batchBuilder) updates(p *mzdv1.Piece) ([]core.Update, error) {
 	diffs, times := p.GetDiffs(), p.GetTimes()
 	if len(diffs) == 0 && len(p.GetRows()) == 0 {
@@ -187,7 +220,10 @@ func (b *batchBuilder) updates(p *mzdv1.Piece) ([]core.Update, error) {
 	if n := bytes.Count(p.GetRows(), []byte{'\n'}) + 1; n != len(diffs) || len(times) != 0 && len(times) != n {
 		return nil, fmt.Errorf("a piece of %d rows, %d diffs and %d times", n, len(diffs), len(times))
 	}
-	rest := string(p.GetRows())
+	if b.lower.Time == b.upper.Time {
+		return nil, fmt.Errorf("updates in a batch from %q to %q, which has no time for them", b.lower, b.upper)
+	}
+	rest := unsafe.String(unsafe.SliceData(p.GetRows()), len(p.GetRows()))
 	run := make([]core.Update, len(diffs))
 	for i := range run {
 		row, after, _ := strings.Cut(rest, "\n")

@@ -156,6 +156,8 @@ func TestPiecesRefused(t *testing.T) {
 		{"two ends of a batch", []*mzdv1.Piece{piece(0, "", "5-g", true, ""), piece(0, "", "6-g", true, "")}, `pieces of one batch from "" to "5-g" and from "" to "6-g"`},
 		{"no end", []*mzdv1.Piece{piece(0, "", "", true, "")}, `a batch from "" to ""`},
 		{"backwards", []*mzdv1.Piece{piece(0, "6-g", "5-g", true, "")}, `a batch from "6-g" to "5-g"`},
+		{"at no time", []*mzdv1.Piece{piece(0, "", "0-g", true, "")}, `a batch from "" to "0-g"`},
+		{"updates between two histories", []*mzdv1.Piece{piece(0, "5-g", "5-h", true, "[1]", 1)}, "which has no time for them"},
 		{"no token", []*mzdv1.Piece{piece(0, "x", "5-g", true, "")}, "not a token"},
 		{"too few diffs", []*mzdv1.Piece{piece(0, "", "5-g", true, "[1]\n[2]", 1)}, "a piece of 2 rows, 1 diffs and 0 times"},
 		{"too many diffs", []*mzdv1.Piece{piece(0, "", "5-g", true, "[1]", 1, 1)}, "a piece of 1 rows, 2 diffs and 0 times"},

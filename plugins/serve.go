@@ -100,22 +100,20 @@ func serve(info Info, options []ServeOption, register func(grpc.ServiceRegistrar
 			mzdv1.RegisterPluginServer(s, described{info: info})
 			register(s, log)
 		}}}},
-		Logger: hclog.NewNullLogger(),
-		GRPCServer: func(o []grpc.ServerOption) *grpc.Server {
-			return grpc.NewServer(append(o, serverOptions()...)...)
-		},
+		Logger:     hclog.NewNullLogger(),
+		GRPCServer: newServer,
 	})
 }
 
-// serverOptions are those of a plugin's server.
-func serverOptions() []grpc.ServerOption {
-	return []grpc.ServerOption{
+// newServer makes the server of a plugin.
+func newServer(options []grpc.ServerOption) *grpc.Server {
+	return grpc.NewServer(append(options,
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.InitialWindowSize(transportBytes),
 		grpc.InitialConnWindowSize(transportBytes),
 		grpc.ReadBufferSize(bufferBytes),
 		grpc.WriteBufferSize(bufferBytes),
-	}
+	)...)
 }
 
 // endWithParent ends this process when mzd has ended: then the standard input

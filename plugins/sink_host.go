@@ -120,11 +120,13 @@ func (s *externalPositioner) Position(ctx context.Context, v *core.View) (core.T
 	if err != nil {
 		return core.Token{}, err
 	}
-	asking, cancel := context.WithTimeout(ctx, s.command.ackTimeout())
-	defer cancel()
-	answer, err := mzdv1.NewSinkClient(p.conn).Position(asking, &mzdv1.PositionRequest{View: toView(v)})
+	var answer *mzdv1.PositionResponse
+	err = p.call(ctx, s.command.ackTimeout(), "tell its position", func(ctx context.Context) (err error) {
+		answer, err = mzdv1.NewSinkClient(p.conn).Position(ctx, &mzdv1.PositionRequest{View: toView(v)})
+		return err
+	})
 	if err != nil {
-		return core.Token{}, p.explain(asking, err)
+		return core.Token{}, err
 	}
 	at, err := core.ParseToken(answer.GetToken())
 	if err != nil {

@@ -34,6 +34,7 @@ var acts = map[string]func(){
 	},
 	"websocket": func() { plugins.NewSink("websocket", "Serves views.", websocket.New).Serve() },
 	"null":      func() { plugins.ServeSink(newNull) },
+	"adder":     func() { plugins.ServeSink(newAdder) },
 
 	// No plugins at all.
 	"garbage": func() { fmt.Println("Hello, world!"); select {} },
@@ -63,7 +64,7 @@ func TestMain(m *testing.M) {
 		goplugin.Serve(&goplugin.ServeConfig{
 			HandshakeConfig:  plugins.Handshake,
 			VersionedPlugins: map[int]goplugin.PluginSet{1: {plugins.PluginKey: plugins.Register(services)}},
-			GRPCServer:       goplugin.DefaultGRPCServer,
+			GRPCServer:       plugins.NewServer,
 		})
 		return
 	}
