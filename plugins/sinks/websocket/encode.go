@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/mzdio/mzd/core"
 )
@@ -27,6 +28,7 @@ type message struct {
 	// unfinished: data is not the whole message, the next value goes on with it.
 	// Only version 1 has such messages, as it has no parts.
 	unfinished bool
+	retry      time.Duration // when to come back; 0: nothing is said
 }
 
 const (

@@ -50,6 +50,9 @@ func (f form) frame(dst []byte, m message, begins bool) []byte {
 			if m.token != "" {
 				before = append(append(append(before, "id: "...), m.token...), '\n')
 			}
+			if m.retry > 0 {
+				before = append(strconv.AppendInt(append(before, "retry: "...), m.retry.Milliseconds(), 10), '\n')
+			}
 			before = append(before, "data: "...)
 		}
 		return f.chunk(dst, before, m.data, ending(m, "\n\n"))

@@ -43,7 +43,9 @@ func (e apiError) data() []byte {
 }
 
 // asMessage returns the error as a message of a stream.
-func (e apiError) asMessage() message { return message{kind: kindError, data: e.data()} }
+func (e apiError) asMessage() message {
+	return message{kind: kindError, data: e.data(), retry: e.retry}
+}
 
 func writeError(w http.ResponseWriter, e apiError) {
 	h := w.Header()

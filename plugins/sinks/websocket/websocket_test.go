@@ -384,6 +384,31 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
+// Browsers come back to server-sent events by themselves: they are told when.
+func TestServerSentEventsSayWhenToComeBack(t *testing.T) {
+	f := newFeed(t, "top10")
+	f.reset(1000, `["Ada",1]`)
+	s := serve(t, websocket.Settings{}, f)
+	next, stop, err := s.lines(t.Context(), "/api/stream/top10", "Accept", "text/event-stream")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	var lines []string
+	stopped := make(chan error, 1)
+	for line, err := next(); err == nil; line, err = next() {
+		if lines = append(lines, line); line == "" && len(lines) == 3 { // the base
+			go func() { stopped <- s.stop() }()
+		}
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	if len(lines) != 6 || !strings.HasPrefix(lines[3], "retry: ") || !strings.Contains(lines[4], `"retry_ms":`+lines[3][len("retry: "):]+"}") {
+		t.Errorf("got %q, want retry: and the same in the message", lines)
+	}
+}
+
 // brokenReader is a log that cannot be read.
 type brokenReader struct{ core.CutReader }
 
