@@ -2,8 +2,10 @@ package plugintest
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/mzdio/mzd/core"
 	"github.com/mzdio/mzd/core/viewlog"
@@ -29,7 +31,6 @@ type logs struct {
 type serving struct {
 	cancel context.CancelFunc
 	ended  <-chan *panicked
-	err    error // what Serve returned, once ended has said so
 	views  int
 }
 
@@ -54,7 +55,9 @@ func (b *broadcast) Write(ctx context.Context, cut []core.Batch) error {
 		}
 	}
 	if b.serving == nil || b.serving.views != len(b.logs.all) {
-		b.stop()
+		if err := b.stop(); err != nil {
+			return err
+		}
 		b.serve()
 	}
 	return ctx.Err()
@@ -80,6 +83,9 @@ func (b *broadcast) append(batch core.Batch) error {
 	return log.Append(batch.Lower.Time, batch.Upper.Time, slices.Clone(batch.Updates.Slice()))
 }
 
+// serveWait is how long to wait before Serve is called again when it has failed.
+const serveWait = 50 * time.Millisecond
+
 // serve serves all logs; their lock is held.
 func (b *broadcast) serve() {
 	ctx, cancel := context.WithCancel(b.p.ctx)
@@ -88,22 +94,37 @@ func (b *broadcast) serve() {
 	for _, log := range b.logs.all {
 		readers = append(readers, log)
 	}
-	s.ended = b.p.start(func() { s.err = b.Broadcaster.Serve(ctx, readers) })
+	s.ended = b.p.start(func() {
+		for ctx.Err() == nil {
+			err := b.Broadcaster.Serve(ctx, readers)
+			b.p.note("Serve returns: %s", answer(err))
+			if ctx.Err() == nil { // a failure, which mzd waits out
+				b.p.pause(serveWait)
+			}
+		}
+	})
 	b.p.note("Serve of %d views", s.views)
 	b.serving = s
 }
 
-// stop ends Serve, as mzd does before it closes the sink.
-func (b *broadcast) stop() {
+// stop ends Serve, as mzd does before it closes the sink. Its error is that Serve
+// does not end as it ought to.
+func (b *broadcast) stop() error {
 	s := b.serving
 	if s == nil {
-		return
+		return nil
 	}
 	b.serving = nil
 	s.cancel()
-	b.p.wait("Serve, whose context has ended,", s.ended, b.p.patience)
-	b.p.note("Serve is told to stop: %s", answer(s.err))
-	if s.err != nil {
-		b.p.fail("Serve returns nil when its context has ended", "the error: %v", s.err)
+	timer := time.NewTimer(b.p.patience)
+	defer timer.Stop()
+	select {
+	case x := <-s.ended:
+		if x != nil {
+			return fmt.Errorf("Serve panicked: %v\n%s", x.value, x.stack)
+		}
+		return nil
+	case <-timer.C:
+		return fmt.Errorf("Serve has not returned within %v after its context has ended%s", b.p.patience, b.p.whereCalls())
 	}
 }

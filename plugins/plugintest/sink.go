@@ -171,7 +171,9 @@ func (i *instance) close() {
 	}
 	i.closed = true
 	if b, ok := i.sink.(*broadcast); ok {
-		b.stop()
+		if err := b.stop(); err != nil {
+			i.fail("Serve ends with its context", "the error: %v", err)
+		}
 	}
 	i.closeAgain()
 }
