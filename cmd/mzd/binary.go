@@ -12,7 +12,7 @@ import (
 )
 
 // describePatience is how long a binary may take to say what it is.
-const describePatience = 20 * time.Second
+const describePatience = 10 * time.Second
 
 // command returns how to run a binary.
 func command(b config.Binary) plugins.Command {

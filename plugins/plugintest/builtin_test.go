@@ -73,19 +73,24 @@ func external(t *testing.T, kind, name string) (plugins.Command, plugins.Info) {
 	return c, info
 }
 
+// patience is for machines that have much else to do.
+const patience = time.Minute
+
 // bothWays tests a sink in this process, and the same sink in one of its own.
 func bothWays(t *testing.T, name string, with func(t *testing.T, plugin plugins.Sink) plugintest.Sink) {
-	inProcess(t, name, with)
-	t.Run("grpc", func(t *testing.T) {
-		c, info := external(t, "sink", name)
-		s := with(t, c.Sink(info))
-		s.External = true
+	t.Run("in-process", func(t *testing.T) {
+		t.Parallel()
+		s := with(t, builtinSink(name))
+		s.Patience = patience
 		plugintest.TestSink(t, s)
 	})
-}
-
-func inProcess(t *testing.T, name string, with func(t *testing.T, plugin plugins.Sink) plugintest.Sink) {
-	t.Run("in-process", func(t *testing.T) { plugintest.TestSink(t, with(t, builtinSink(name))) })
+	t.Run("grpc", func(t *testing.T) {
+		t.Parallel()
+		c, info := external(t, "sink", name)
+		s := with(t, c.Sink(info))
+		s.External, s.Patience = true, patience
+		plugintest.TestSink(t, s)
+	})
 }
 
 func asJSON(t *testing.T, v any) json.RawMessage {
@@ -98,6 +103,7 @@ func asJSON(t *testing.T, v any) json.RawMessage {
 }
 
 func TestWebhook(t *testing.T) {
+	t.Parallel()
 	bothWays(t, "webhook", func(t *testing.T, plugin plugins.Sink) plugintest.Sink {
 		r := newReceiver(t)
 		url, answer := r.webhook(t)
@@ -119,6 +125,7 @@ func TestWebhook(t *testing.T) {
 }
 
 func TestExecSink(t *testing.T) {
+	t.Parallel()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -144,6 +151,7 @@ func TestExecSink(t *testing.T) {
 
 // TestStdout prints into a buffer: the standard output of a plugin is taken.
 func TestStdout(t *testing.T) {
+	t.Parallel()
 	p := &printed{views: make(map[string]printedView)}
 	plugintest.TestSink(t, plugintest.Sink{
 		Plugin: plugins.NewSink("stdout", "", func(_ context.Context, s stdout.Settings) (*stdout.Sink, error) {
@@ -159,11 +167,13 @@ func TestStdout(t *testing.T) {
 // TestStdoutExternal checks what can be checked of a plugin whose standard output
 // goes to the log.
 func TestStdoutExternal(t *testing.T) {
+	t.Parallel()
 	c, info := external(t, "sink", "stdout")
-	plugintest.TestSink(t, plugintest.Sink{Plugin: c.Sink(info), Settings: json.RawMessage(`{"format": "json"}`), External: true})
+	plugintest.TestSink(t, plugintest.Sink{Plugin: c.Sink(info), Settings: json.RawMessage(`{"format": "json"}`), External: true, Patience: patience})
 }
 
 func TestWebsocket(t *testing.T) {
+	t.Parallel()
 	bothWays(t, "websocket", func(t *testing.T, plugin plugins.Sink) plugintest.Sink {
 		var mu sync.Mutex
 		var addr net.Addr
@@ -212,16 +222,23 @@ func snapshot(ctx context.Context, address string) ([]json.RawMessage, error) {
 
 // sourceBothWays tests a source in this process, and in one of its own.
 func sourceBothWays(t *testing.T, name string, with func(t *testing.T, plugin plugins.Source) plugintest.Source) {
-	t.Run("in-process", func(t *testing.T) { plugintest.TestSource(t, with(t, builtinSource(name))) })
+	t.Run("in-process", func(t *testing.T) {
+		t.Parallel()
+		s := with(t, builtinSource(name))
+		s.Patience = patience
+		plugintest.TestSource(t, s)
+	})
 	t.Run("grpc", func(t *testing.T) {
+		t.Parallel()
 		c, info := external(t, "source", name)
 		s := with(t, c.Source(info))
-		s.External = true
+		s.External, s.Patience = true, patience
 		plugintest.TestSource(t, s)
 	})
 }
 
 func TestWikimedia(t *testing.T) {
+	t.Parallel()
 	sourceBothWays(t, "wikimedia", func(t *testing.T, plugin plugins.Source) plugintest.Source {
 		begun := time.Now().Add(-time.Hour)
 		server := httptest.NewServer(simulator.New(simulator.Options{Rate: 30, Seed: 1, Start: begun, Total: 400}))
@@ -238,6 +255,7 @@ func TestWikimedia(t *testing.T) {
 }
 
 func TestExecSource(t *testing.T) {
+	t.Parallel()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

@@ -257,13 +257,6 @@ func (i *instance) restart(repeat []core.Batch, views ...*view) *instance {
 
 // sees fails unless the target shows the views as they are, soon.
 func (p *sinkProbe) sees(views ...*view) {
-	p.seesWithin(settle, views...)
-}
-
-// seesNow fails unless the target shows the views as they are.
-func (p *sinkProbe) seesNow(views ...*view) { p.seesWithin(0, views...) }
-
-func (p *sinkProbe) seesWithin(patience time.Duration, views ...*view) {
 	if p.Observe == nil {
 		return // the rule is about something else too
 	}
@@ -271,7 +264,7 @@ func (p *sinkProbe) seesWithin(patience time.Duration, views ...*view) {
 		want := v.rows.comparable(v.View)
 		var got contents
 		var err error
-		ok := p.eventually(patience, func() bool {
+		ok := p.eventually(settle, func() bool {
 			got, err = p.observe(v, want)
 			return err == nil && difference(want, got) == ""
 		})

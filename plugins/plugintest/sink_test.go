@@ -229,6 +229,7 @@ func TestCorrectSinks(t *testing.T) {
 }
 
 func TestSinkAsSubtests(t *testing.T) {
+	t.Parallel()
 	plugintest.TestSink(t, opener(func(_ *target, m *mirror) core.Sink { return m }).sink(newTarget()))
 }
 

@@ -175,6 +175,7 @@ func TestCorrectSources(t *testing.T) {
 }
 
 func TestSourceAsSubtests(t *testing.T) {
+	t.Parallel()
 	plugintest.TestSource(t, sourceOpener(func(_ *feed, f *follower) core.Source { return f }).source(newFeed()))
 }
 
