@@ -170,6 +170,9 @@ func (d *document) search(p *plugging, dir string) string {
 		names = append(names, f.Name)
 	}
 	hint := schema.Suggest(p.Plugin, names)
+	if !strings.HasSuffix(hint, "?") {
+		hint += fmt.Sprintf("; a binary is named by its path, or is mzd-%s-NAME in plugin_dir", p.kind)
+	}
 	if here := inDir("", p.Plugin); checkRunnable(here) == nil {
 		hint = fmt.Sprintf("did you mean the file %q?", here)
 	}

@@ -225,18 +225,18 @@ func (e *external) running(ctx context.Context) (*process, error) {
 	}
 	defer func() { <-e.turn }()
 	e.mu.Lock()
-	p, closed := e.process, e.closed
+	last, closed := e.process, e.closed
 	e.mu.Unlock()
 	if closed {
 		return nil, errClosed
 	}
-	if p != nil {
+	if last != nil {
 		select {
-		case <-p.done:
-		case <-p.child.process.Ended():
-			p.kill()
+		case <-last.done:
+		case <-last.child.process.Ended():
+			last.kill()
 		default:
-			return p, nil
+			return last, nil
 		}
 	}
 	p, err := e.command.launch(ctx, e.log)
@@ -251,8 +251,8 @@ func (e *external) running(ctx context.Context) (*process, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.process, e.launches = p, e.launches+1
-	if e.launches > 1 {
-		e.log.Warn("plugin was started again", "pid", p.child.process.Pid())
+	if last != nil {
+		e.log.Warn("plugin was started again", "because", last.ended(), "pid", p.child.process.Pid())
 	}
 	return p, nil
 }

@@ -94,11 +94,11 @@ func TestNoPlugin(t *testing.T) {
 
 func TestStartedByHand(t *testing.T) {
 	c := command(t, "null")
-	cmd := exec.CommandContext(t.Context(), c.Path)
+	cmd := exec.CommandContext(t.Context(), c.Path, "plugin", "serve") // as a builtin is
 	cmd.Env = append(os.Environ(), actAs+"=null")
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "is a sink for mzd, which runs it itself") {
+	if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "is a sink for mzd, which runs it itself") || !strings.HasSuffix(string(out), "mzd plugin describe "+strings.Join(cmd.Args, " ")+"\n") {
 		t.Errorf("got %v and %s", err, out)
 	}
 	// What the configuration lists cannot break the handshake.

@@ -233,6 +233,17 @@ func (p *process) explain(ctx context.Context, err error) error {
 		case <-end.C:
 		}
 	}
+	if ended := p.ended(); ended != nil {
+		return ended
+	}
+	if _, ok := status.FromError(err); !ok {
+		return err // it is ours
+	}
+	return fromStatus(p.path, err)
+}
+
+// ended returns why the process has ended, nil if it has not.
+func (p *process) ended() error {
 	p.mu.Lock()
 	cause := p.cause
 	p.mu.Unlock()
@@ -243,11 +254,8 @@ func (p *process) explain(ctx context.Context, err error) error {
 	case <-p.child.process.Ended():
 		return fmt.Errorf("%s ended: %w", p.path, p.child.how())
 	default:
+		return nil
 	}
-	if _, ok := status.FromError(err); !ok {
-		return err // it is ours
-	}
-	return fromStatus(p.path, err)
 }
 
 // checkBinary returns why the binary cannot be run.

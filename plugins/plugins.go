@@ -15,7 +15,10 @@
 //
 //	plugins.NewSink("websocket", "serves views to browsers", websocket.New)
 //
-// What is built in is listed in the packages sources and sinks.
+// What is built in is listed in the packages sources and sinks. The same constructor
+// is a binary of its own with a main that calls [ServeSink] or [ServeSource], and a
+// [Command] runs such a binary, in whatever language: the sources and sinks that it
+// gives are like any other. The protocol between the two is in proto/mzd/v1.
 package plugins
 
 import (

@@ -88,7 +88,7 @@ func serve(info Info, options []ServeOption, register func(grpc.ServiceRegistrar
 		o(&info)
 	}
 	if os.Getenv(handshake.MagicCookieKey) != handshake.MagicCookieValue {
-		fmt.Fprintf(os.Stderr, "%s is a %s for mzd, which runs it itself: name it in pipeline.yaml, or try it with\n\n  mzd plugin describe %s\n", filepath.Base(os.Args[0]), info.Kind, os.Args[0])
+		fmt.Fprintf(os.Stderr, "%s is a %s for mzd, which runs it itself: name it in pipeline.yaml, or try it with\n\n  mzd plugin describe %s\n", filepath.Base(os.Args[0]), info.Kind, strings.Join(os.Args, " "))
 		os.Exit(2)
 	}
 	go endWithParent()

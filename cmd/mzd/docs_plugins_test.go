@@ -61,7 +61,7 @@ func TestPluginWalk(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s\n%s", err, out, logsIn(dir))
 	}
-	for _, want := range []string{"Appends every change to a file.", "sides +1 [", "plugin was started again", "these rows came through a shell: ["} {
+	for _, want := range []string{"Appends every change to a file.", "sides +1 [", `"msg":"plugin was started again","sink":"changes","plugin":"./mzd-sink-changes","because":"./mzd-sink-changes ended: signal: killed"`, "these rows came through a shell: ["} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("no %q in what the reader sees:\n%s", want, out)
 		}

@@ -163,8 +163,8 @@ func (m *tableMirror) killPlugin() {
 	m.t.Fatalf("seed %d: the sink has no process\n%s", *seed, m.d.log)
 }
 
-// check holds the tables of one moment against each other, and again with what
-// has happened since the position that they name.
+// check holds the tables of one moment against each other, and, with what has
+// happened since the position that they name, against the checksums of the views.
 func (m *tableMirror) check() {
 	m.t.Helper()
 	held := m.tables()
@@ -203,7 +203,7 @@ func (m *tableMirror) agree(state *mirror) {
 func (m *tableMirror) tables() *mirror {
 	m.t.Helper()
 	held := newMirror("counter", "users")
-	held.rows = make(map[string]map[string]int)
+	held.rows, held.sums = make(map[string]map[string]int), make(map[string]uint64)
 	err := pgx.BeginTxFunc(m.ctx, m.db, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}, func(tx pgx.Tx) error {
 		var exists bool
 		if err := tx.QueryRow(m.ctx, `SELECT to_regclass('mzd.users') IS NOT NULL`).Scan(&exists); err != nil || !exists {
@@ -226,6 +226,7 @@ func (m *tableMirror) tables() *mirror {
 					text = fmt.Sprintf("[%q,%d]", row.User, row.Edits)
 				}
 				held.rows[view][text]++
+				held.sums[view] += held.hash(view, []byte(text))
 				return nil
 			}); err != nil {
 				return err

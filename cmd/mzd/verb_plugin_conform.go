@@ -64,7 +64,7 @@ mzd plugin test -list`,
 			flags.StringVar(&o.cursor, "cursor", "", "begin to read a source from `CURSOR`")
 			flags.IntVar(&o.events, "events", 0, "read `N` events of a source (default 30)")
 			flags.Func("exempt", "do not check a rule, for a reason: `RULE=REASON`; may be given again", o.addExempt)
-			flags.StringVar(&o.tls, "tls", "auto", "auto, or off for a binary that cannot use mzd's certificates, such as one in Python")
+			flags.StringVar(&o.tls, "tls", "auto", "`MODE` of TLS: auto, or off for a binary that cannot use mzd's certificates, such as one in Python")
 			flags.StringVar(&o.run, "run", "", "check only the rules that match `REGEXP`")
 			flags.DurationVar(&o.patience, "patience", 10*time.Second, "wait `DURATION` for what ought to happen soon")
 			flags.BoolVar(&o.list, "list", false, "list the rules and end")

@@ -73,13 +73,13 @@ func (s Sink) suite() *suite[*sinkProbe] {
 	s.Patience = cmp.Or(s.Patience, defaultPatience)
 	missing := make(map[need]string)
 	if s.Observe == nil {
-		missing[observer] = "nobody looks at the target: give an observer"
+		missing[observer] = "nobody looks at the target: give Observe, or -observe"
 	}
 	if s.Outage == nil {
-		missing[outage] = "nobody makes the target fail for a while: give an outage"
+		missing[outage] = "nobody makes the target fail for a while: give Outage, or -outage"
 	}
 	if s.Gone == nil {
-		missing[gone] = "nobody makes the target fail for good: say how it goes"
+		missing[gone] = "nobody makes the target fail for good: give Gone, or -gone"
 	}
 	return &suite[*sinkProbe]{
 		rules:    sinkRules,

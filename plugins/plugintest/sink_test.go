@@ -665,3 +665,25 @@ func TestBrokenSinks(t *testing.T) {
 		})
 	}
 }
+
+// TestInterrupted cancels a check in the middle of a rule: that is nothing that
+// the sink has done wrong.
+func TestInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	sink := plugintest.Sink{
+		Plugin: plugins.NewSink("memory", "", func(ctx context.Context, _ struct{}) (memory, error) { return make(memory), ctx.Err() }),
+		Observe: func(ctx context.Context, _ *core.View) ([]json.RawMessage, error) {
+			cancel()
+			return nil, ctx.Err()
+		},
+	}
+	for r := range plugintest.CheckSink(ctx, sink, nil) {
+		if r.Status == plugintest.Failed {
+			t.Errorf("%s failed: got %s", r.Rule, r.Got)
+		}
+	}
+	if ctx.Err() == nil {
+		t.Error("nothing was interrupted")
+	}
+}

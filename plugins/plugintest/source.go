@@ -76,7 +76,7 @@ func (s Source) suite() *suite[*sourceProbe] {
 	s.Events = cmp.Or(s.Events, defaultEvents)
 	missing := make(map[need]string)
 	if s.Produce == nil {
-		missing[produce] = "nobody makes events happen: say how to produce some"
+		missing[produce] = "nobody makes events happen: give Produce, or -produce"
 	}
 	known := new(recording)
 	return &suite[*sourceProbe]{

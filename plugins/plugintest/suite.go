@@ -69,14 +69,18 @@ type suite[P any] struct {
 // defaultPatience is how long a call may take that ought to return soon.
 const defaultPatience = 10 * time.Second
 
-// results checks the rules whose names match.
+// results checks the rules whose names match, until the context ends.
 func (s *suite[P]) results(ctx context.Context, match func(name string) bool) iter.Seq[Result] {
 	return func(yield func(Result) bool) {
 		for _, r := range s.rules {
 			if match != nil && !match(r.name) {
 				continue
 			}
-			if !yield(s.check(ctx, r)) {
+			result := s.check(ctx, r)
+			if ctx.Err() != nil {
+				return // what failed now says nothing about the plugin
+			}
+			if !yield(result) {
 				return
 			}
 		}

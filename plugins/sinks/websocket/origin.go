@@ -59,7 +59,7 @@ func (o origins) check(r *http.Request) *refusal {
 }
 
 func refuse(code, allow, format string, args ...any) *refusal {
-	message := fmt.Sprintf(format, args...) + "; the operator of mzd can allow them with the setting origins"
+	message := fmt.Sprintf(format, args...) + "; the operator of mzd can allow it with the setting origins"
 	return &refusal{apiError{http.StatusForbidden, code, message, 0}, allow}
 }
 
