@@ -103,6 +103,15 @@ type sinkProbe struct {
 // but the one about that.
 const settle = time.Second
 
+// settles returns how long the target may take. What a broadcaster serves follows
+// the logs, and nothing tells how soon.
+func (p *sinkProbe) settles() time.Duration {
+	if len(p.logs.all) > 0 {
+		return p.patience
+	}
+	return settle
+}
+
 // view makes a view of the rule, with a key unless it has other columns than
 // these.
 func (p *sinkProbe) view(name string, columns ...core.Column) *view {
@@ -266,7 +275,7 @@ func (p *sinkProbe) sees(views ...*view) {
 		want := v.rows.comparable(v.View)
 		var got contents
 		var err error
-		ok := p.eventually(settle, func() bool {
+		ok := p.eventually(p.settles(), func() bool {
 			got, err = p.observe(v, want)
 			return err == nil && difference(want, got) == ""
 		})

@@ -256,7 +256,7 @@ func checkSettingsUsed(p *sinkProbe) {
 		i.write(p.cut(v.base(row(1, "Ada"), row(2, "Bob"))))
 		var got contents
 		var err error
-		if !p.eventually(settle, func() bool {
+		if !p.eventually(p.settles(), func() bool {
 			got, err = p.observe(v, nil)
 			return err == nil && len(got) > 0
 		}) {
