@@ -216,9 +216,9 @@ func (r *Runner) begin() uint64 {
 // again notes that the source will be run again after the pause.
 func (r *Runner) again(reason string, err error, pause time.Duration) {
 	if err != nil {
-		r.log.Warn("source ended, will be tried again", "reason", reason, "wait", pause.Round(time.Millisecond), "error", err)
+		r.log.Warn("source ended, will be tried again", "reason", reason, "wait", pause.Round(time.Millisecond).String(), "error", err)
 	} else {
-		r.log.Debug("source ended its stream, goes on with the next", "wait", pause)
+		r.log.Debug("source ended its stream, goes on with the next", "wait", pause.String())
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
