@@ -30,7 +30,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -154,8 +156,8 @@ func (s *Source) runOnce(ctx context.Context, cursor *string, emit core.EmitFunc
 	defer p.Kill()
 	p.Stdin.Close()
 	// What it has printed and we have not read is not lost: it comes after the
-	// cursor. A reader of a closed pipe stops waiting.
-	defer context.AfterFunc(ctx, func() { p.Stdout.Close() })()
+	// cursor.
+	defer context.AfterFunc(ctx, func() { p.Stdout.SetReadDeadline(time.Unix(1, 0)) })()
 	if err := emit(ctx); err != nil { // it says that the command runs
 		return err
 	}
@@ -169,15 +171,31 @@ func (s *Source) runOnce(ctx context.Context, cursor *string, emit core.EmitFunc
 		}
 	}
 	if err != nil {
-		p.Stdout.Close()
 		p.Terminate()
+		drained := make(chan struct{})
+		go func() {
+			defer close(drained)
+			drain(p.Stdout)
+		}()
 		p.Stop(time.Duration(s.settings.StopTimeout))
+		<-drained
 		return err
 	}
 	if err := p.Err(); err != nil {
 		return fmt.Errorf("%s: %w", s.name, err)
 	}
 	return s.emit(ctx, in, [][]byte{in.rest()}, cursor, emit) // as of "printf x", and not cut off
+}
+
+// drain reads what a command prints that is about to end, until the pipe is closed:
+// it would be killed for writing to nobody (SIGPIPE) before it has ended in order.
+func drain(stdout *os.File) {
+	for {
+		stdout.SetReadDeadline(time.Time{})
+		if _, err := io.Copy(io.Discard, stdout); !errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
+	}
 }
 
 // land emits the lines until nobody can print any more, or ctx ends.
