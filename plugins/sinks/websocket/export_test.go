@@ -85,3 +85,10 @@ func Certificate(files TLS, log *slog.Logger) (func() *tls.Certificate, error) {
 		return current
 	}, nil
 }
+
+// EndsAgain reports whether a client is closed once more for what it sends after it
+// had to be closed.
+func EndsAgain(first, then []byte) bool {
+	var f frameParser
+	return f.parse(bytes.Clone(first), false).end != nil && f.parse(bytes.Clone(then), false).end != nil
+}

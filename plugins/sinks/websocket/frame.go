@@ -36,6 +36,7 @@ type frameParser struct {
 	masked   uint8    // the place in the mask of the next byte of the payload
 	carried  uint8    // bytes of a character that goes on in the next piece
 	carry    [3]byte
+	over     bool  // there was an end: nothing that follows means anything
 	deflated bool  // the message is compressed
 	message  uint8 // the opcode of the message, 0 between messages
 	left     int16 // bytes of the payload to come
@@ -59,9 +60,13 @@ type ended struct {
 func wrong(code closeCode, reason string) *ended { return &ended{code: code, reason: reason} }
 
 // parse takes the next bytes of the client, which it may change. compressed says
-// whether permessage-deflate was agreed on. After an end it must not be called
-// again.
+// whether permessage-deflate was agreed on. What comes after an end is ignored: the
+// rest of a message that is too long must not keep the client from hearing so.
 func (f *frameParser) parse(p []byte, compressed bool) (h heard) {
+	if f.over {
+		return h
+	}
+	defer func() { f.over = h.end != nil }()
 	for h.end == nil {
 		rest, whole := f.readHeader(p)
 		if p = rest; !whole {

@@ -64,3 +64,13 @@ func unmasked(data []byte) []byte {
 	}
 	return all
 }
+
+// The rest of a message that is too long comes after its end was decided. It would
+// close the connection before the client has heard why.
+func TestFramesAfterTheEnd(t *testing.T) {
+	for _, tt := range strangeFrames {
+		if websocket.EndsAgain([]byte(tt.send), make([]byte, 4096)) {
+			t.Errorf("%s: closed twice", tt.name)
+		}
+	}
+}
