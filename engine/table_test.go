@@ -294,6 +294,7 @@ func TestFullTables(t *testing.T) {
 			t.Fatalf("%d rows, then %v", rows, err)
 		}
 		w.want("SELECT * FROM n", fmt.Sprint(rows-1))
+		w.fails("UPDATE t SET s = s || s || s WHERE x < 3", "53200", "out of memory")
 		w.exec("DELETE FROM t WHERE x < 3")
 		settle()
 		w.want("SELECT * FROM n", fmt.Sprint(rows-4))

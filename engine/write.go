@@ -51,12 +51,12 @@ func (t *transaction) add(table *object, rows []flow.Update) error {
 	return nil
 }
 
-// grows tells whether there are more rows after the transaction.
+// grows tells whether there is more after the transaction.
 func (t *transaction) grows() bool {
 	n := int64(0)
 	for _, w := range t.writes {
 		for _, u := range w.rows {
-			n += u.Diff
+			n += u.Diff * int64(u.Row.Size())
 		}
 	}
 	return n > 0

@@ -28,7 +28,7 @@ func TestStartup(t *testing.T) {
 		}
 	}
 	c.expect("Z", `
-		NegotiateProtocolVersion
+		v 3.2 _pq_.x
 		AuthenticationOK
 		S server_version=9.5.0 (mzd embedded 1.2.3)
 		S mz_version=mzd embedded (not Materialize)
