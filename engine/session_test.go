@@ -100,6 +100,17 @@ func TestCatalog(t *testing.T) {
 				CREATE MATERIALIZED VIEW c AS SELECT y, count(*) AS n FROM b GROUP BY y; CREATE MATERIALIZED VIEW d AS SELECT sum(n) FROM c`)
 			w.want("SELECT * FROM c", "A|1", "B|1")
 			w.want("SELECT * FROM d", "2")
+			for query, want := range map[string]string{
+				"(SELECT * FROM generate_series(1, 9) AS g ORDER BY g DESC LIMIT 7 OFFSET 1)":                    "8 7 6 5 4 3 2",
+				"((SELECT * FROM generate_series(1, 9) AS g ORDER BY g DESC LIMIT 7 OFFSET 1)) LIMIT 9 OFFSET 2": "6 5 4 3 2",
+				"(SELECT * FROM generate_series(1, 9) AS g ORDER BY g DESC OFFSET 4) LIMIT 2":                    "5 4",
+				"(SELECT * FROM generate_series(1, 9) AS g ORDER BY g DESC LIMIT 2) OFFSET 3":                    "",
+				"(SELECT * FROM generate_series(1, 9) AS g ORDER BY g DESC LIMIT 3) ORDER BY 1":                  "7 8 9",
+			} {
+				if got := strings.Join(w.rows(query), " "); got != want {
+					w.Errorf("%s: got %s, want %s", query, got, want)
+				}
+			}
 			w.write("in", "a\n")
 			settle()
 			w.want("SELECT * FROM c", "A|2", "B|1")
