@@ -112,6 +112,7 @@ type Log struct {
 	view        *core.View
 	identity    string       // of the upstream
 	generations []generation // the last is current; none until the first Reset
+	begun       int          // how many histories have: a copy begins anew under the same generation
 	contents    contents     // the view at the time at
 	at          core.Time    // since <= at <= upper, and readable
 	since       core.Time
@@ -198,6 +199,7 @@ func (l *Log) begin(view *core.View, identity string, g generation, upper core.T
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.view, l.identity, l.generations = view, identity, []generation{g}
+	l.begun++
 	l.pending, l.coarse, l.rewrite, l.durable = nil, nil, true, 0
 	l.contents, l.since = whole, endOfSolid(0, upper)
 	l.at = l.since
@@ -423,7 +425,7 @@ func (l *Log) read(from, to core.Token) (core.Batch, error) {
 // without the lock. The times of the sum mean nothing.
 func (l *Log) changes(from, to core.Time) func() []core.Update {
 	pieces := l.spans.pieces(l.spans.at(from), l.spans.at(to))
-	generation, compactions := l.generation(), l.stats.Compactions
+	begun, compactions := l.begun, l.stats.Compactions
 	return func() []core.Update {
 		merged := false
 		for i := range pieces {
@@ -433,7 +435,7 @@ func (l *Log) changes(from, to core.Time) func() []core.Update {
 		}
 		if merged {
 			l.mu.Lock()
-			if l.generation() == generation && l.stats.Compactions == compactions {
+			if l.begun == begun && l.stats.Compactions == compactions {
 				l.spans.keep(pieces, l.retainBytes/2)
 			}
 			l.mu.Unlock()
@@ -450,17 +452,17 @@ func (l *Log) changes(from, to core.Time) func() []core.Update {
 // changes. The log's own contents move along to later times, because whoever
 // comes next will rather ask for those.
 func (l *Log) whole(at core.Time) func() contents {
-	generation, c, began := l.generation(), l.contents, l.at
-	if at < began {
-		changes := l.changes(at, began)
+	begun, c, held := l.begun, l.contents, l.at
+	if at < held {
+		changes := l.changes(at, held)
 		return func() contents { return c.minus(changes()) }
 	}
-	changes := l.changes(began, at)
+	changes := l.changes(held, at)
 	return func() contents {
 		c := c.plus(changes())
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if l.generation() == generation && l.at == began {
+		if l.begun == begun && l.at == held {
 			l.contents, l.at = c, at
 		}
 		return c

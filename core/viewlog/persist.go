@@ -85,7 +85,7 @@ func (l *Log) flush() error {
 		l.mu.Unlock()
 		return nil
 	}
-	generation, rewrite, records, upper := l.generation(), l.rewrite, l.pending, l.upper
+	begun, rewrite, records, upper := l.begun, l.rewrite, l.pending, l.upper
 	var everything func() iter.Seq[record]
 	if rewrite || l.disk.grown() {
 		everything = l.everything()
@@ -108,7 +108,7 @@ func (l *Log) flush() error {
 	defer l.mu.Unlock()
 	l.note(err)
 	l.stats.DiskBytes = l.disk.total()
-	if generation != l.generation() {
+	if begun != l.begun {
 		return err // a new history has begun meanwhile, and is to be written anew
 	}
 	if rewritten {
