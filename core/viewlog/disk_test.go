@@ -395,6 +395,51 @@ func TestDiskFull(t *testing.T) {
 	})
 }
 
+// TestDiskHangs goes on while a sync neither ends nor fails. What waits behind it
+// must not cost the more memory the longer that lasts.
+func TestDiskHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := durabletest.New()
+		options := viewlog.Options{FS: fs, Retain: retain, RetainBytes: 4 << 10}
+		o := openWith(t, options)
+		must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, snapshot(o, nil)))
+		synctest.Wait()
+		wakes := make(chan struct{})
+		fs.Fail(func(_ int, op string) error {
+			if op == "sync" {
+				<-wakes
+			}
+			return nil
+		})
+		const steps = 5000
+		for n := 1; n <= steps; n++ {
+			o.step(n)
+			o.Compact()
+			if n%100 == 0 {
+				pass(time.Second)
+			}
+		}
+		if s := o.Stats(); s.Durable != 1 || s.Upper != steps+1 {
+			t.Errorf("durable until %d of %d, want 1 of %d", s.Durable, s.Upper, steps+1)
+		}
+		close(wakes)
+		pass(time.Second)
+		s := o.Stats()
+		if at, _ := o.DurableReader().Readable(steps); s.Durable != steps+1 || at == steps {
+			t.Errorf("with the disk back: durable until %d, and %d is readable", s.Durable, at)
+		}
+		if s.DiskBytes > 20<<10 {
+			t.Errorf("%d steps that cancel out took %d bytes", steps, s.DiskBytes)
+		}
+		must(t, o.stop())
+		again := openWith(t, options)
+		if n := again.holds(); n != steps {
+			t.Errorf("came back at step %d, want %d", n, steps)
+		}
+		must(t, again.stop())
+	})
+}
+
 // TestSealedWhileDiskFull seals a view while the disk is full. What waits is
 // merged then, and yet a reader from the middle must get all that it missed
 // after a restart: nothing will ever happen that would put it right.

@@ -52,7 +52,8 @@ type Options struct {
 	// need not be a clock.
 	Retain time.Duration
 	// RetainBytes bounds the memory of exact history, about: beyond it the
-	// oldest is merged before its time; 0: 256 MiB.
+	// oldest is merged before its time. What waits for the disk is merged beyond
+	// it too. 0: 256 MiB.
 	RetainBytes int64
 	// RewriteBytes is how much the files may grow beyond twice what is in them
 	// before they are written anew: less costs more writing, more costs disk
@@ -122,7 +123,7 @@ type Log struct {
 	holds       map[*Hold]core.Time
 	stats       Stats
 
-	pending  []record // appended and not taken by Run yet
+	pending  backlog  // appended and not taken by Run yet
 	coarse   []record // intervals, without updates, that are on disk in one piece, and in memory in many
 	rewrite  bool     // the files are to be written anew, of what is in memory
 	durable  core.Time
@@ -200,7 +201,7 @@ func (l *Log) begin(view *core.View, identity string, g generation, upper core.T
 	defer l.mu.Unlock()
 	l.view, l.identity, l.generations = view, identity, []generation{g}
 	l.begun++
-	l.pending, l.coarse, l.rewrite, l.durable = nil, nil, true, 0
+	l.pending, l.coarse, l.rewrite, l.durable = backlog{}, nil, true, 0
 	l.contents, l.since = whole, endOfSolid(0, upper)
 	l.at = l.since
 	l.spans = spans{before: sum}
