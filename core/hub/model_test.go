@@ -157,7 +157,8 @@ func (e *epoch) at(t core.Time) contents {
 
 // world is the upstream, the disk and the receivers; it outlives processes.
 type world struct {
-	r *rand.Rand // of the operation
+	r     *rand.Rand // of the operation
+	bytes int64      // of exact history, at most
 
 	mu        sync.Mutex // guards what follows, and what it points to
 	tables    map[string]*table
@@ -170,7 +171,7 @@ type world struct {
 }
 
 func newWorld(seed uint64) *world {
-	w := &world{r: rand.New(rand.NewPCG(seed, 0)), fs: durabletest.New(), tables: make(map[string]*table)}
+	w := &world{r: rand.New(rand.NewPCG(seed, 0)), bytes: []int64{0, 1000}[seed%2], fs: durabletest.New(), tables: make(map[string]*table)}
 	for _, name := range []string{"a", "b", "c"} {
 		tb := &table{name: name, moved: make(chan struct{}), broke: make(chan struct{})}
 		tb.begin(100, contents{})
@@ -206,7 +207,7 @@ func (w *world) launch() {
 	var err error
 	w.p, err = newProcess(hub.Options{
 		Views: []hub.View{{Name: "a"}, {Name: "b"}, {Name: "c"}}, Sinks: sinks, FS: w.fs,
-		Subscribe: w.subscribe, Retain: 5 * time.Second, RewriteBytes: 500, Logger: slog.New(slog.DiscardHandler),
+		Subscribe: w.subscribe, Retain: 5 * time.Second, RetainBytes: w.bytes, RewriteBytes: 500, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		w.wrong("start process %d: %v", w.process, err)

@@ -543,6 +543,58 @@ func TestSolidProgressStaysReadable(t *testing.T) {
 	})
 }
 
+// TestMemoryAndDiskMergeDifferently merges changes on disk, because it was full, and
+// more of them in memory, because a reader holds what was before. A sink must not be
+// sent to a time at which only one of the two can be read.
+func TestMemoryAndDiskMergeDifferently(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := durabletest.New()
+		o := open(t, fs)
+		must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, snapshot(o, nil)))
+		begin, _ := o.Frontier()
+		synctest.Wait()
+		fs.Fail(func(_ int, op string) error {
+			if op == "write" {
+				return syscall.ENOSPC
+			}
+			return nil
+		})
+		must(t, o.Append(1, 3, nil))
+		for n := 3; n < 10; n++ {
+			o.step(n)
+		}
+		pass(time.Minute)
+		fs.Fail(nil)
+		pass(time.Minute)
+		for n := 10; n < 15; n++ {
+			o.step(n)
+			synctest.Wait()
+		}
+		hold, err := o.Hold(begin)
+		must(t, err)
+		pass(2 * retain)
+		if !o.Compact() {
+			t.Error("nothing was merged")
+		}
+		must(t, o.Append(15, 20, nil))
+		synctest.Wait()
+
+		for at := core.Time(1); at <= 20; at++ {
+			readable, ok := o.DurableReader().Readable(at)
+			if !ok {
+				t.Errorf("nothing is readable at or before %d", at)
+			}
+			again, err := viewlog.Open("dir", "v", viewlog.Options{FS: fs.Copy()})
+			must(t, err)
+			if _, err := again.Hold(core.Token{Time: readable, Generation: begin.Generation}); err != nil {
+				t.Errorf("for %d the reader is sent to %d; after a restart: %v", at, readable, err)
+			}
+		}
+		hold.Release()
+		must(t, o.stop())
+	})
+}
+
 // TestFailedRewritesLeaveNothing fails calls while segments are begun: what was
 // written of them must not stay and fill the disk, not even while it goes on.
 func TestFailedRewritesLeaveNothing(t *testing.T) {

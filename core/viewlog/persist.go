@@ -286,17 +286,25 @@ type durableReader struct{ *Log }
 func (r durableReader) Frontier() (core.Token, <-chan struct{}) { return r.Durable() }
 
 // Readable is that of the log as it is on disk: below the durable frontier, and
-// where a restart could still read it.
+// where a restart could still read it. Memory and disk may be merged differently,
+// so that what one of them can be read at may lie inside of a piece of the other.
 func (r durableReader) Readable(t core.Time) (core.Time, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t = min(t, r.durable)
-	for _, c := range slices.Backward(r.coarse) {
-		if c.lower < t && t < c.upper {
-			t = c.lower
+	t, ok := r.readable(min(t, r.durable))
+	for ok {
+		onDisk := t
+		for _, c := range r.coarse {
+			if c.lower < onDisk && onDisk < c.upper {
+				onDisk = c.lower
+			}
 		}
+		if onDisk == t {
+			break
+		}
+		t, ok = r.readable(onDisk)
 	}
-	return r.readable(t)
+	return t, ok
 }
 
 // Follow is that of the log, below the durable frontier.
