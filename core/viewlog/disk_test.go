@@ -701,6 +701,35 @@ func TestTroubleIsNamed(t *testing.T) {
 	}
 }
 
+// TestTroubleIsLoggedOnce has a disk that fails for an hour, and then in another way.
+// Each try begins another file, and yet is not news.
+func TestTroubleIsLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var text bytes.Buffer
+		fs := durabletest.New()
+		o := openWith(t, viewlog.Options{FS: fs, Logger: slog.New(slog.NewTextHandler(&text, nil))})
+		for _, err := range []error{syscall.EIO, syscall.EROFS, nil} {
+			fs.Fail(func(_ int, op string) error {
+				if op == "sync" {
+					return err
+				}
+				return nil
+			})
+			if err == syscall.EIO {
+				must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, snapshot(o, nil)))
+			}
+			pass(time.Hour)
+		}
+		must(t, o.stop())
+		if n := strings.Count(text.String(), "cannot be written"); n != 2 {
+			t.Errorf("%d times, want 2:\n%.2000s", n, text.String())
+		}
+		if n := strings.Count(text.String(), "written again"); n != 1 {
+			t.Errorf("well again %d times, want 1:\n%.2000s", n, text.String())
+		}
+	})
+}
+
 // TestTornTailIsLogged checks that the end that is cut off is named.
 func TestTornTailIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -155,12 +155,21 @@ func (l *Log) coarsen(r record) {
 // note keeps and logs the state of the disk.
 func (l *Log) note(err error) {
 	switch before := l.trouble; {
-	case err != nil && (before == nil || before.Error() != err.Error()):
+	case err != nil && (before == nil || cause(before) != cause(err)):
 		l.log.Error("the log cannot be written; views go on, sinks that keep positions wait", "view", l.view.Name, "error", err)
 	case err == nil && before != nil:
 		l.log.Info("the log can be written again", "view", l.view.Name)
 	}
 	l.trouble = err
+}
+
+// cause is the innermost text of an error: what failed, and not which file, of which
+// every try may have begun another.
+func cause(err error) string {
+	for e := err; e != nil; e = errors.Unwrap(e) {
+		err = e
+	}
+	return err.Error()
 }
 
 // later keeps a record for Run. A disk that takes nothing, not even an error, or
