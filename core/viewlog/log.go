@@ -513,20 +513,14 @@ type Hold struct{ log *Log }
 // Hold holds the position of the token until it is released. The error wraps
 // [core.ErrNotReadable] when the log cannot continue from there.
 func (l *Log) Hold(at core.Token) (*Hold, error) {
-	h := &Hold{log: l}
-	return h, h.Move(at)
-}
-
-// Move makes the hold keep another position instead. On an error it keeps the
-// one it had.
-func (h *Hold) Move(to core.Token) error {
-	h.log.mu.Lock()
-	defer h.log.mu.Unlock()
-	if !h.log.knows(to) {
-		return fmt.Errorf("hold %s at %s: %w", h.log.view.Name, to, core.ErrNotReadable)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.knows(at) {
+		return nil, fmt.Errorf("hold %s at %s: %w", l.view.Name, at, core.ErrNotReadable)
 	}
-	h.log.holds[h] = to.Time
-	return nil
+	h := &Hold{log: l}
+	l.holds[h] = at.Time
+	return h, nil
 }
 
 // Release gives the position up. It is safe to call it twice.
