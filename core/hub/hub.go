@@ -253,18 +253,18 @@ func (h *Hub) Reader(name string) core.CutReader {
 	return nil
 }
 
-// trouble is the state of something that is retried: what is wrong and since
-// when. It is a value; its owner guards it.
+// trouble is the state of something that is retried. It is a value; its owner
+// guards it.
 type trouble struct {
-	err   error
-	since time.Time
+	err   error     // of the last try
+	since time.Time // when it last worked, whatever has been wrong since
 	next  time.Time // of the next try
 }
 
 // set notes a failed try and reports whether it says anything new.
 func (t *trouble) set(err error, next time.Time) (news bool) {
 	news = t.err == nil || t.err.Error() != err.Error()
-	if news {
+	if t.err == nil {
 		t.since = time.Now()
 	}
 	t.err, t.next = err, next

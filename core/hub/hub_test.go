@@ -1,9 +1,11 @@
 package hub_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -300,6 +302,37 @@ func TestSinkIsLeftAloneForAsLongAsItWants(t *testing.T) {
 		r.setRefuse(nil)
 		<-time.After(time.Minute)
 		equal(t, "tries after", r.take(), "v[0,10) a+1")
+	})
+}
+
+// TestTroubleLastsUntilItIsOver has a sink that fails in another way each time. What
+// is told is since when it does not work, and not since when in that way.
+func TestTroubleLastsUntilItIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		u, r := &upstream{}, &recorder{refuse: errors.New("first")}
+		s := u.offer("v", &stream{columns: oneColumn, identity: "env"})
+		h := start(t, hub.Options{
+			Views: []hub.View{{Name: "v"}}, Subscribe: u.subscribe,
+			Sinks:  []hub.Sink{{Name: "out", Sink: r, Views: []string{"v"}}},
+			Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		})
+		s.batches <- batch(0, 10, "a+1")
+		began := time.Now()
+		for port := range 6 {
+			<-time.After(10 * time.Minute)
+			r.setRefuse(fmt.Errorf("read tcp 10.0.0.1:%d: connection reset by peer", 40_000+port))
+		}
+		p := h.Status().Sinks[0].Trouble
+		if p == nil || !p.Since.Equal(began) || !strings.Contains(p.Error, "connection reset") {
+			t.Errorf("after an hour: %+v, want since %s", p, began)
+		}
+		r.setRefuse(nil)
+		<-time.After(time.Minute)
+		synctest.Wait()
+		if text := log.String(); !strings.Contains(text, `"sink works again" sink=out after=1h0m`) {
+			t.Errorf("an hour's trouble is over:\n%s", text)
+		}
 	})
 }
 
