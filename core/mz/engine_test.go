@@ -208,7 +208,7 @@ func TestEngineErrors(t *testing.T) {
 	s = m.subscribe(mz.Request{Name: "counter"}) // goes on
 	m.until(s, new(core.Time), map[core.Row]core.Diff{}, map[core.Row]core.Diff{`[2]`: 1})
 	m.exec("DROP VIEW counter")
-	if e := failure(t, s); e.Reason() != mz.Dropped || e.Retryable() {
+	if e := failure(t, s); e.Reason() != mz.Dropped || !e.Retryable() {
 		t.Errorf("dropped: %v", e)
 	}
 
