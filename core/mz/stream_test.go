@@ -131,6 +131,20 @@ func TestOldServerAhead(t *testing.T) {
 	expect(t, s, fmt.Sprintf(`[0,%d) ["ada",1]+1@%d`, since+1001, since+1000))
 }
 
+// An old server is asked for a time that its clock has, whatever that of another
+// upstream, whose history the caller holds, had.
+func TestOldServerInPlaceOfAnother(t *testing.T) {
+	srv := today()
+	srv.version = "v0.26.0"
+	srv.scripts = []script{{columns()}}
+	srv.subscribe(t, mz.Request{Name: "v", Upper: core.Time(time.Now().Add(time.Hour).UnixMilli()), Identity: "another"})
+	var asOf int64
+	_, after, _ := strings.Cut(srv.statements[0], " AS OF ")
+	if _, err := fmt.Sscan(after, &asOf); err != nil || time.Until(time.UnixMilli(asOf)) > time.Minute {
+		t.Errorf("%s: %v", srv.statements[0], err)
+	}
+}
+
 func TestNames(t *testing.T) {
 	for _, tt := range []struct{ name, query, want string }{
 		{"Top10", "", `SUBSCRIBE TO "top10" WITH (PROGRESS)`},
