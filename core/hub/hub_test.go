@@ -532,10 +532,80 @@ func TestSealedView(t *testing.T) {
 		b := batch(0, core.EndOfTime, "a+1")
 		s.batches <- b
 		equal(t, "constant", r.take(), fmt.Sprintf("v[0,%d) a+1", core.EndOfTime))
-		<-time.After(time.Hour) // and the hub goes on, or start would say so
 		if st := h.Status().Views[0]; st.State != hub.Sealed || st.LagSeconds != nil {
 			t.Errorf("status: %+v, want sealed and no lag", st)
 		}
+	})
+}
+
+// TestConstantIsReplaced has an upstream with a constant that is another view one
+// day. While it is the same nothing moves, also where the upstream cannot tell.
+func TestConstantIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{}
+		var mu sync.Mutex
+		identity, rows, upper, asked := "first", "a+1", core.EndOfTime, 0
+		down := error(nil)
+		h := start(t, hub.Options{
+			Views: []hub.View{{Name: "v"}}, Sinks: []hub.Sink{{Name: "out", Sink: r, Views: []string{"v"}}},
+			Subscribe: func(context.Context, hub.Request) (hub.Stream, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				asked++
+				if down != nil {
+					return nil, down
+				}
+				s := &stream{columns: oneColumn, identity: identity, batches: make(chan any, 1)}
+				if identity == "" {
+					s.identity = fmt.Sprint("unknown ", asked)
+				}
+				s.batches <- batch(0, upper, rows)
+				return s, nil
+			},
+		})
+		become := func(i, r string, t core.Time, err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			identity, rows, upper, down = i, r, t, err
+		}
+		state := func(want hub.State) {
+			t.Helper()
+			if got := h.Status().Views[0].State; got != want {
+				t.Errorf("state %s, want %s", got, want)
+			}
+		}
+		sealed := fmt.Sprintf("v[0,%d) ", core.EndOfTime)
+		equal(t, "a constant", r.take(), sealed+"a+1")
+
+		<-time.After(time.Hour)
+		become("", "a+1", core.EndOfTime, nil)
+		<-time.After(time.Hour)
+		equal(t, "the same", r.take(), "")
+		state(hub.Sealed)
+		mu.Lock()
+		if asked < 100 || asked > 1000 {
+			t.Errorf("asked %d times in two hours", asked)
+		}
+		mu.Unlock()
+
+		become("second", "b+1", core.EndOfTime, nil)
+		<-time.After(time.Minute)
+		equal(t, "another constant", r.take(), sealed+"b+1")
+		state(hub.Sealed)
+
+		become("second", "b+1", core.EndOfTime, unreachable("dropped"))
+		<-time.After(time.Minute)
+		equal(t, "dropped", r.take(), "")
+		state(hub.Failed)
+		become("second", "b+1", core.EndOfTime, nil)
+		<-time.After(time.Minute)
+		equal(t, "there again", r.take(), "")
+		state(hub.Sealed)
+
+		become("third", "c+1", 10, nil)
+		<-time.After(time.Minute)
+		equal(t, "no constant any more", r.take(), "v[0,10) c+1")
+		state(hub.Live)
 	})
 }
 

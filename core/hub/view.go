@@ -23,7 +23,7 @@ const (
 	CatchingUp State = "catching_up" // connected; the first complete batch has not come yet
 	Live       State = "live"
 	Failed     State = "failed" // waiting to try again; what was known is still served
-	Sealed     State = "sealed" // constant: it will never change again
+	Sealed     State = "sealed" // constant: it will never change, unless another view takes its place
 )
 
 var states = []State{Connecting, CatchingUp, Live, Failed, Sealed}
@@ -61,7 +61,7 @@ func (v *view) close() {
 	v.data.Run(ended) // nothing came in, so that there is nothing to lose
 }
 
-// run follows the view until ctx ends or the view is sealed.
+// run follows the view until ctx ends.
 func (v *view) run(ctx context.Context) {
 	retry := retryWait
 	for {
@@ -71,7 +71,10 @@ func (v *view) run(ctx context.Context) {
 		}
 		if err == nil {
 			v.enter(Sealed)
-			return
+			if v.watch(ctx) != nil {
+				return
+			}
+			continue
 		}
 		wait := retry.Next()
 		if !retryable(err) {
@@ -82,6 +85,39 @@ func (v *view) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// watch looks at a view that is sealed, now and then, and returns nil when it is
+// to be followed again, if only to say what is wrong. A constant never changes, but
+// it may be dropped, or another view may take its name, and the stream that would
+// tell has ended.
+func (v *view) watch(ctx context.Context) error {
+	for {
+		if err := backoff.Wait(ctx, longestWait); err != nil {
+			return err
+		}
+		if replaced, err := v.replaced(ctx); replaced || err != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// replaced reports whether the upstream has another view than the one that the log
+// holds. An upstream that cannot tell never says the same twice.
+func (v *view) replaced(ctx context.Context) (bool, error) {
+	var told [2]string
+	for i := range told {
+		s, err := v.subscribe(ctx, Request{Name: v.Name, Query: v.Query})
+		if err != nil {
+			return false, err
+		}
+		told[i] = s.Identity()
+		s.Close()
+		if told[i] == v.data.Identity() {
+			return false, nil
+		}
+	}
+	return told[0] == told[1], nil
 }
 
 // follow runs one subscription. It returns nil when the view is sealed.
