@@ -56,6 +56,10 @@ type Options struct {
 	Subscribe Subscribe
 	Reasons   []string // the words of [Trouble] that Subscribe may use, for metrics
 
+	// MaxRows is how many rows a view may have, copies counted. One that has more
+	// stands still until it has fewer. 0: any number.
+	MaxRows int64
+
 	// Dir is the directory of logs and positions, made if there is none; one
 	// process at a time. Empty: everything is in memory, and begins again with
 	// the process.

@@ -609,6 +609,45 @@ func TestConstantIsReplaced(t *testing.T) {
 	})
 }
 
+// TestTooManyRows gives a view more rows than it may have, first in its snapshot and
+// then by a change. It stands still, and goes on when there are fewer.
+func TestTooManyRows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, r := &upstream{}, &recorder{}
+		s := u.offer("v", &stream{columns: oneColumn, identity: "env"})
+		h := start(t, hub.Options{
+			Views: []hub.View{{Name: "v"}}, Subscribe: u.subscribe, MaxRows: 5,
+			Sinks: []hub.Sink{{Name: "out", Sink: r, Views: []string{"v"}}},
+		})
+		stands := func(want string) {
+			t.Helper()
+			equal(t, "written", r.take(), want)
+			if p := h.Status().Views[0].Trouble; p == nil || p.Reason != "too_large" || !strings.Contains(p.Error, "more than 5 rows") || !strings.Contains(p.Error, "max_rows") {
+				t.Errorf("trouble: %+v", p)
+			}
+		}
+		s.batches <- batch(0, 10, "a+1 b+5")
+		stands("")
+
+		s = u.offer("v", &stream{columns: oneColumn, identity: "env"})
+		<-time.After(time.Minute)
+		s.batches <- batch(0, 20, "a+1 b+4")
+		equal(t, "as many as may be", r.take(), "v[0,20) a+1 b+4")
+		s.batches <- batch(20, 30, "a-1 c+2")
+		stands("")
+
+		s = u.offer("v", &stream{columns: oneColumn, identity: "env", resumed: true})
+		<-time.After(time.Minute)
+		u.mu.Lock()
+		if last := u.opened[len(u.opened)-1]; last.Upper != 20 {
+			t.Errorf("asked for what comes after %d, want 20", last.Upper)
+		}
+		u.mu.Unlock()
+		s.batches <- batch(20, 30, "a-1 c+1")
+		equal(t, "fewer", r.take(), "v[20,30) a-1 c+1")
+	})
+}
+
 // TestMetrics holds every series against the text that Prometheus scrapes.
 func TestMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -687,8 +726,8 @@ mzd_view_updates_total{view="v"} 3
 		if err := testutil.GatherAndCompare(registry, strings.NewReader(metrics), names...); err != nil {
 			t.Error(err)
 		}
-		if n, err := testutil.GatherAndCount(registry, "mzd_upstream_reconnects_total", "mzd_sink_delivery_duration_seconds"); n != 4 || err != nil {
-			t.Errorf("reconnects and durations: %d series (%v), want 4", n, err)
+		if n, err := testutil.GatherAndCount(registry, "mzd_upstream_reconnects_total", "mzd_sink_delivery_duration_seconds"); n != 5 || err != nil {
+			t.Errorf("reconnects and durations: %d series (%v), want 5", n, err)
 		}
 	})
 }

@@ -60,7 +60,7 @@ func newMetrics(h *Hub) *metrics {
 func (m *metrics) synced(took time.Duration) { m.syncs.Observe(took.Seconds()) }
 
 func (m *metrics) ofView(name string, reasons []string) viewMetrics {
-	for _, r := range append([]string{keyError("").Reason(), otherReason}, reasons...) {
+	for _, r := range append([]string{keyError("").Reason(), tooManyRowsError(0).Reason(), otherReason}, reasons...) {
 		m.reconnects.WithLabelValues(name, r)
 	}
 	return viewMetrics{

@@ -34,6 +34,7 @@ type view struct {
 	View
 	data      *viewlog.Log
 	subscribe Subscribe
+	maxRows   int64 // 0: any number
 	log       *slog.Logger
 	metrics   viewMetrics
 
@@ -48,6 +49,7 @@ func newView(c View, data *viewlog.Log, o Options, m *metrics) *view {
 		View:      c,
 		data:      data,
 		subscribe: o.Subscribe,
+		maxRows:   o.MaxRows,
 		log:       o.Logger.With("view", c.Name),
 		metrics:   m.ofView(c.Name, o.Reasons),
 		state:     Connecting,
@@ -175,6 +177,13 @@ func (v *view) append(ctx context.Context, s Stream) (core.Time, error) {
 	if b.Upper.Time <= upper.Time && b.Updates.Len() == 0 {
 		return upper.Time, nil
 	}
+	rows := v.data.Stats().Rows
+	for u := range b.Updates.All() {
+		rows += int64(u.Diff)
+	}
+	if err := v.checkRows(rows); err != nil {
+		return 0, err
+	}
 	return b.Upper.Time, v.data.Append(b.Lower.Time, b.Upper.Time, b.Updates.Slice())
 }
 
@@ -186,8 +195,7 @@ func (v *view) restart(ctx context.Context, s Stream) (core.Time, error) {
 	if err != nil {
 		return 0, err
 	}
-	snapshot := v.data.Snapshot()
-	at, err := s.Snapshot(ctx, snapshot.Add)
+	snapshot, at, err := v.snapshot(ctx, s)
 	if err != nil {
 		return 0, err
 	}
@@ -216,6 +224,45 @@ func (v *view) restart(ctx context.Context, s Stream) (core.Time, error) {
 	}
 	return at, v.data.Reset(described, s.Identity(), at, snapshot)
 }
+
+// snapshot reads the snapshot that a stream begins with, and its time. It reads no
+// further than the view may be large.
+func (v *view) snapshot(ctx context.Context, s Stream) (*viewlog.Snapshot, core.Time, error) {
+	reading, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	snapshot, rows := v.data.Snapshot(), int64(0)
+	at, err := s.Snapshot(reading, func(row []byte, copies core.Diff) {
+		rows += int64(copies)
+		if err := v.checkRows(rows); err != nil {
+			stop(err)
+			return
+		}
+		snapshot.Add(row, copies)
+	})
+	if cause := context.Cause(reading); cause != nil {
+		err = cause
+	}
+	return snapshot, at, err
+}
+
+// checkRows checks a number of rows, copies counted.
+func (v *view) checkRows(rows int64) error {
+	if v.maxRows > 0 && rows > v.maxRows {
+		return tooManyRowsError(v.maxRows)
+	}
+	return nil
+}
+
+// tooManyRowsError says that the view has more rows than it may. Receivers get a
+// row as often as it is there, so that a few rows can be too many.
+type tooManyRowsError int64
+
+func (e tooManyRowsError) Error() string {
+	return fmt.Sprintf("the view has more than %d rows, equal ones counted one by one; narrow it, make one row of equal ones with GROUP BY and count(*), or raise max_rows", int64(e))
+}
+
+func (e tooManyRowsError) Reason() string  { return "too_large" }
+func (e tooManyRowsError) Retryable() bool { return false }
 
 // describe makes the view of columns and the configured key.
 func (v *view) describe(columns []core.Column) (*core.View, error) {
