@@ -66,6 +66,7 @@ var operations = slices.Concat(
 	slices.Repeat([]func(*world){(*world).interrupt}, 6),
 	slices.Repeat([]func(*world){(*world).forget}, 3),
 	slices.Repeat([]func(*world){(*world).replace}, 2),
+	slices.Repeat([]func(*world){(*world).seal}, 1),
 	slices.Repeat([]func(*world){(*world).change}, 11),
 	slices.Repeat([]func(*world){(*world).kill}, 3),
 	slices.Repeat([]func(*world){(*world).fill}, 3),
@@ -122,6 +123,7 @@ type table struct {
 }
 
 type epoch struct {
+	first   core.Time // it can be seen from here on
 	upper   core.Time
 	since   core.Time // history before it is gone
 	rows    contents
@@ -131,9 +133,12 @@ type epoch struct {
 // begin begins an epoch. A row that only it has tells it from the others.
 func (tb *table) begin(upper core.Time, rows contents) {
 	rows[mark(len(tb.epochs))] = 1
-	e := &epoch{upper: upper, since: upper, rows: rows}
+	e := &epoch{first: upper, upper: upper, since: upper, rows: rows}
+	if upper == core.EndOfTime {
+		e.first = 1 // a constant has always been
+	}
 	for row, n := range rows {
-		e.updates = append(e.updates, core.Update{Time: upper - 1, Row: row, Diff: n})
+		e.updates = append(e.updates, core.Update{Time: e.first - 1, Row: row, Diff: n})
 	}
 	tb.epochs = append(tb.epochs, e)
 }
@@ -295,7 +300,7 @@ func (w *world) forget() {
 // replace puts another database in the place of a view's.
 func (w *world) replace() {
 	tb := w.table()
-	upper := core.Time(1 + w.r.IntN(int(2*tb.now().upper)))
+	upper := core.Time(1 + w.r.IntN(int(2*min(tb.now().upper, 1000))))
 	rows := contents{"[9]": 1}
 	if w.r.IntN(2) == 0 {
 		rows = maps.Clone(tb.now().rows)
@@ -303,6 +308,15 @@ func (w *world) replace() {
 	}
 	w.tell("another database has %s, at %d: %v", tb.name, upper, rows)
 	tb.begin(upper, rows)
+	tb.interrupt()
+}
+
+// seal puts a constant in the place of a view.
+func (w *world) seal() {
+	tb := w.table()
+	rows := contents{core.Row(fmt.Sprintf("[%d]", w.r.IntN(8))): 1}
+	w.tell("%s is a constant: %v", tb.name, rows)
+	tb.begin(core.EndOfTime, rows)
 	tb.interrupt()
 }
 
@@ -399,6 +413,9 @@ func (w *world) restart(inOrder bool) {
 func (w *world) advance() {
 	tb := w.table()
 	e := tb.now()
+	if e.upper == core.EndOfTime {
+		return
+	}
 	upper := e.upper + core.Time(1+w.r.IntN(10))
 	var updates []core.Update
 	for range w.r.IntN(4) {
@@ -682,7 +699,7 @@ func (v *received) fits(e *epoch) bool {
 			rows.add([]core.Update{{Row: row, Diff: n}})
 		}
 	}
-	return v.at.Time <= e.upper && maps.Equal(rows, e.at(v.at.Time))
+	return v.at.Time >= e.first && v.at.Time <= e.upper && maps.Equal(rows, e.at(v.at.Time))
 }
 
 func cutText(cut []core.Batch) string {
@@ -704,13 +721,21 @@ func (w *world) finish() {
 			return
 		}
 	}
-	top := core.Time(0)
+	top, moving := core.Time(0), []*table{}
 	for _, tb := range w.tables {
-		top = max(top, tb.now().upper)
+		for _, e := range tb.epochs {
+			if e.upper < core.EndOfTime {
+				top = max(top, e.upper)
+			}
+		}
+		if tb.now().upper < core.EndOfTime {
+			moving = append(moving, tb)
+		}
 	}
-	// Time goes on, so that the views have a time in common.
+	// Time goes on, so that the views have a time in common, which is after all that
+	// a sink has seen of a constant.
 	for i := range core.Time(2) {
-		for _, tb := range w.tables {
+		for _, tb := range moving {
 			tb.now().upper = top + 5 + i
 			close(tb.moved)
 			tb.moved = make(chan struct{})
@@ -720,8 +745,12 @@ func (w *world) finish() {
 	for _, rc := range w.receivers {
 		for name, v := range rc.views {
 			started := !rc.config.SkipSnapshot || !v.at.IsZero()
-			if e := w.tables[name].now(); started && (v.at.Time != e.upper || !v.fits(e)) {
-				w.wrong("in the end %s has %s at %s: %v; want %d: %v", rc.config.Name, name, v.at, v.rows, e.upper, e.rows)
+			e, upper := w.tables[name].now(), w.tables[name].now().upper
+			if rc.config.Together && len(moving) > 0 {
+				upper = min(upper, top+6)
+			}
+			if started && (v.at.Time != upper || !v.fits(e)) {
+				w.wrong("in the end %s has %s at %s: %v; want %d: %v", rc.config.Name, name, v.at, v.rows, upper, e.rows)
 			}
 		}
 	}
