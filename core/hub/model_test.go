@@ -74,6 +74,7 @@ var operations = slices.Concat(
 	slices.Repeat([]func(*world){(*world).crash}, 3),
 	slices.Repeat([]func(*world){(*world).stop}, 3),
 	slices.Repeat([]func(*world){(*world).end}, 3),
+	slices.Repeat([]func(*world){(*world).configure}, 2),
 )
 
 // randomScript makes n operations by chance, and waits between them.
@@ -368,6 +369,18 @@ func (w *world) crash() {
 func (w *world) stop() { w.restart(true) }
 func (w *world) end()  { w.restart(false) }
 
+// configure changes whether the views of a sink move together. What is under way then
+// may come again in other cuts, or as bases.
+func (w *world) configure() {
+	rc := w.receivers[w.r.IntN(2)]
+	rc.config.Together = !rc.config.Together
+	w.tell("from the next process on %s gets its views together: %v", rc.config.Name, rc.config.Together)
+	w.restart(w.r.IntN(2) == 0)
+	for _, v := range rc.views {
+		v.pending, v.taken, v.loose = "", "", true
+	}
+}
+
 // restart ends the process and begins another. The caller holds mu.
 func (w *world) restart(inOrder bool) {
 	p, fs := w.p, w.fs
@@ -559,6 +572,7 @@ type received struct {
 	start core.Time  // where rows begin; not 0 for one that skipped the snapshot
 	epoch int        // of which the rows are, as far as anybody can tell
 	rows  contents   // since start
+	loose bool       // the cuts have changed since
 
 	// Of the cuts that begin with this view:
 	pending string // the one that it did not acknowledge; empty: none
@@ -640,6 +654,7 @@ func (rc *receiver) check(cut []core.Batch, text string) string {
 		switch {
 		case rc.config.Name == "own" && b.Upper == v.at:
 			return "" // again, as it was applied and not acknowledged
+		case v.loose && (b.IsBase() || b.Upper == v.at):
 		case b.IsBase() && !v.at.IsZero() && !rc.mayRestart(cut):
 			return "a base for no reason"
 		case !b.IsBase() && b.Lower != v.at && (!rc.config.SkipSnapshot || !v.at.IsZero()):
@@ -670,8 +685,10 @@ func (rc *receiver) apply(cut []core.Batch, text string, process int) {
 	for _, b := range cut {
 		v := rc.views[b.View.Name]
 		epochs := rc.w.tables[b.View.Name].epochs
+		loose := v.loose
+		v.loose = false
 		switch {
-		case b.Upper == v.at && rc.config.Name == "own":
+		case b.Upper == v.at && (rc.config.Name == "own" || loose && !b.IsBase()):
 			continue
 		case b.IsBase():
 			v.rows, v.start = contents{}, 0
@@ -746,7 +763,8 @@ func (w *world) finish() {
 		for name, v := range rc.views {
 			started := !rc.config.SkipSnapshot || !v.at.IsZero()
 			e, upper := w.tables[name].now(), w.tables[name].now().upper
-			if rc.config.Together && len(moving) > 0 {
+			moves := func(name string) bool { return slices.Contains(moving, w.tables[name]) }
+			if rc.config.Together && slices.ContainsFunc(rc.config.Views, moves) {
 				upper = min(upper, top+6)
 			}
 			if started && (v.at.Time != upper || !v.fits(e)) {
