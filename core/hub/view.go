@@ -73,6 +73,7 @@ func (v *view) run(ctx context.Context) {
 		}
 		if err == nil {
 			v.enter(Sealed)
+			retry.Reset()
 			if v.watch(ctx) != nil {
 				return
 			}
@@ -142,14 +143,14 @@ func (v *view) follow(ctx context.Context, retry *backoff.Backoff) error {
 		if err != nil {
 			return err
 		}
+		if upper == core.EndOfTime {
+			return nil
+		}
 		v.enter(Live)
 		if time.Since(opened) > longestWait {
 			retry.Reset() // and not before: some streams die of their snapshot, again and again
 		}
 		v.data.Compact()
-		if upper == core.EndOfTime {
-			return nil
-		}
 	}
 }
 
