@@ -350,8 +350,9 @@ func TestSettings(t *testing.T) {
 		`{}`:                               "command: is required",
 		`{"command": []}`:                  "command: names no command, such as [sh, -c, ...]",
 		`{"command": ["a\u0000"]}`:         "command[0]: has a zero byte",
-		`{"command": ["./no such file"]}`:  `command: exec: "./no such file": stat ./no such file: no such file or directory`,
-		`{"command": ["no such command"]}`: `command: exec: "no such command": executable file not found in $PATH`,
+		`{"command": ["./no such file"]}`:  `command[0]: there is no file "./no such file" (a relative path starts in the working directory)`,
+		`{"command": ["no such command"]}`: `command[0]: there is no command "no such command" in the PATH of mzd`,
+		`{"command": ["./exec_test.go"]}`:  `command[0]: "./exec_test.go" is not executable; run chmod +x ./exec_test.go`,
 		`{"command": ["sh"], "env": {"a=b": "c"}, "max_message": 7}`: `env["a=b"]: is not the name of a variable and its value; max_message: not between 1KiB and 1GiB`,
 	} {
 		_, err := plugins.NewSink("exec", "", exec.New).Open(t.Context(), []byte(settings))
