@@ -181,7 +181,7 @@ type Sink struct {
 	settings Settings
 	scope    []string // what ids begin with: the pipeline, the sink
 	key      []byte   // signs; none: nothing does
-	target   string   // the URL, for messages: without what may be secret
+	target   string   // the URL, for messages: scheme and host, since all else may be secret
 	client   *http.Client
 
 	mu    sync.Mutex // guards taken
@@ -218,7 +218,7 @@ func New(ctx context.Context, s Settings) (*Sink, error) {
 		settings: s,
 		scope:    []string{env.Pipeline, env.Name},
 		key:      key,
-		target:   (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String(),
+		target:   (&url.URL{Scheme: u.Scheme, Host: u.Host}).String(),
 		client:   newClient(s, newDialer(s)),
 		taken:    make(map[string]attempt),
 	}, nil

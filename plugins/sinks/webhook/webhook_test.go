@@ -342,6 +342,12 @@ func TestFailures(t *testing.T) {
 		{name: "echo", answer: func(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "you sent "+r.Header.Get("Authorization"), 401)
 		}, want: "401 Unauthorized"},
+		{name: "echo of the path", answer: func(w http.ResponseWriter, r *http.Request) {
+			http.Error(w, "Cannot POST "+r.URL.Path, 404)
+		}, want: "404 Not Found"},
+		{name: "echo of the query", answer: func(w http.ResponseWriter, r *http.Request) {
+			http.Error(w, "no such key: "+r.URL.Query().Get("key"), 403)
+		}, want: "403 Forbidden"},
 		{name: "hung up", answer: hangUp, want: "EOF"},
 		{name: "broken off", answer: func(w http.ResponseWriter, r *http.Request) {
 			conn, _, err := http.NewResponseController(w).Hijack()
@@ -357,7 +363,7 @@ func TestFailures(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := receive(t, tt.answer)
-			s := webhook.Settings{URL: r.URL + "/hook?key=hunter2hunter2", Secret: secret, Headers: map[string]string{"Authorization": password}}
+			s := webhook.Settings{URL: r.URL + "/services/hunter2hunter2?key=hunter2hunter2", Secret: secret, Headers: map[string]string{"Authorization": password}}
 			if tt.name == "silence" {
 				s.Timeout = schema.Duration(200 * time.Millisecond)
 			}
@@ -365,7 +371,7 @@ func TestFailures(t *testing.T) {
 			cut := []core.Batch{batch(top10, 1, 2, 1, `["Ada",1]`)}
 			for range 2 {
 				err := sink.Write(t.Context(), cut)
-				if err == nil || !strings.HasPrefix(err.Error(), "post to "+r.URL+"/hook: ") || !strings.Contains(err.Error(), tt.want) {
+				if err == nil || !strings.HasPrefix(err.Error(), "post to "+r.URL+": ") || !strings.Contains(err.Error(), tt.want) {
 					t.Fatalf("got %v, want %s", err, tt.want)
 				}
 				if text := err.Error(); strings.Contains(text, "hunter2") || strings.Contains(text, secret) {
