@@ -82,8 +82,8 @@ func TestNoPlugin(t *testing.T) {
 				tt.command = plugins.Impatient(tt.command, 300*time.Millisecond, time.Minute, time.Minute)
 			}
 			_, err := tt.command.Describe(t.Context())
-			if err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("got  %v\nwant ...%s...", err, tt.want)
+			if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), core.ErrPermanent.Error()) {
+				t.Errorf("got  %v\nwant ...%s..., for people", err, tt.want)
 			}
 			if got := errors.Is(err, core.ErrPermanent); got != tt.forGood {
 				t.Errorf("permanent is %v, want %v: %v", got, tt.forGood, err)
@@ -112,7 +112,7 @@ func TestSHA256(t *testing.T) {
 	c := command(t, "null")
 	c.SHA256 = strings.Repeat("ab", 32)
 	_, err := c.Describe(t.Context())
-	if !errors.Is(err, core.ErrPermanent) || !strings.Contains(err.Error(), c.SHA256) {
+	if !errors.Is(err, core.ErrPermanent) || !strings.Contains(err.Error(), c.SHA256) || !strings.HasSuffix(err.Error(), "change the configuration") {
 		t.Errorf("another binary than the one that is pinned: %v", err)
 	}
 	binary, err := os.ReadFile(c.Path)

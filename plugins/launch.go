@@ -28,7 +28,6 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
-	"github.com/mzdio/mzd/core"
 	"github.com/mzdio/mzd/plugins/internal/proc"
 )
 
@@ -204,6 +203,18 @@ func (p *process) stop() {
 	p.kill()
 }
 
+// alive reports whether the process runs, and nobody has ended it.
+func (p *process) alive() bool {
+	select {
+	case <-p.done:
+		return false
+	case <-p.child.process.Ended():
+		return false
+	default:
+		return true
+	}
+}
+
 // call makes a call that takes no longer than that: a process that takes longer is
 // ended. what says what it was to do.
 func (p *process) call(ctx context.Context, patience time.Duration, what string, f func(context.Context) error) error {
@@ -279,7 +290,7 @@ func (c Command) checkBinary() error {
 		return fmt.Errorf("plugin: %w", err)
 	}
 	if got := hex.EncodeToString(hash.Sum(nil)); got != strings.ToLower(c.SHA256) {
-		return fmt.Errorf("plugin %s has the sha256 %s, and the configuration pins %s; if it was replaced on purpose, change the configuration: %w", c.Path, got, c.SHA256, core.ErrPermanent)
+		return &PinError{Plugin: c.Path, Got: got, Want: c.SHA256}
 	}
 	return nil
 }
@@ -362,9 +373,9 @@ func (c *child) checkHandshake(line string) error {
 	case err != nil:
 		return fmt.Errorf("%s has printed a handshake that is none: %q", c.command.Path, shorten(line, 200))
 	case version > protocolVersion:
-		return fmt.Errorf("%s speaks version %d of the protocol, which is newer than version %d of this mzd; use a newer mzd or an older plugin: %w", c.command.Path, version, protocolVersion, core.ErrPermanent)
+		return forGood{fmt.Errorf("%s speaks version %d of the protocol, which is newer than version %d of this mzd; use a newer mzd or an older plugin", c.command.Path, version, protocolVersion)}
 	case version < protocolVersion:
-		return fmt.Errorf("%s speaks version %d of the protocol, which is older than version %d of this mzd; build the plugin with a newer SDK, or use an older mzd: %w", c.command.Path, version, protocolVersion, core.ErrPermanent)
+		return forGood{fmt.Errorf("%s speaks version %d of the protocol, which is older than version %d of this mzd; build the plugin with a newer SDK, or use an older mzd", c.command.Path, version, protocolVersion)}
 	case parts[4] != string(goplugin.ProtocolGRPC):
 		return fmt.Errorf("%s serves %q, and plugins of mzd serve grpc", c.command.Path, shorten(parts[4], 40))
 	}

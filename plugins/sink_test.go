@@ -224,16 +224,24 @@ func TestOpenRefuses(t *testing.T) {
 		if err := os.WriteFile(mode, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		sink, err := c.Sink(info).Open(t.Context(), marshal(t, keeperSettings{File: filepath.Join(dir, "f"), Mode: mode}))
+		log := &logged{}
+		ctx := plugins.WithEnv(t.Context(), plugins.Env{Logger: log.logger()})
+		sink, err := c.Sink(info).Open(ctx, marshal(t, keeperSettings{File: filepath.Join(dir, "f"), Mode: mode}))
 		if got := errors.Is(err, core.ErrPermanent); got != want {
 			t.Errorf("%s: got %v", text, err)
 		}
 		if sink == nil {
 			continue
 		}
-		// What may pass is tried again with the first call.
+		// What may pass is tried again with the first call, which tells it.
 		if err := sink.Write(t.Context(), []core.Batch{base("v", 5)}); err == nil || !strings.Contains(err.Error(), "port taken") {
 			t.Errorf("%s: got %v", text, err)
+		}
+		if got := sink.(plugins.Supervised).Process(); got.Up || got.Restarts != 1 || got.Err == nil || !strings.Contains(got.Err.Error(), "port taken") {
+			t.Errorf("got %+v", got)
+		}
+		if strings.Contains(log.String(), "port taken") {
+			t.Errorf("told twice:\n%s", log)
 		}
 		if err := os.Remove(mode); err != nil {
 			t.Fatal(err)
@@ -241,7 +249,7 @@ func TestOpenRefuses(t *testing.T) {
 		if err := sink.Write(t.Context(), []core.Batch{base("v", 5)}); err != nil {
 			t.Error(err)
 		}
-		if got := sink.(plugins.Supervised).Process(); !got.Up || got.Restarts != 0 {
+		if got := sink.(plugins.Supervised).Process(); !got.Up || got.Restarts != 2 || got.Err != nil {
 			t.Errorf("got %+v", got)
 		}
 		if err := sink.Close(); err != nil {

@@ -151,6 +151,48 @@ func TestSourceErrors(t *testing.T) {
 	}
 }
 
+// TestSourceGoesOn lets a source go on whose events cannot be landed. Its process is
+// ended, or the next run would wait for it.
+func TestSourceGoesOn(t *testing.T) {
+	c := plugins.Impatient(command(t, "count"), time.Minute, time.Minute, time.Minute)
+	source := openSource(t, c, counterSettings{To: 5, Mode: "deaf"})
+	pid := pidOf(source)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	full := errors.New("disk full")
+	l := landing{fail: func(int) error { return full }}
+	if err := source.Run(ctx, "", l.emit); !errors.Is(err, full) {
+		t.Errorf("got %v, want %v", err, full)
+	}
+	l.fail = nil
+	if err := source.Run(ctx, "", l.emit); err != nil || len(l.events) != 5 {
+		t.Errorf("%d events, %v", len(l.events), err)
+	}
+	if pidOf(source) == pid {
+		t.Error("the process was not started again")
+	}
+}
+
+// TestIdentifyStartsNothing asks a plugin that has ended for IDs: it is asked for
+// many, while everything else waits.
+func TestIdentifyStartsNothing(t *testing.T) {
+	source := openSource(t, command(t, "count"), counterSettings{To: 1})
+	if err := syscall.Kill(pidOf(source), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it is gone", func() bool { return !source.(plugins.Supervised).Process().Up })
+	if id := source.(core.Identifier).Identify([]byte("1")); id != "" {
+		t.Errorf("got %q", id)
+	}
+	if got := source.(plugins.Supervised).Process(); got.Up || got.Restarts != 0 {
+		t.Errorf("got %+v", got)
+	}
+	var l landing
+	if err := source.Run(t.Context(), "", l.emit); err != nil || len(l.events) != 1 {
+		t.Errorf("%d events, %v", len(l.events), err)
+	}
+}
+
 func TestSourceStops(t *testing.T) {
 	source := openSource(t, command(t, "count"), counterSettings{To: 3, Mode: "stay"})
 	pid := pidOf(source)

@@ -365,6 +365,9 @@ func (c *counter) Run(ctx context.Context, cursor string, emit core.EmitFunc) er
 		if err != nil && c.File != "" {
 			os.WriteFile(c.File, fmt.Appendf(nil, "%v permanent=%v", err, errors.Is(err, core.ErrPermanent)), 0o600)
 		}
+		if err != nil && c.Mode == "deaf" {
+			select {}
+		}
 		if err != nil {
 			return err
 		}
