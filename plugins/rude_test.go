@@ -72,6 +72,10 @@ var rude = map[string]func(*grpc.Server){
 		mzdv1.RegisterPluginServer(s, rudePlugin{answer: &mzdv1.DescribeResponse{Kind: mzdv1.Kind_KIND_SINK, KeepsPositions: true}})
 		mzdv1.RegisterSinkServer(s, openOnly{})
 	},
+	"cannot serve": func(s *grpc.Server) {
+		mzdv1.RegisterPluginServer(s, rudePlugin{answer: &mzdv1.DescribeResponse{Kind: mzdv1.Kind_KIND_SINK, Broadcasts: true}})
+		mzdv1.RegisterSinkServer(s, rudeBroadcaster{})
+	},
 	"is nothing": func(s *grpc.Server) { mzdv1.RegisterPluginServer(s, rudePlugin{answer: &mzdv1.DescribeResponse{}}) },
 	"describes nonsense": func(s *grpc.Server) {
 		mzdv1.RegisterPluginServer(s, rudePlugin{answer: &mzdv1.DescribeResponse{Kind: mzdv1.Kind_KIND_SINK, SettingsSchema: []byte(`{"type": 7`)}})
@@ -144,6 +148,14 @@ func rudeSink(write func(writeServer) error) func(*grpc.Server) {
 	}
 }
 
+type rudeBroadcaster struct{ openOnly }
+
+func (rudeBroadcaster) Serve(s grpc.BidiStreamingServer[mzdv1.SinkServeRequest, mzdv1.SinkServeResponse]) error {
+	s.Recv() // the views
+	s.Recv() // the first piece; the next ones are on their way
+	return status.Error(codes.Unknown, "no room for more")
+}
+
 type rudeReader struct {
 	mzdv1.UnimplementedSourceServer
 	read func(readServer) error
@@ -203,6 +215,18 @@ func TestRudeSinks(t *testing.T) {
 				t.Errorf("permanent is %v, want %v", got, tt.forGood)
 			}
 		})
+	}
+}
+
+// TestRudeBroadcaster ends the stream while pieces are being sent, again and again:
+// each time it is what the plugin says that is told, and not how the sending ended.
+func TestRudeBroadcaster(t *testing.T) {
+	sink := openSink(t, command(t, "cannot serve"), struct{}{}).(core.Broadcaster)
+	large := newLog(t, "v", 10, numbers(0, 1e6)...)
+	for range 50 {
+		if err := sink.Serve(t.Context(), []core.Reader{large}); err == nil || !strings.Contains(err.Error(), "no room for more") {
+			t.Fatalf("got %v", err)
+		}
 	}
 }
 
