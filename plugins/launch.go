@@ -154,6 +154,7 @@ func (p *process) watch() {
 	health := grpc_health_v1.NewHealthClient(p.conn)
 	tick := time.NewTicker(limit.every)
 	defer tick.Stop()
+	answered := time.Now()
 	for {
 		select {
 		case <-p.child.process.Ended():
@@ -166,9 +167,13 @@ func (p *process) watch() {
 		ctx, cancel := context.WithTimeout(context.Background(), limit.check)
 		_, err := health.Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: goplugin.GRPCServiceName})
 		cancel()
-		if code := status.Code(err); code == codes.DeadlineExceeded || code == codes.Unimplemented {
+		switch code := status.Code(err); {
+		case code == codes.Unavailable && time.Since(answered) < limit.check: // it may be about to end
+		case code == codes.Unavailable, code == codes.DeadlineExceeded, code == codes.Unimplemented:
 			p.fail(fmt.Errorf("%s hangs: it did not answer the health check within %v, and was ended", p.path, limit.check))
 			return
+		default:
+			answered = time.Now()
 		}
 	}
 }

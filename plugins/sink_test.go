@@ -375,16 +375,40 @@ func TestEndsWhileItIsSentPieces(t *testing.T) {
 // TestHangs stops the process, which then does not answer any more.
 func TestHangs(t *testing.T) {
 	b := newBench(t, func(c *plugins.Command) { *c = plugins.Impatient(*c, time.Minute, time.Minute, 3*time.Second) })
-	b.write(base("v", 5))
+	cuts := [][]core.Batch{{base("v", 5)}}
+	b.write(cuts[0]...)
 	if err := syscall.Kill(pidOf(b.sink), syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	err := b.sink.Write(t.Context(), []core.Batch{delta("v", 5, 6)})
-	if err == nil || !strings.Contains(err.Error(), "hangs: it did not answer the health check within 3s, and was ended") {
+	var err error
+	for at := core.Time(5); err == nil; at++ { // it stops soon, and not at once
+		cuts = append(cuts, []core.Batch{delta("v", at, at+1)})
+		err = b.sink.Write(t.Context(), cuts[len(cuts)-1])
+	}
+	if !strings.Contains(err.Error(), "hangs: it did not answer the health check within 3s, and was ended") {
 		t.Errorf("got %v", err)
 	}
-	b.write(delta("v", 5, 6))
-	b.holds([]core.Batch{base("v", 5)}, []core.Batch{delta("v", 5, 6)})
+	b.write(cuts[len(cuts)-1]...)
+	got, _ := kept(t, b.file)
+	got = slices.CompactFunc(got, func(a, b []keptBatch) bool { return a[0].Upper == b[0].Upper }) // the last may have been applied
+	if len(got) != len(cuts) {
+		t.Errorf("the plugin has %d cuts, want %d", len(got), len(cuts))
+	}
+}
+
+// TestDeserted lets a process live on in which nobody listens any more.
+func TestDeserted(t *testing.T) {
+	c := plugins.Impatient(command(t, "deserted"), time.Minute, time.Minute, 300*time.Millisecond)
+	sink := openSink(t, c, struct{}{})
+	process := sink.(plugins.Supervised).Process
+	pid := process().Pid
+	if err := sink.Write(t.Context(), []core.Batch{base("v", 5)}); err == nil {
+		t.Error("acknowledged by nobody")
+	}
+	until(t, "it is ended", func() bool { return process().Pid != pid })
+	if _, err := sink.(core.Positioner).Position(t.Context(), &core.View{Name: "v"}); err == nil || !strings.Contains(err.Error(), "yesterday") {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestHangsInOpen(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 
 	goplugin "github.com/hashicorp/go-plugin"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc"
 
 	"github.com/mzdio/mzd/core"
 	"github.com/mzdio/mzd/plugins"
@@ -35,6 +36,8 @@ var acts = map[string]func(){
 	"websocket": func() { plugins.NewSink("websocket", "Serves views.", websocket.New).Serve() },
 	"null":      func() { plugins.ServeSink(newNull) },
 	"adder":     func() { plugins.ServeSink(newAdder) },
+
+	"deserted":  runDeserted,
 
 	// No plugins at all.
 	"garbage": func() { fmt.Println("Hello, world!"); select {} },
@@ -69,6 +72,25 @@ func TestMain(m *testing.M) {
 		return
 	}
 	goleak.VerifyTestMain(m)
+}
+
+// runDeserted serves a sink until it is written, and then nobody listens any more.
+func runDeserted() {
+	var server *grpc.Server
+	services := rudeSink(func(s writeServer) error {
+		go server.Stop()
+		<-s.Context().Done()
+		return nil
+	})
+	goplugin.Serve(&goplugin.ServeConfig{
+		HandshakeConfig:  plugins.Handshake,
+		VersionedPlugins: map[int]goplugin.PluginSet{1: {plugins.PluginKey: plugins.Register(services)}},
+		GRPCServer: func(o []grpc.ServerOption) *grpc.Server {
+			server = plugins.NewServer(o)
+			return server
+		},
+	})
+	io.Copy(io.Discard, os.Stdin)
 }
 
 // command runs the test binary as a plugin. It is without certificates, which cost

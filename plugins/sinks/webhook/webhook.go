@@ -26,6 +26,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -79,10 +80,15 @@ func (s Settings) Validate() error {
 	if _, err := keyOf(s.Secret); err != nil {
 		bad("secret", "%s", err)
 	}
-	for name, value := range s.Headers {
-		if problem := checkHeader(name, value); problem != "" {
+	seen := make(map[string]string)
+	for _, name := range slices.Sorted(maps.Keys(s.Headers)) {
+		canonical := http.CanonicalHeaderKey(name)
+		if other, twice := seen[canonical]; twice {
+			bad(schema.Path("headers").Key(name), "is the same header as %s", other)
+		} else if problem := checkHeader(name, s.Headers[name]); problem != "" {
 			bad(schema.Path("headers").Key(name), "%s", problem)
 		}
+		seen[canonical] = name
 	}
 	if s.Timeout < 0 {
 		bad("timeout", "must not be negative")

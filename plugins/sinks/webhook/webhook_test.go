@@ -525,6 +525,7 @@ func TestSettings(t *testing.T) {
 		{"short base64", webhook.Settings{URL: "https://a.example", Secret: "whsec_aGVsbG8="}, "secret: is not whsec_"},
 		{"no header", webhook.Settings{URL: "https://a.example", Headers: map[string]string{"a b": "x"}}, `headers["a b"]: is not the name`},
 		{"our header", webhook.Settings{URL: "https://a.example", Headers: map[string]string{"webhook-id": "x"}}, "headers.webhook-id: is a header that the sink itself sets"},
+		{"a header twice", webhook.Settings{URL: "https://a.example", Headers: map[string]string{"X-A": "1", "x-a": "2"}}, "headers.x-a: is the same header as X-A"},
 		{"two lines", webhook.Settings{URL: "https://a.example", Headers: map[string]string{"X": "hunter2\r\ny: z"}}, "headers.X: has a line break"},
 		{"negative", webhook.Settings{URL: "https://a.example", Timeout: -1, ConnectTimeout: -1}, "timeout: must not be negative"},
 		{"tiny", webhook.Settings{URL: "https://a.example", MaxBody: 10}, "max_body: not between"},
