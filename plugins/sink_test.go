@@ -398,7 +398,7 @@ func TestHangs(t *testing.T) {
 
 // TestDeserted lets a process live on in which nobody listens any more.
 func TestDeserted(t *testing.T) {
-	c := plugins.Impatient(command(t, "deserted"), time.Minute, time.Minute, 300*time.Millisecond)
+	c := plugins.Impatient(command(t, "deserted"), time.Minute, time.Minute, 2*time.Second)
 	sink := openSink(t, c, struct{}{})
 	process := sink.(plugins.Supervised).Process
 	pid := process().Pid
