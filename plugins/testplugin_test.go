@@ -27,6 +27,10 @@ import (
 // the environment says which.
 const actAs = "MZD_TEST_PLUGIN"
 
+// noExitSleep is for the race detector: otherwise a process sleeps for a second
+// before it exits.
+const noExitSleep = "atexit_sleep_ms=0"
+
 var acts = map[string]func(){
 	// Plugins as anybody writes them.
 	"keeper": func() { plugins.ServeSink(newKeeper, plugins.Doc("Keeps rows in a file."), plugins.Version("1.2")) },
@@ -37,7 +41,7 @@ var acts = map[string]func(){
 	"null":      func() { plugins.ServeSink(newNull) },
 	"adder":     func() { plugins.ServeSink(newAdder) },
 
-	"deserted":  runDeserted,
+	"deserted": runDeserted,
 
 	// No plugins at all.
 	"garbage": func() { fmt.Println("Hello, world!"); select {} },
@@ -101,7 +105,7 @@ func command(t testing.TB, act string) plugins.Command {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return plugins.Command{Path: exe, Env: map[string]string{actAs: act}, TLS: "off"}
+	return plugins.Command{Path: exe, Env: map[string]string{actAs: act, "GORACE": noExitSleep}, TLS: "off"}
 }
 
 // secured is command with certificates.
