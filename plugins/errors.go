@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -132,10 +133,16 @@ func toStatus(err error) error {
 	return s.Err()
 }
 
-// shorten returns at most n bytes of a text, as valid UTF-8.
+// shorten returns at most n bytes of a text, about, without what would move the
+// cursor of a terminal.
 func shorten(text string, n int) string {
 	if len(text) > n {
 		text = text[:n] + "…"
 	}
-	return strings.ToValidUTF8(text, "\ufffd")
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' || unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, text)
 }

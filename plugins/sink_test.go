@@ -185,6 +185,7 @@ func TestErrors(t *testing.T) {
 		"permanent": {": table is gone: permanent error", true, 0},
 		"later":     {": too many requests", false, 42 * time.Second},
 		"long":      {": long \ufffdlong", false, 0},
+		"escapes":   {": \ufffd[2Jgone\nfor now", false, 0},
 	} {
 		b.goes(mode)
 		err := b.sink.Write(t.Context(), cut)

@@ -291,6 +291,8 @@ func (k *keeper) Write(ctx context.Context, cut []core.Batch) error {
 		return delayed{errors.New("too many requests")}
 	case "exit":
 		os.Exit(0)
+	case "escapes":
+		return errors.New("\x1b[2Jgone\nfor now")
 	case "long":
 		return errors.New(strings.Repeat("long \xff", 10_000))
 	}
