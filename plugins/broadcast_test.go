@@ -120,6 +120,7 @@ func add(t *testing.T, l *viewlog.Log, upper core.Time, rows ...string) {
 }
 
 func TestBroadcaster(t *testing.T) {
+	t.Parallel()
 	b := openBroadcaster(t)
 	v, w := newLog(t, "v", 10, "[1]", "[2]"), newLog(t, "w", 15, "[7]")
 	ended := b.serve(t, v, w)
@@ -182,6 +183,7 @@ func (b broadcaster) waitStream(t *testing.T, query string) func() message {
 // TestBroadcasterAlignsViews lets the times of two views interleave, so that
 // neither ever ends where the other does.
 func TestBroadcasterAlignsViews(t *testing.T) {
+	t.Parallel()
 	b := openBroadcaster(t)
 	v, w := newLog(t, "v", 1000), newLog(t, "w", 1005)
 	b.serve(t, v, w)

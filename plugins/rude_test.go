@@ -175,6 +175,7 @@ func rudeSource(read func(readServer) error) func(*grpc.Server) {
 }
 
 func TestRudeSinks(t *testing.T) {
+	t.Parallel()
 	large := slices.Repeat([]string{strings.Repeat("x", 1<<20)}, 30) // more than is sent to who does not read
 	for _, tt := range []struct {
 		act     string
@@ -194,6 +195,7 @@ func TestRudeSinks(t *testing.T) {
 		{act: "cannot write", want: "does not serve a call of the protocol", forGood: true},
 	} {
 		t.Run(tt.act, func(t *testing.T) {
+			t.Parallel()
 			c := command(t, tt.act)
 			c.AckTimeout = 200 * time.Millisecond
 			if tt.act != "never acknowledges" && tt.act != "acknowledges nothing for ever" && tt.act != "reads nothing" {
@@ -221,6 +223,7 @@ func TestRudeSinks(t *testing.T) {
 // TestRudeBroadcaster ends the stream while pieces are being sent, again and again:
 // each time it is what the plugin says that is told, and not how the sending ended.
 func TestRudeBroadcaster(t *testing.T) {
+	t.Parallel()
 	sink := openSink(t, command(t, "cannot serve"), struct{}{}).(core.Broadcaster)
 	large := newLog(t, "v", 10, numbers(0, 1e6)...)
 	for range 50 {
@@ -231,6 +234,7 @@ func TestRudeBroadcaster(t *testing.T) {
 }
 
 func TestRudePositions(t *testing.T) {
+	t.Parallel()
 	sink := openSink(t, command(t, "never acknowledges"), struct{}{})
 	at, err := sink.(core.Positioner).Position(t.Context(), &core.View{Name: "v"})
 	if want := `the position of view v is a token that it was sent: "yesterday"`; !at.IsZero() || err == nil || !strings.Contains(err.Error(), want) {
@@ -243,6 +247,7 @@ func TestRudePositions(t *testing.T) {
 }
 
 func TestRudeDescriptions(t *testing.T) {
+	t.Parallel()
 	for act, want := range map[string]string{
 		"is nothing":         "Describe says that it is a sink or a source, and not KIND_UNSPECIFIED",
 		"describes nonsense": "the schema of its settings",
@@ -250,6 +255,7 @@ func TestRudeDescriptions(t *testing.T) {
 		"describes nothing":  "does not serve a call of the protocol",
 	} {
 		t.Run(act, func(t *testing.T) {
+			t.Parallel()
 			if _, err := command(t, act).Describe(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("got  %v\nwant ...%s...", err, want)
 			}
@@ -258,12 +264,14 @@ func TestRudeDescriptions(t *testing.T) {
 }
 
 func TestRudeSources(t *testing.T) {
+	t.Parallel()
 	for act, want := range map[string]string{
 		"sends beyond the window":         "4097 events are unacknowledged, and the window is 4096",
 		"sends too much at once":          "a message has at most 33 MiB",
 		"ends without an acknowledgement": "",
 	} {
 		t.Run(act, func(t *testing.T) {
+			t.Parallel()
 			source := openSource(t, command(t, act), struct{}{})
 			var got []core.Event
 			err := source.Run(t.Context(), "", func(_ context.Context, events ...core.Event) error {

@@ -80,8 +80,10 @@ func same(t *testing.T, got []keptBatch, want []core.Batch) {
 }
 
 func TestWrite(t *testing.T) {
+	t.Parallel()
 	for _, tls := range []string{"auto", "off"} {
 		t.Run("tls "+tls, func(t *testing.T) {
+			t.Parallel()
 			b := newBench(t, func(c *plugins.Command) { c.TLS = tls })
 			summed := delta("v", 5, 7, "[3]")
 			summed.Sum = 1<<64 - 1
@@ -127,6 +129,7 @@ func TestWrite(t *testing.T) {
 // TestAwkwardSizes sends rows that are larger than a piece, and many pieces; see
 // TestPieces for the rest.
 func TestAwkwardSizes(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	row := func(n int) string { return `["` + strings.Repeat("x", n-4) + `"]` }
 	var rows []string
@@ -146,6 +149,7 @@ func TestAwkwardSizes(t *testing.T) {
 
 // TestGroups writes many groups at the same time.
 func TestGroups(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	const groups, cuts = 8, 50
 	var wg sync.WaitGroup
@@ -174,6 +178,7 @@ func TestGroups(t *testing.T) {
 
 // TestErrors maps what a sink returns there to what is seen of it here.
 func TestErrors(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	cut := []core.Batch{base("v", 5, "[1]")}
 	pid := pidOf(b.sink)
@@ -213,6 +218,7 @@ func TestErrors(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
+	t.Parallel()
 	c := command(t, "keeper")
 	info := describe(t, c)
 	_, err := c.Sink(info).Open(t.Context(), []byte(`{"fil": 1}`))
@@ -261,6 +267,7 @@ func TestOpenRefuses(t *testing.T) {
 
 // TestCancel stops a write in the middle. The plugin is told, and goes on.
 func TestCancel(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.goes("block")
 	pid := pidOf(b.sink)
@@ -287,6 +294,7 @@ func TestCancel(t *testing.T) {
 // TestEnds lets the process end in every phase. The call that notices says why, and
 // the next one starts it again.
 func TestEnds(t *testing.T) {
+	t.Parallel()
 	cut := []core.Batch{base("v", 5, "[1]")}
 	kill := func(b *bench) {
 		if err := syscall.Kill(pidOf(b.sink), syscall.SIGKILL); err != nil {
@@ -329,6 +337,7 @@ func TestEnds(t *testing.T) {
 		}, "signal: killed"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			b := newBench(t)
 			pid := pidOf(b.sink)
 			if err := tt.end(b); tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) || tt.want == "" && err != nil {
@@ -352,6 +361,7 @@ func TestEnds(t *testing.T) {
 
 // TestEndsWhileItIsSentPieces kills a process that takes none of them.
 func TestEndsWhileItIsSentPieces(t *testing.T) {
+	t.Parallel()
 	c := command(t, "reads nothing")
 	started := filepath.Join(t.TempDir(), "started")
 	c.Env["STARTED"] = started
@@ -375,6 +385,7 @@ func TestEndsWhileItIsSentPieces(t *testing.T) {
 
 // TestHangs stops the process, which then does not answer any more.
 func TestHangs(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, func(c *plugins.Command) { *c = plugins.Impatient(*c, time.Minute, time.Minute, 3*time.Second) })
 	cuts := [][]core.Batch{{base("v", 5)}}
 	b.write(cuts[0]...)
@@ -399,6 +410,7 @@ func TestHangs(t *testing.T) {
 
 // TestDeserted lets a process live on in which nobody listens any more.
 func TestDeserted(t *testing.T) {
+	t.Parallel()
 	c := plugins.Impatient(command(t, "deserted"), time.Minute, time.Minute, 2*time.Second)
 	sink := openSink(t, c, struct{}{})
 	process := sink.(plugins.Supervised).Process
@@ -413,6 +425,7 @@ func TestDeserted(t *testing.T) {
 }
 
 func TestHangsInOpen(t *testing.T) {
+	t.Parallel()
 	c := command(t, "keeper")
 	info := describe(t, c)
 	mode := filepath.Join(t.TempDir(), "mode")
@@ -433,6 +446,7 @@ func TestHangsInOpen(t *testing.T) {
 }
 
 func TestHangsInClose(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, func(c *plugins.Command) { *c = plugins.Impatient(*c, time.Minute, time.Minute, time.Minute) })
 	b.write(base("v", 5))
 	b.goes("stuck")
@@ -449,6 +463,7 @@ func TestHangsInClose(t *testing.T) {
 // that fails comes again; what the plugin has is every cut, in order, at least
 // once.
 func TestModel(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))

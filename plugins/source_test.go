@@ -35,8 +35,10 @@ func (l *landing) emit(_ context.Context, events ...core.Event) error {
 }
 
 func TestSource(t *testing.T) {
+	t.Parallel()
 	for _, tls := range []string{"auto", "off"} {
 		t.Run("tls "+tls, func(t *testing.T) {
+			t.Parallel()
 			c := command(t, "count")
 			c.TLS = tls
 			source := openSource(t, c, counterSettings{To: 5000})
@@ -71,6 +73,7 @@ func TestSource(t *testing.T) {
 // TestConnected checks that a source can say that it is connected before it has
 // anything else to say.
 func TestConnected(t *testing.T) {
+	t.Parallel()
 	source := openSource(t, command(t, "count"), counterSettings{To: 0})
 	var l landing
 	if err := source.Run(t.Context(), "10", l.emit); err != nil || l.calls != 1 || len(l.events) != 0 {
@@ -80,6 +83,7 @@ func TestConnected(t *testing.T) {
 
 // TestBulk emits more than the window, and large events, in one call.
 func TestBulk(t *testing.T) {
+	t.Parallel()
 	source := openSource(t, command(t, "count"), counterSettings{To: 0, Mode: "bulk"})
 	var l landing
 	if err := source.Run(t.Context(), "", l.emit); err != nil {
@@ -100,6 +104,7 @@ func TestBulk(t *testing.T) {
 
 // TestSourceErrors maps errors in both ways.
 func TestSourceErrors(t *testing.T) {
+	t.Parallel()
 	for mode, want := range map[string]struct {
 		text    string
 		forGood bool
@@ -110,6 +115,7 @@ func TestSourceErrors(t *testing.T) {
 		"panic":     {`the last it said is "panic: boom"`, false, 0},
 	} {
 		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
 			source := openSource(t, command(t, "count"), counterSettings{To: 3, Mode: mode})
 			for range 2 { // again too
 				var l landing
@@ -126,6 +132,7 @@ func TestSourceErrors(t *testing.T) {
 	}
 	for _, landErr := range []error{errors.New("disk full"), fmt.Errorf("no such table: %w", core.ErrPermanent)} {
 		t.Run(landErr.Error(), func(t *testing.T) {
+			t.Parallel()
 			file := filepath.Join(t.TempDir(), "said")
 			source := openSource(t, command(t, "count"), counterSettings{To: 100, File: file})
 			l := landing{fail: func(n int) error {
@@ -154,6 +161,7 @@ func TestSourceErrors(t *testing.T) {
 // TestSourceGoesOn lets a source go on whose events cannot be landed. Its process is
 // ended, or the next run would wait for it.
 func TestSourceGoesOn(t *testing.T) {
+	t.Parallel()
 	c := plugins.Impatient(command(t, "count"), time.Minute, time.Minute, time.Minute)
 	source := openSource(t, c, counterSettings{To: 5, Mode: "deaf"})
 	pid := pidOf(source)
@@ -176,6 +184,7 @@ func TestSourceGoesOn(t *testing.T) {
 // TestIdentifyStartsNothing asks a plugin that has ended for IDs: it is asked for
 // many, while everything else waits.
 func TestIdentifyStartsNothing(t *testing.T) {
+	t.Parallel()
 	source := openSource(t, command(t, "count"), counterSettings{To: 1})
 	if err := syscall.Kill(pidOf(source), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -194,6 +203,7 @@ func TestIdentifyStartsNothing(t *testing.T) {
 }
 
 func TestSourceStops(t *testing.T) {
+	t.Parallel()
 	source := openSource(t, command(t, "count"), counterSettings{To: 3, Mode: "stay"})
 	pid := pidOf(source)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -215,6 +225,7 @@ func TestSourceStops(t *testing.T) {
 // TestSourceIsKilled kills the process again and again. Every event is landed, in
 // order, and some twice.
 func TestSourceIsKilled(t *testing.T) {
+	t.Parallel()
 	const all = 20_000
 	source := openSource(t, command(t, "count"), counterSettings{To: all})
 	cursor, last := "", 0
