@@ -214,8 +214,12 @@ func (e *external) begin(ctx context.Context) error {
 	return nil
 }
 
-// running returns the process, which it starts and opens if there is none.
+// running returns the process, which it starts and opens if there is none. Of
+// several that wait for it, one tries.
 func (e *external) running(ctx context.Context) (*process, error) {
+	e.mu.Lock()
+	before := e.starts
+	e.mu.Unlock()
 	select {
 	case e.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -223,13 +227,15 @@ func (e *external) running(ctx context.Context) (*process, error) {
 	}
 	defer func() { <-e.turn }()
 	e.mu.Lock()
-	last, closed := e.process, e.closed
+	last, closed, tried, err := e.process, e.closed, e.starts != before, e.err
 	e.mu.Unlock()
 	switch {
 	case closed:
 		return nil, errClosed
 	case last != nil && last.alive():
 		return last, nil
+	case tried && err != nil:
+		return nil, err
 	case last != nil:
 		last.kill() // and releases it
 	}

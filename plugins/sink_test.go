@@ -445,6 +445,32 @@ func TestHangsInOpen(t *testing.T) {
 	}
 }
 
+// TestOneTries lets many wait for a process that does not start: they do not start it
+// one after the other.
+func TestOneTries(t *testing.T) {
+	t.Parallel()
+	c := plugins.Impatient(command(t, "silent"), time.Second, time.Minute, time.Minute)
+	sink, err := c.Sink(plugins.Info{}).Open(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var writes sync.WaitGroup
+	for range 8 {
+		writes.Go(func() {
+			if err := sink.Write(t.Context(), []core.Batch{base("v", 5)}); err == nil || !strings.Contains(err.Error(), "not said its address") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	writes.Wait()
+	if got := sink.(plugins.Supervised).Process().Restarts; got > 3 {
+		t.Errorf("started again %d times", got)
+	}
+	if err := sink.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestHangsInClose(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, func(c *plugins.Command) { *c = plugins.Impatient(*c, time.Minute, time.Minute, time.Minute) })

@@ -29,9 +29,13 @@ type late[T any] struct {
 	err      error  // of the last one
 }
 
-// get returns the plugin, which it opens if it is not open.
+// get returns the plugin, which it opens if it is not open. Of several that wait
+// for it, one tries.
 func (l *late[T]) get(ctx context.Context) (T, error) {
 	var none T
+	l.mu.Lock()
+	before := l.failures
+	l.mu.Unlock()
 	select {
 	case l.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -39,15 +43,17 @@ func (l *late[T]) get(ctx context.Context) (T, error) {
 	}
 	defer func() { <-l.turn }()
 	l.mu.Lock()
-	instance, opened, closed := l.instance, l.opened, l.closed
+	instance, opened, closed, failed, err := l.instance, l.opened, l.closed, l.failures != before, l.err
 	l.mu.Unlock()
 	switch {
 	case closed:
 		return none, errors.New("plugin is closed")
 	case opened:
 		return instance, nil
+	case failed:
+		return none, err
 	}
-	instance, err := l.connect(ctx)
+	instance, err = l.connect(ctx)
 	if err != nil && ctx.Err() != nil {
 		return none, ctx.Err()
 	}
