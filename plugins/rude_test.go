@@ -225,8 +225,12 @@ func TestRudeSinks(t *testing.T) {
 func TestRudeBroadcaster(t *testing.T) {
 	t.Parallel()
 	sink := openSink(t, command(t, "cannot serve"), struct{}{}).(core.Broadcaster)
-	large := newLog(t, "v", 10, numbers(0, 1e6)...)
-	for range 50 {
+	var rows []string
+	for i := range 12 { // more than is sent to who does not read
+		rows = append(rows, fmt.Sprint(i, strings.Repeat("x", 1<<20)))
+	}
+	large := newLog(t, "v", 10, rows...)
+	for range 20 {
 		if err := sink.Serve(t.Context(), []core.Reader{large}); err == nil || !strings.Contains(err.Error(), "no room for more") {
 			t.Fatalf("got %v", err)
 		}
