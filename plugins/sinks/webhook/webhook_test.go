@@ -363,7 +363,7 @@ func TestFailures(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := receive(t, tt.answer)
-			s := webhook.Settings{URL: r.URL + "/services/hunter2hunter2?key=hunter2hunter2", Secret: secret, Headers: map[string]string{"Authorization": password}}
+			s := webhook.Settings{URL: r.URL + "/services/correct-horse?key=battery-staple", Secret: secret, Headers: map[string]string{"Authorization": password}}
 			if tt.name == "silence" {
 				s.Timeout = schema.Duration(200 * time.Millisecond)
 			}
@@ -374,8 +374,10 @@ func TestFailures(t *testing.T) {
 				if err == nil || !strings.HasPrefix(err.Error(), "post to "+r.URL+": ") || !strings.Contains(err.Error(), tt.want) {
 					t.Fatalf("got %v, want %s", err, tt.want)
 				}
-				if text := err.Error(); strings.Contains(text, "hunter2") || strings.Contains(text, secret) {
-					t.Errorf("shows what is secret: %s", text)
+				for _, hidden := range []string{"hunter2", secret, "correct-horse", "battery-staple"} {
+					if text := err.Error(); strings.Contains(text, hidden) {
+						t.Errorf("shows what is secret: %s", text)
+					}
 				}
 				if errors.Is(err, core.ErrPermanent) != tt.final {
 					t.Errorf("permanent: %t, want %t", !tt.final, tt.final)
