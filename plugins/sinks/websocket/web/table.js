@@ -12,9 +12,16 @@ export class Table {
 
   constructor(name, parent) {
     this.section = part(parent, "section");
-    const title = part(this.section, "h3");
+    const head = part(this.section, "div", "head");
+    const title = part(head, "h3");
     part(title, "span", "", name).dir = "auto";
     this.#rest = part(title, "span", "rest");
+    const forms = part(head, "p", "rest forms", "As it is now: ");
+    for (const form of ["json", "csv"]) {
+      const link = part(forms, "a", "", form.toUpperCase());
+      link.href = `/api/views/${encodeURIComponent(name)}?format=${form}`;
+      link.setAttribute("aria-label", `${name} as ${form.toUpperCase()}`);
+    }
     const scroll = part(this.section, "div", "scroll");
     scroll.tabIndex = 0;
     scroll.setAttribute("role", "region");
