@@ -196,6 +196,9 @@ func TestPagePicker(t *testing.T) {
 	if got := b.eval(lit); got != "20,000" {
 		t.Errorf("lit is %s, want the cell that has changed", got)
 	}
+	if got := b.eval(`document.querySelector("[aria-label=big] tbody td").textContent`); got != "9990" {
+		t.Errorf("the key of the first row is shown as %s", got)
+	}
 	b.screenshot("picker")
 	b.eval(`[...document.querySelectorAll("#picker button")].forEach((b) => b.click())`)
 	b.until(`document.querySelectorAll("#tables section").length === 0 && document.getElementById("empty").textContent === "Pick a view to see it."`)
@@ -325,6 +328,9 @@ func TestDemoJoins(t *testing.T) {
 	}
 	if got := b.eval(`[...document.querySelectorAll("[aria-label=languages] td:first-child")].some((td) => td.textContent === "German")`); got != "true" {
 		t.Error("no edits in German")
+	}
+	if got := b.eval(`document.querySelector("[aria-label=minutes] td").textContent`); !regexp.MustCompile(`^\d{4}-\d\d-\d\d \d\d:\d\d$`).MatchString(got) {
+		t.Errorf("a minute is shown as %s", got)
 	}
 	if got := b.eval(`[...document.querySelectorAll("[aria-label=minutes] td:first-child")].every((td, i, all) => i === 0 || all[i-1].textContent > td.textContent)`); got != "true" {
 		t.Error("the minutes are not in order")

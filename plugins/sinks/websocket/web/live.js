@@ -44,7 +44,7 @@ function moment(value) {
 
 function plain(value) {
   if (value === null || value === undefined) return "";
-  return typeof value === "string" ? value : JSON.stringify(value, (_, v) => (typeof v === "bigint" ? String(v) : v));
+  return typeof value !== "object" ? String(value) : JSON.stringify(value, (_, v) => (typeof v === "bigint" ? String(v) : v));
 }
 
 // The order of two values that are numbers: bigints have more digits than doubles.

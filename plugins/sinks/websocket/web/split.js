@@ -127,7 +127,7 @@ class Follower2020 {
 // How many rows of each side were wrong in the last two minutes, and when
 // something was broken.
 class History {
-  static #span = 120_000;
+  static #span = [20_000, 120_000]; // what is shown at first, and at most
   #list = []; // what has held from a time on: {at, left, right, broken}
 
   note(now) {
@@ -139,11 +139,13 @@ class History {
 
   draw() {
     const now = performance.now();
-    const from = now - History.#span;
+    const [least, longest] = History.#span;
+    const span = Math.min(longest, Math.max(least, now - this.#list[0]?.at));
+    const from = now - span;
     this.#list = this.#list.filter((_, i, all) => i === all.length - 1 || all[i + 1].at > from);
     const list = this.#list;
     const most = Math.max(10, ...list.map(({ left, right }) => Math.max(left, right)));
-    const x = (at) => ((Math.max(at, from) - from) / History.#span) * 120;
+    const x = (at) => ((Math.max(at, from) - from) / span) * 120;
     const end = (i) => x(list[i + 1]?.at ?? now);
     const line = (side) => list.map((held, i) => `${i ? "L" : "M"}${x(held.at)} ${9.5 - (9 * held[side]) / most}H${end(i)}`).join("");
     const path = (name, d) => element("history").querySelector(`.${name}`).setAttribute("d", d);
@@ -272,11 +274,10 @@ class Split {
     if (at < this.#changedAt || at > BigInt(this.#right.timestamp)) return;
     const list = differences(this.#left.rows, right);
     const wrong = list.filter((d) => d.verdict !== "right").length;
-    const left = list.flatMap((d) => d.left.map((b) => ({ ...b, wrong: d.verdict !== "right" }))).sort(byAmount);
-    const bars = list.flatMap((d) => d.right).sort(byAmount);
-    const longest = Math.max(...[...left, ...bars].map((b) => b.amount)); // one scale
-    this.#bars.left.draw(left, longest);
-    this.#bars.right.draw(bars, longest);
+    const bars = { left: list.flatMap((d) => d.left).sort(byAmount), right: list.flatMap((d) => d.right).sort(byAmount) };
+    const longest = Math.max(...[...bars.left, ...bars.right].map((b) => b.amount)); // one scale
+    this.#bars.left.draw(bars.left, longest);
+    this.#bars.right.draw(bars.right, longest);
     verdict("left", wrong > 0, wrong > 0 ? `${number(wrong)} of ${number(list.length)} rows wrong` : "right, for now");
     verdict("right", !this.#right.verified, this.#right.verified ? "every row right" : "not verified");
     element("compared").textContent = `compared at ${clock(String(at)).text}`;
@@ -319,6 +320,12 @@ function differences(leftRows, view) {
   const list = [...found.values()];
   for (const d of list) {
     for (const side of [d.left, d.right]) side.sort(byAmount).forEach((b, i) => (b.id += ` ${i}`)); // the largest stays the same bar
+    const right = d.right.map((b) => b.text);
+    for (const b of d.left) {
+      const i = right.indexOf(b.text);
+      b.wrong = i < 0;
+      if (!b.wrong) right.splice(i, 1);
+    }
     d.verdict = judge(d.left.map((b) => b.text).join(), d.right.map((b) => b.text).join(), d);
   }
   const most = (d) => d.right[0]?.amount ?? -1;

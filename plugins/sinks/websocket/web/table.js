@@ -85,7 +85,8 @@ export class Table {
     view.columns.forEach(({ name, type }, i) => {
       const cell = held.cells[i];
       const isNull = row[name] === null; // which is another thing than an empty text
-      const text = isNull ? "null" : written(row[name], type);
+      const names = numeric.has(type) && view.key.includes(name); // a row, and is no amount
+      const text = isNull ? "null" : names ? String(row[name]) : written(row[name], type);
       if (held.row && cell.textContent === text && cell.classList.contains("null") === isNull) return;
       cell.classList.toggle("null", isNull);
       cell.textContent = cell.title = text;
