@@ -259,6 +259,11 @@ test("what does not add up is not shown, and a base is asked for", () => {
     assert.equal(subscription.verified, true);
     assert.deepEqual(rows(subscription), [{ user: "Ada", n: 13n }, { user: "Bob", n: 3n }]);
     assert.equal(seen.changes.length, 2);
+    Socket.last.lose();
+    mock.timers.tick(10_000);
+    const last = fetches.at(-1) ?? Socket.last; // the third attempt
+    assert.equal(last.url.searchParams.get("since"), "9-g");
+    assert.equal(last.url.searchParams.has("mismatch"), false); // it was told
     subscription.close();
   }
 });
@@ -566,6 +571,12 @@ test("what callbacks throw is seen, and ends nothing", async () => {
 test("without a WebSocket, only server-sent events", async () => {
   Object.defineProperty(globalThis, "WebSocket", { value: undefined, configurable: true, writable: true });
   const { subscription } = start("v", { WebSocket: undefined });
+  fetches[0].begin();
+  for (let i = 0; i < 30; i++) {
+    mock.timers.tick(15_000);
+    fetches[0].write(":\n\n");
+    await settled();
+  }
   assert.equal(fetches.length, 1);
   subscription.close();
   await settled();
