@@ -21,18 +21,18 @@ type bounds struct {
 	limited bool
 }
 
-// bounds evaluates AS OF and UP TO. The caller holds mu.
-func (e *Engine) bounds(s *sql.Subscribe) (b bounds, notices []Notice, err error) {
+// bounds evaluates AS OF and UP TO.
+func (e *Engine) bounds(s *sql.Subscribe, params plan.Params) (b bounds, notices []Notice, err error) {
 	b.asOf = now
 	if s.AsOf != nil {
 		b.atLeast = s.AsOf.AtLeast
-		if b.asOf, err = e.time(s.AsOf.Time); err != nil {
+		if b.asOf, err = e.time(s.AsOf.Time, params); err != nil {
 			return b, nil, err
 		}
 	}
 	if s.UpTo != nil {
 		b.limited = true
-		if b.upTo, err = e.time(s.UpTo); err != nil {
+		if b.upTo, err = e.time(s.UpTo, params); err != nil {
 			return b, nil, err
 		}
 	}
@@ -51,12 +51,15 @@ func (b *bounds) check() error {
 	return nil
 }
 
+// timeParam is the type of a parameter that is an AS OF or UP TO if nobody says another.
+const timeParam = flow.Numeric
+
 // time evaluates an AS OF or UP TO.
-func (e *Engine) time(x sql.Expr) (uint64, error) {
+func (e *Engine) time(x sql.Expr, params plan.Params) (uint64, error) {
 	if unmaterializable(x) {
 		return 0, sql.Errorf(x.Pos(), "0A000", "calling an unmaterializable function in AS OF or UP TO not yet supported")
 	}
-	d, err := plan.Constant(e.env(), x)
+	d, err := plan.Constant(e.catalog().env(params), x, timeParam)
 	if err != nil {
 		return 0, err
 	}
@@ -92,6 +95,24 @@ func (e *Engine) time(x sql.Expr) (uint64, error) {
 		return 0, bad
 	}
 	return uint64(n), nil
+}
+
+// describeTimes finds out the types of the parameters in an AS OF and UP TO, which may be nil. What else is wrong with these turns out when
+// they are evaluated.
+func (e *Engine) describeTimes(params plan.Params, asOf *sql.AsOf, upTo sql.Expr) error {
+	times := []sql.Expr{upTo}
+	if asOf != nil {
+		times = append(times, asOf.Time)
+	}
+	for _, x := range times {
+		if x == nil || !params.Unknown() || unmaterializable(x) {
+			continue
+		}
+		if _, err := plan.Constant(e.catalog().env(params), x, timeParam); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // unmaterializable tells that a time is computed from a function whose value depends on when and by whom it is asked.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,11 +36,48 @@ type object struct {
 	view   *view // for a materialized view or source, a table, and a relation of the engine itself
 }
 
-// lookup finds an object. All objects live in materialize.public. The caller holds mu.
+// catalog is what there is at a moment.
+type catalog struct {
+	id      string             // of the engine
+	objects map[string]*object // by name
+	system  []*object          // the engine's own
+}
+
+// catalog returns what there is now. A statement is planned in it and bound to it, which takes as long as the statement makes it: nobody
+// waits for that.
+func (e *Engine) catalog() catalog {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return catalog{e.id, maps.Clone(e.objects), e.system}
+}
+
+// env is what a statement is planned in.
+func (c catalog) env(params plan.Params) plan.Env {
+	return plan.Env{Catalog: c, Params: params, Constants: map[string]string{
+		"mz_version":        Version,
+		"version":           "PostgreSQL 9.5.0 on mzd (" + Version + ")",
+		"mz_environment_id": c.id,
+	}}
+}
+
+// Object implements [plan.Catalog].
+func (c catalog) Object(name sql.Name) *plan.Object {
+	if o := c.lookup(name); o != nil {
+		return &o.Object
+	}
+	return nil
+}
+
+// lookup finds an object. The caller holds mu.
 func (e *Engine) lookup(name sql.Name) *object {
+	return catalog{e.id, e.objects, e.system}.lookup(name)
+}
+
+// lookup finds an object. All objects live in materialize.public.
+func (c catalog) lookup(name sql.Name) *object {
 	switch q := strings.Join(name.Parts[:len(name.Parts)-1], "."); q {
 	case "", "public", "materialize.public":
-		if o := e.objects[name.Base()]; o != nil {
+		if o := c.objects[name.Base()]; o != nil {
 			return o
 		}
 		if q != "" {
@@ -49,17 +87,33 @@ func (e *Engine) lookup(name sql.Name) *object {
 	default:
 		return nil
 	}
-	return e.systemObject(name.Base())
+	for _, o := range c.system {
+		if o.Name == name.Base() {
+			return o
+		}
+	}
+	return nil
 }
 
 // ordered lists the objects in the order of their creation. The caller holds mu.
-func (e *Engine) ordered() []*object {
-	list := make([]*object, 0, len(e.objects))
-	for _, o := range e.objects {
-		list = append(list, o)
+func (e *Engine) ordered() []*object { return catalog{objects: e.objects}.ordered() }
+
+func (c catalog) ordered() []*object {
+	return slices.SortedFunc(maps.Values(c.objects), func(a, b *object) int { return number(a.ID) - number(b.ID) })
+}
+
+// names lists objects for a message.
+func (c catalog) names(ids []string) string {
+	var out []string
+	for _, o := range c.ordered() {
+		if slices.Contains(ids, o.ID) {
+			out = append(out, o.Name)
+		}
 	}
-	slices.SortFunc(list, func(a, b *object) int { return number(a.ID) - number(b.ID) })
-	return list
+	if out == nil {
+		return "the query"
+	}
+	return strings.Join(out, ", ")
 }
 
 func number(id string) int {
@@ -81,6 +135,11 @@ type savedObject struct {
 
 // saveCatalog writes the catalog with some objects more and some less. After an error the catalog is what it was. The caller holds ddl.
 func (e *Engine) saveCatalog(add *object, remove []*object) error {
+	if add != nil {
+		if err := add.readsBack(); err != nil {
+			return err
+		}
+	}
 	if e.opt.DataDir == "" {
 		return nil
 	}
@@ -98,6 +157,19 @@ func (e *Engine) saveCatalog(add *object, remove []*object) error {
 		return &Error{Code: "40003", Message: fmt.Sprintf("it is not known whether a restart would find the change: %v", err)}
 	}
 	return diskError("the catalog", err)
+}
+
+// readsBack refuses an object whose text a restart could not read: the normal form of a statement near the bounds may be beyond them.
+func (o *object) readsBack() error {
+	parsed, err := sql.Parse(o.text)
+	if err != nil {
+		return &Error{Code: "54001", Message: fmt.Sprintf("the definition of %s is too complex to be kept: in its normal form, %v", o.title(), err),
+			Hint: "Divide it into views."}
+	}
+	if text := normal(parsed[0].Statement); text != o.text {
+		return errorf("XX000", "the definition of %s cannot be kept: it would be read back as %s", o.title(), text)
+	}
+	return nil
 }
 
 // settleCatalog brings back the catalog on disk after a change of which it is not known whether it is there.
@@ -145,9 +217,11 @@ func (e *Engine) loadCatalog(extents map[string]extent, rows []core.Update) erro
 	if err != nil {
 		return err
 	}
-	for _, o := range e.stepGraph(&flow.Context{}, nil, written) { // what is there from the beginning, like a count of nothing
+	c := &flow.Context{Budget: e.opt.MaxBytes}
+	for _, o := range e.stepGraph(c, nil, written) { // what is there from the beginning, like a count of nothing
 		o.view.apply(o.change, false)
 	}
+	e.enforce()
 	return nil
 }
 
@@ -170,7 +244,7 @@ func (e *Engine) restore(saved savedObject, recorded extent) (*object, error) {
 	case *sql.CreateTable:
 		return e.makeTable(saved.ID, s)
 	case *sql.CreateView:
-		return e.makeView(saved.ID, s, saved.SQL)
+		return e.makeView(saved.ID, s)
 	}
 	return nil, fmt.Errorf("not a statement that creates")
 }
@@ -246,12 +320,13 @@ func brokenSource(s *source) *Error {
 	}
 }
 
-// makeView plans a view and makes its object. The caller holds mu, or is the only one who knows the engine.
-func (e *Engine) makeView(id string, s *sql.CreateView, text string) (*object, error) {
+// makeView plans a view and makes its object. The caller holds ddl, or is the only one who knows the engine.
+func (e *Engine) makeView(id string, s *sql.CreateView) (*object, error) {
 	if s.Query.AsOf != nil {
 		return nil, sql.Errorf(s.Query.Pos(), "42601", "a view cannot have an AS OF")
 	}
-	p, err := plan.Query(e.env(), s.Query)
+	cat := e.catalog()
+	p, err := plan.Query(cat.env(plan.Params{}), s.Query)
 	if err != nil {
 		return nil, err
 	}
@@ -280,38 +355,31 @@ func (e *Engine) makeView(id string, s *sql.CreateView, text string) (*object, e
 	}
 	o.kind = kindMaterializedView
 	df := p.Maintained()
-	inputs, err := e.bind(df)
-	if err != nil {
-		return nil, err
-	}
-	o.view = newView(id, o.Name, cols, df, inputs)
+	o.view = newView(id, o.Name, cols, df, cat.bind(df))
 	o.view.uses, o.view.wanted = p.Uses, now
 	return o, nil
 }
 
-// bind finds what the slots of a dataflow read. The caller holds mu.
-func (e *Engine) bind(df *flow.Dataflow) ([]input, error) {
+// bind finds what the slots of a dataflow read that has been planned in the catalog. Whether it still is there turns out when it is read.
+func (c catalog) bind(df *flow.Dataflow) []input {
 	byID := map[string]*object{}
-	for _, o := range e.objects {
+	for _, o := range c.objects {
 		byID[o.ID] = o
 	}
-	for _, o := range e.system {
+	for _, o := range c.system {
 		byID[o.ID] = o
 	}
 	inputs := make([]input, len(df.Slots))
 	for i, slot := range df.Slots {
 		inputs[i].work = slot.Map
-		switch o := byID[slot.Object]; {
-		case o == nil:
-			return nil, errorf("XX000", "object %s is gone", slot.Object)
-		case o.source != nil:
+		if o := byID[slot.Object]; o.source != nil {
 			inputs[i].src = o.source
 			inputs[i].proj = &projection{o.source.project(slot.Map)}
-		default:
+		} else {
 			inputs[i].view = o.view
 		}
 	}
-	return inputs, nil
+	return inputs
 }
 
 // attach makes a view part of every tick from now on. The caller holds graphMu and mu, or is the only one who knows the engine.

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"unicode/utf8"
 
 	"github.com/mzdio/mzd/engine/flow"
 	"github.com/mzdio/mzd/engine/plan"
@@ -54,17 +53,12 @@ func (s *Session) copyFrom(st Statement, n *sql.CopyFrom) (*Result, error) {
 	if err := s.writable(); err != nil {
 		return nil, err
 	}
-	s.e.mu.Lock()
-	defer s.e.mu.Unlock()
-	w, columns, err := plan.Copy(s.e.env(), n)
+	cat := s.e.catalog()
+	w, columns, err := plan.Copy(cat.env(plan.Params{}), n)
 	if err != nil {
 		return nil, err
 	}
-	table, err := s.e.tableOf(w)
-	if err != nil {
-		return nil, err
-	}
-	in := &CopyIn{Columns: len(columns), Binary: n.Format == "binary", s: s, st: st, table: table, plan: w, columns: columns, header: n.Header}
+	in := &CopyIn{Columns: len(columns), Binary: n.Format == "binary", s: s, st: st, table: cat.objects[w.Table.Name], plan: w, columns: columns, header: n.Header}
 	in.format = newCopyFormat(n)
 	for _, c := range columns {
 		t := w.Table.Columns[c].Type
@@ -192,8 +186,8 @@ func (in *CopyIn) value(i int, v []byte) (flow.Datum, error) {
 		return flow.FromBinary(in.types[i], v)
 	}
 	text := string(v)
-	if !utf8.ValidString(text) {
-		return flow.Null, errorf("22021", `invalid byte sequence for encoding "UTF8"`)
+	if err := flow.CheckText(text); err != nil {
+		return flow.Null, err
 	}
 	return in.casts[i].Eval(&in.c, flow.Row{flow.NewText(text)})
 }

@@ -23,24 +23,30 @@ type cursor struct {
 	ended  bool
 }
 
+// maxCursors is how many cursors a session may have: each may hold the result of a query.
+const maxCursors = 64
+
 // declare notes a cursor. Nothing is run, as in Materialize: the time is chosen at the first FETCH.
-func (s *Session) declare(_ context.Context, n *sql.Declare) (*Result, error) {
+func (s *Session) declare(n *sql.Declare, params plan.Params) (*Result, error) {
 	if s.status == 'I' {
 		return nil, errorf("25P01", "DECLARE CURSOR can only be used in transaction blocks")
 	}
 	if s.cursors[n.Cursor] != nil {
 		return nil, errorf("42P03", "cursor %s already exists", sql.Ident(n.Cursor))
 	}
-	f, err := s.describe(n.Of, plan.Params{})
+	if len(s.cursors) >= maxCursors {
+		return nil, errorf("53400", "too many cursors (limit %d); close some", maxCursors)
+	}
+	f, err := s.describe(n.Of, params)
 	if err != nil {
 		return nil, err
 	}
 	c := &cursor{fields: f}
 	c.start = func(ctx context.Context) (*Result, error) {
 		if q, ok := n.Of.(*sql.Query); ok {
-			return s.selectQuery(ctx, q, plan.Params{})
+			return s.selectQuery(ctx, q, params)
 		}
-		return s.subscribe(n.Of.(*sql.Subscribe))
+		return s.subscribe(n.Of.(*sql.Subscribe), params)
 	}
 	s.cursors[n.Cursor] = c
 	return done("DECLARE CURSOR"), nil

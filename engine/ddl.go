@@ -40,7 +40,7 @@ func (e *Engine) createSource(s *sql.CreateSource) (*Result, error) {
 }
 
 // createView is CREATE VIEW and CREATE MATERIALIZED VIEW.
-func (e *Engine) createView(s *sql.CreateView, st Statement) (*Result, error) {
+func (e *Engine) createView(s *sql.CreateView) (*Result, error) {
 	e.ddl.Lock()
 	defer e.ddl.Unlock()
 	tag := "CREATE VIEW"
@@ -63,9 +63,7 @@ func (e *Engine) createView(s *sql.CreateView, st Statement) (*Result, error) {
 			return nil, err
 		}
 	}
-	e.mu.Lock()
-	o, err := e.makeView(e.takeID(), s, st.text)
-	e.mu.Unlock()
+	o, err := e.makeView(e.takeID(), s)
 	if err != nil {
 		return nil, err
 	}
@@ -75,10 +73,10 @@ func (e *Engine) createView(s *sql.CreateView, st Statement) (*Result, error) {
 	if err := e.saveCatalog(o, gone); err != nil {
 		return nil, err
 	}
-	e.remove(gone)
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.publish(o)
+	e.publish(o) // in the place of the old one, so that the name is never without a view
+	e.mu.Unlock()
+	e.remove(gone)
 	return done(tag), nil
 }
 
@@ -247,7 +245,9 @@ func (e *Engine) doomed(list []*object, cascade bool) ([]*object, error) {
 func (e *Engine) remove(gone []*object) {
 	for _, o := range gone {
 		e.mu.Lock()
-		delete(e.objects, o.Name)
+		if e.objects[o.Name] == o { // and not another that has taken its place
+			delete(e.objects, o.Name)
+		}
 		var streams []*view // of queries on the object
 		for _, v := range slices.Concat(e.graph, e.hydrating) {
 			if v.id == "" && slices.Contains(v.uses, o.ID) {

@@ -24,8 +24,6 @@ import (
 	"github.com/mzdio/mzd/core/durable"
 	"github.com/mzdio/mzd/core/viewlog"
 	"github.com/mzdio/mzd/engine/flow"
-	"github.com/mzdio/mzd/engine/plan"
-	"github.com/mzdio/mzd/engine/sql"
 )
 
 // Options are what an engine is opened with. The zero value is an engine that keeps nothing.
@@ -80,6 +78,7 @@ type Engine struct {
 	changed    chan struct{} // closed, and replaced, when something has been published
 	holds      map[*hold]struct{}
 	filling    int64     // bytes that views hold which are not in the graph yet
+	reading    int64     // bytes of the results of SELECTs that have not been closed
 	starting   []*source // for Run to read
 	hydrating  []*view   // for Run to fill
 	writers    writers
@@ -300,24 +299,5 @@ func (e *Engine) await(ctx context.Context, met func() (bool, error)) error {
 	}
 }
 
-// env is what a query is planned in. The caller holds mu.
-func (e *Engine) env() plan.Env {
-	return plan.Env{Catalog: catalog{e}, Constants: map[string]string{
-		"mz_version":        Version,
-		"version":           "PostgreSQL 9.5.0 on mzd (" + Version + ")",
-		"mz_environment_id": e.id,
-	}}
-}
-
 // Version is what SELECT mz_version() answers: it says what this is not.
 const Version = "mzd embedded (not Materialize)"
-
-type catalog struct{ e *Engine }
-
-// Object implements [plan.Catalog].
-func (c catalog) Object(name sql.Name) *plan.Object {
-	if o := c.e.lookup(name); o != nil {
-		return &o.Object
-	}
-	return nil
-}

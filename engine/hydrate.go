@@ -78,45 +78,53 @@ type filling struct {
 	cuts []mark // how far each source had been read at that time
 	c    flow.Context
 	hold hold
+	once bool // the view is for the result of a SELECT
 
-	counted int64 // bytes of the view in Engine.filling
+	counted int64 // bytes in Engine.filling, or in Engine.reading
 }
 
 // now asks for the newest time.
 const now = math.MaxUint64
 
-// fill waits until a view's inputs can be read at a time, and brings its dataflow there. The view belongs to the caller. The history from
-// that time on is held until release is called.
-func (e *Engine) fill(ctx context.Context, v *view, at uint64) (*filling, error) {
-	f := &filling{e: e, v: v, cuts: make([]mark, len(v.inputs)), c: flow.Context{Budget: e.opt.MaxBytes}}
-	err := e.await(ctx, func() (bool, error) {
+// newFilling begins to fill a view, which belongs to the caller, who has to call release.
+func (e *Engine) newFilling(v *view) *filling {
+	return &filling{e: e, v: v, cuts: make([]mark, len(v.inputs)), c: flow.Context{Budget: e.opt.MaxBytes}}
+}
+
+// fill waits until the inputs can be read at a time, or at the newest one if it is gone and any later one will do, and brings the
+// dataflow there. The history from that time on is held.
+func (f *filling) fill(ctx context.Context, at uint64, atLeast bool) error {
+	err := f.begin(ctx, at)
+	if isHistoryGone(err) && atLeast {
+		err = f.begin(ctx, now)
+	}
+	if err != nil {
+		return err
+	}
+	for slot, in := range f.v.inputs {
+		if err := f.take(ctx, slot, in); err != nil {
+			return err
+		}
+	}
+	return f.step(change{}, false)
+}
+
+// begin waits for the inputs and chooses the time.
+func (f *filling) begin(ctx context.Context, at uint64) error {
+	return f.e.await(ctx, func() (bool, error) {
 		ok, err := f.cut(at)
-		if !ok && err == nil && v.id == "" { // somebody waits; a view of the catalog can
-			err = obstacle(v.inputs)
+		if !ok && err == nil && f.v.id == "" { // somebody waits; a view of the catalog can
+			err = obstacle(f.v.inputs)
 		}
 		return ok, err
 	})
-	if err != nil {
-		return nil, err
-	}
-	for slot, in := range v.inputs {
-		if err := f.take(ctx, slot, in); err != nil {
-			f.release()
-			return nil, err
-		}
-	}
-	if err := f.step(change{}, false); err != nil {
-		f.release()
-		return nil, err
-	}
-	e.mu.Lock()
-	v.since = f.at
-	e.mu.Unlock()
-	return f, nil
 }
 
 // cut chooses the time, once all inputs are readable at it. The caller holds mu.
 func (f *filling) cut(at uint64) (bool, error) {
+	if f.v.dropped {
+		return false, relationDropped(f.v.name)
+	}
 	if f.e.opening {
 		return false, nil
 	}
@@ -150,13 +158,19 @@ func (f *filling) cut(at uint64) (bool, error) {
 	return true, nil
 }
 
-// release lets the history go, and stops counting the view as one that is being filled.
-func (f *filling) release() {
+// letGo lets the history go. It may be called twice.
+func (f *filling) letGo() {
 	f.e.mu.Lock()
+	defer f.e.mu.Unlock()
 	delete(f.e.holds, &f.hold)
-	f.e.filling -= f.counted
-	f.counted = 0
-	f.e.mu.Unlock()
+}
+
+// release lets the history go, and stops counting what has been filled. It may be called twice.
+func (f *filling) release() {
+	f.letGo()
+	f.e.mu.Lock()
+	defer f.e.mu.Unlock()
+	f.count(0)
 }
 
 // take gives a slot what its input holds at the time.
@@ -283,7 +297,6 @@ func (f *filling) catchUp(ctx context.Context) (int, error) {
 
 // join catches up and makes the view part of the ticks. The last of it happens while no tick can.
 func (f *filling) join(ctx context.Context) error {
-	defer f.release()
 	for {
 		n, err := f.catchUp(ctx)
 		if err != nil {
@@ -304,7 +317,7 @@ func (f *filling) join(ctx context.Context) error {
 		return relationDropped(f.v.name)
 	}
 	f.e.attach(f.v)
-	f.v.ready = true
+	f.v.readyFrom(f.v.builtAt)
 	f.e.notify()
 	return nil
 }
@@ -345,11 +358,9 @@ func (e *Engine) hydrator(ctx context.Context, wg *sync.WaitGroup) error {
 }
 
 func (e *Engine) hydrate(ctx context.Context, v *view) error {
-	f, err := e.fill(ctx, v, v.wanted)
-	if isHistoryGone(err) && v.atLeast {
-		f, err = e.fill(ctx, v, now)
-	}
-	if err != nil {
+	f := e.newFilling(v)
+	defer f.release()
+	if err := f.fill(ctx, v.wanted, v.atLeast); err != nil {
 		return err
 	}
 	v.builtAt = f.at

@@ -17,9 +17,10 @@ func (v *view) measure() {
 	}
 }
 
-// total is what all views hold, those that are being filled included. The caller holds mu.
+// total is what all views hold. What is being filled or read counts against those who fill and read alone: no view is given up, and no
+// writer refused, because of them. The caller holds mu.
 func (e *Engine) total() int64 {
-	sum := e.filling
+	var sum int64
 	for _, v := range e.graph {
 		sum += v.held()
 	}
@@ -104,10 +105,23 @@ func (v *view) forget() {
 // view's operators.
 func (f *filling) afford() error {
 	f.v.measure()
-	f.e.filling += f.v.held() - f.counted
-	f.counted = f.v.held()
-	if f.v.overrun || f.e.total() > f.e.opt.MaxBytes {
+	f.count(f.v.held())
+	held := f.e.total() + f.e.filling
+	if f.once { // all results together may be as much as all views
+		held = max(f.e.total()+f.counted, f.e.reading)
+	}
+	if f.v.overrun || held > f.e.opt.MaxBytes {
 		return f.e.tooLarge(f.v)
 	}
 	return nil
+}
+
+// count makes what is filled count for so many bytes. The caller holds mu.
+func (f *filling) count(bytes int64) {
+	sum := &f.e.filling
+	if f.once {
+		sum = &f.e.reading
+	}
+	*sum += bytes - f.counted
+	f.counted = bytes
 }

@@ -1,6 +1,8 @@
 package engine_test
 
 import (
+	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -78,6 +80,87 @@ func TestMemoryOnce(t *testing.T) {
 		w.exec("CREATE MATERIALIZED VIEW later AS SELECT t.a + u.a FROM t JOIN t AS u ON t.a > 1000 AND u.a > 1000; SELECT * FROM later; INSERT INTO t SELECT * FROM generate_series(1001, 4000)")
 		w.fails("SELECT * FROM later", "53200", why)
 		w.want("SELECT count(*) FROM t", "4000")
+		w.stop()
+	})
+}
+
+// TestMemoryOfResults keeps the results of queries open: they are in each other's way, and in nobody else's.
+func TestMemoryOfResults(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, engine.Options{MaxBytes: 4 << 20})
+		w.exec(`CREATE TABLE t (a int); CREATE TABLE u (a int); CREATE MATERIALIZED VIEW v AS SELECT a, count(*) FROM u GROUP BY a;
+			INSERT INTO t SELECT * FROM generate_series(1, 5000); SELECT * FROM v`)
+		const all, why = "SELECT a, a, a, a, a, a FROM t", "out of memory: "
+		open := []*engine.Result{w.stream(all), w.stream(all)}
+		for _, r := range open {
+			if got := len(w.next(r)); got != 5000 {
+				t.Fatalf("%d rows", got)
+			}
+		}
+		w.fails(all, "53200", why)
+		w.exec("INSERT INTO u VALUES (0)" + strings.Join(repeated(", (%d)", 2000), ""))
+		settle()
+		w.exec("INSERT INTO u VALUES (0)")
+		w.want("SELECT a, count FROM v WHERE a < 2", "0|3", "1|1")
+		if got := problems(w); len(got) > 0 {
+			t.Errorf("given up: %q", got)
+		}
+		open[0].Close()
+		if got := len(w.rows("SELECT a, a, a, a FROM t")); got != 5000 {
+			t.Errorf("%d rows", got)
+		}
+		w.exec("BEGIN")
+		w.exec(strings.Join(repeated("DECLARE c%d CURSOR FOR SELECT * FROM v;", 64), ""))
+		w.fails("DECLARE c CURSOR FOR SELECT 1", "53400", "too many cursors (limit 64); close some")
+		w.stop()
+	})
+}
+
+func repeated(pattern string, n int) []string {
+	out := make([]string, n)
+	for i := range out {
+		out[i] = fmt.Sprintf(pattern, i)
+	}
+	return out
+}
+
+// TestMemoryOfTexts makes long texts of short ones, in all places where expressions are: far less than all of them is ever there.
+func TestMemoryOfTexts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const texts, why = 100, "out of memory: "
+		w := newWorld(t, engine.Options{MaxBytes: 64 << 20})
+		w.exec("CREATE TABLE t (x text); CREATE MATERIALIZED VIEW n AS SELECT count(*) FROM t")
+		of := func(x string) string { return strings.ReplaceAll(expanded, "'xxxxxxxx'", x) } // 1 MiB for each character
+		w.exec("CREATE MATERIALIZED VIEW mapped AS SELECT " + of("x") + " AS x FROM t")
+		w.exec("CREATE MATERIALIZED VIEW reduced AS SELECT string_agg(left(x, 1), " + of("left(x, 1)") + ") FROM (SELECT x FROM t UNION ALL SELECT x FROM t) AS t GROUP BY x")
+		w.exec("SELECT * FROM mapped; SELECT * FROM reduced")
+		for name, text := range map[string]string{
+			"VALUES":      "SELECT count(*) FROM (VALUES (" + expanded + ")" + strings.Repeat(", ("+expanded+")", texts) + ") AS v (x)",
+			"constants":   "EXPLAIN SELECT " + expanded + strings.Repeat(", "+expanded, texts),
+			"expansion":   fmt.Sprintf("SELECT %s || g FROM generate_series(1, %d) AS g", expanded, texts),
+			"a join":      fmt.Sprintf("SELECT %s || g FROM generate_series(1, %d) AS g JOIN (VALUES (1)) AS v (a) ON g > a", expanded, texts),
+			"an insert":   "INSERT INTO t VALUES (" + expanded + ")" + strings.Repeat(", ("+expanded+")", texts),
+			"two inserts": fmt.Sprintf("INSERT INTO t SELECT %s || g FROM generate_series(1, %d) AS g", expanded, texts),
+			"views":       "INSERT INTO t VALUES ('xxxxxxxx')" + strings.Join(repeated(", ('xxxx%d')", texts), ""),
+		} {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := tryQuery(t.Context(), w.s, text)
+			settle()
+			runtime.ReadMemStats(&after)
+			if mib := (after.TotalAlloc - before.TotalAlloc) >> 20; mib > 500 {
+				t.Errorf("%s: %d MiB, then %v", name, mib, err)
+			}
+		}
+		for _, name := range []string{"mapped", "reduced"} {
+			w.fails("SELECT * FROM "+name, "53200", why)
+		}
+		w.want("SELECT * FROM n", "101")
+		w.restart()
+		for _, name := range []string{"mapped", "reduced"} {
+			w.fails("SELECT * FROM "+name, "53200", why)
+		}
+		w.want("SELECT * FROM n", "101")
 		w.stop()
 	})
 }

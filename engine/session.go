@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"slices"
-	"strings"
 
 	"github.com/mzdio/mzd/engine/flow"
 	"github.com/mzdio/mzd/engine/plan"
@@ -114,26 +112,26 @@ func (s Statement) With(values []flow.Datum) Statement {
 func (s *Session) describe(node sql.Statement, params plan.Params) ([]Field, error) {
 	switch n := node.(type) {
 	case *sql.Insert, *sql.Update, *sql.Delete:
-		_, _, err := s.e.planned(n, params)
+		_, err := s.e.planned(n, params)
 		return nil, err
-	}
-	s.e.mu.Lock()
-	defer s.e.mu.Unlock()
-	switch n := node.(type) {
 	case *sql.Query:
-		env := s.e.env()
-		env.Params = params
-		p, err := plan.Query(env, n)
+		p, err := plan.Query(s.e.catalog().env(params), n)
 		if err != nil {
 			return nil, err
 		}
-		return fields(p.Columns), nil
+		return fields(p.Columns), s.e.describeTimes(params, n.AsOf, nil)
 	case *sql.Subscribe:
-		t, err := s.e.newStream(n)
+		t, err := s.e.newStream(n, params)
 		if err != nil {
 			return nil, err
 		}
-		return t.fields(), nil
+		return t.fields(), s.e.describeTimes(params, n.AsOf, n.UpTo)
+	case *sql.Copy:
+		_, err := s.describe(n.Of, params)
+		return nil, err
+	case *sql.Declare:
+		_, err := s.describe(n.Of, params)
+		return nil, err
 	case *sql.Fetch:
 		c := s.cursors[n.Cursor]
 		if c == nil {
@@ -156,11 +154,19 @@ func fields(cols []plan.Column) []Field {
 	return out
 }
 
-// failed notes that an error ends a transaction.
-func (s *Session) failed(err error) error {
-	if err != nil && s.status == 'T' {
+// Fail says that the client has been told of an error. Any ends the transaction, also one that the session knows nothing of: a text that does
+// not parse, a message that asks for what is not there.
+func (s *Session) Fail() {
+	if s.status == 'T' {
 		s.status = 'E'
 		s.tx = sessionTx{}
+	}
+}
+
+// failed notes that an error ends a transaction.
+func (s *Session) failed(err error) error {
+	if err != nil {
+		s.Fail()
 	}
 	return err
 }
@@ -205,7 +211,7 @@ func (s *Session) execute(ctx context.Context, st Statement) (*Result, error) {
 	case *sql.CopyFrom:
 		return s.copyFrom(st, n)
 	case *sql.Subscribe:
-		return s.subscribe(n)
+		return s.subscribe(n, st.params)
 	case *sql.Copy:
 		return s.copyOut(ctx, n, st.params)
 	case *sql.CreateSource:
@@ -213,7 +219,7 @@ func (s *Session) execute(ctx context.Context, st Statement) (*Result, error) {
 	case *sql.CreateTable:
 		return s.e.createTable(n)
 	case *sql.CreateView:
-		return s.e.createView(n, st)
+		return s.e.createView(n)
 	case *sql.Drop:
 		return s.e.drop(n)
 	case *sql.Show:
@@ -230,7 +236,7 @@ func (s *Session) execute(ctx context.Context, st Statement) (*Result, error) {
 		clear(s.params)
 		return done("DISCARD ALL"), nil
 	case *sql.Declare:
-		return s.declare(ctx, n)
+		return s.declare(n, st.params)
 	case *sql.Fetch:
 		return s.fetch(n)
 	case *sql.CloseCursor:
@@ -265,30 +271,20 @@ func table(fields []Field, rows []flow.Row, verb string) *Result {
 // selectQuery reads a query's result once, at one time.
 func (s *Session) selectQuery(ctx context.Context, q *sql.Query, params plan.Params) (*Result, error) {
 	e := s.e
-	e.mu.Lock()
-	env := e.env()
-	env.Params = params
-	p, err := plan.Query(env, q)
+	cat := e.catalog()
+	p, err := plan.Query(cat.env(params), q)
 	if err != nil {
-		e.mu.Unlock()
 		return nil, err
 	}
 	at := uint64(now)
 	if q.AsOf != nil {
-		if at, err = e.time(q.AsOf.Time); err != nil {
-			e.mu.Unlock()
+		if at, err = e.time(q.AsOf.Time, params); err != nil {
 			return nil, err
 		}
 	}
-	df := p.Once()
-	inputs, err := e.bind(df)
+	reading := e.newReading(cat, p)
 	if q.AsOf == nil {
-		live(inputs)
-	}
-	names := e.names(p.Uses)
-	e.mu.Unlock()
-	if err != nil {
-		return nil, err
+		reading.observeNow()
 	}
 	if len(p.Uses) > 0 {
 		if err := s.selectsOnce(ctx); err != nil {
@@ -297,14 +293,19 @@ func (s *Session) selectQuery(ctx context.Context, q *sql.Query, params plan.Par
 	}
 	var rows []flow.Row
 	ready := false
-	v := newView("", names, p.Columns, df, inputs)
-	r := &Result{Fields: fields(p.Columns)}
+	r := &Result{Fields: fields(p.Columns), Close: reading.release}
 	r.Next = func(ctx context.Context) ([]flow.Row, error) {
 		if ready {
 			return nil, io.EOF
 		}
-		if rows, err = e.read(ctx, v, p, at, q.AsOf != nil && q.AsOf.AtLeast); err != nil {
+		if q.AsOf == nil && s.tx.time > 0 {
+			at = s.tx.time
+		}
+		if rows, err = reading.rows(ctx, at, q.AsOf != nil && q.AsOf.AtLeast); err != nil {
 			return nil, err
+		}
+		if s.status == 'T' && q.AsOf == nil && reading.streamed() {
+			s.tx.time = reading.at
 		}
 		ready = true
 		if len(rows) == 0 {
@@ -314,18 +315,4 @@ func (s *Session) selectQuery(ctx context.Context, q *sql.Query, params plan.Par
 	}
 	r.Tag = func() string { return fmt.Sprintf("SELECT %d", len(rows)) }
 	return r, nil
-}
-
-// names lists objects for a message. The caller holds mu.
-func (e *Engine) names(ids []string) string {
-	var out []string
-	for _, o := range e.ordered() {
-		if slices.Contains(ids, o.ID) {
-			out = append(out, o.Name)
-		}
-	}
-	if out == nil {
-		return "the query"
-	}
-	return strings.Join(out, ", ")
 }

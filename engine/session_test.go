@@ -61,6 +61,27 @@ func TestCatalog(t *testing.T) {
 			w.want("SELECT * FROM n", "a")
 			w.want("SELECT id FROM mz_objects WHERE name = 'n'", "u3")
 		},
+		"another while it is read": func(w *world) {
+			ctx, cancel := context.WithCancel(w.Context())
+			var wg sync.WaitGroup
+			for range 2 {
+				wg.Go(func() {
+					s := w.e.NewSession()
+					defer s.Close()
+					for ctx.Err() == nil {
+						if _, err := tryQuery(w.Context(), s, "SELECT * FROM n"); err != nil && !strings.Contains(err.Error(), "was dropped") {
+							w.Error(err)
+						}
+					}
+				})
+			}
+			for i := range 100 {
+				w.exec(fmt.Sprintf("CREATE OR REPLACE MATERIALIZED VIEW n AS SELECT count(*) + %d FROM lines", i))
+			}
+			cancel()
+			wg.Wait()
+			w.want("SELECT * FROM n", "101")
+		},
 		"dependents": func(w *world) {
 			w.exec("CREATE VIEW p AS SELECT * FROM n; CREATE MATERIALIZED VIEW q AS SELECT * FROM p")
 			w.fails("DROP SOURCE lines", "2BP01", "cannot drop lines: still depended upon by n, p, q")
@@ -79,6 +100,17 @@ func TestCatalog(t *testing.T) {
 				CREATE MATERIALIZED VIEW c AS SELECT y, count(*) AS n FROM b GROUP BY y; CREATE MATERIALIZED VIEW d AS SELECT sum(n) FROM c`)
 			w.want("SELECT * FROM c", "A|1", "B|1")
 			w.want("SELECT * FROM d", "2")
+			for query, want := range map[string]string{
+				"(SELECT * FROM generate_series(1, 9) AS g ORDER BY g DESC LIMIT 7 OFFSET 1)":                    "8 7 6 5 4 3 2",
+				"((SELECT * FROM generate_series(1, 9) AS g ORDER BY g DESC LIMIT 7 OFFSET 1)) LIMIT 9 OFFSET 2": "6 5 4 3 2",
+				"(SELECT * FROM generate_series(1, 9) AS g ORDER BY g DESC OFFSET 4) LIMIT 2":                    "5 4",
+				"(SELECT * FROM generate_series(1, 9) AS g ORDER BY g DESC LIMIT 2) OFFSET 3":                    "",
+				"(SELECT * FROM generate_series(1, 9) AS g ORDER BY g DESC LIMIT 3) ORDER BY 1":                  "7 8 9",
+			} {
+				if got := strings.Join(w.rows(query), " "); got != want {
+					w.Errorf("%s: got %s, want %s", query, got, want)
+				}
+			}
 			w.write("in", "a\n")
 			settle()
 			w.want("SELECT * FROM c", "A|2", "B|1")
@@ -112,6 +144,28 @@ func TestCatalog(t *testing.T) {
 			w.want("SHOW SCHEMAS", "mz_catalog", "mz_internal", "public")
 			w.want("SHOW DATABASES", "materialize")
 			w.want("SHOW CLUSTERS", "default")
+		},
+		"long definitions": func(w *world) {
+			chain := func(operator string) string {
+				return "CREATE VIEW v AS SELECT 1 FROM lines WHERE text = '0'" + strings.Repeat(operator, 300)
+			}
+			for _, definition := range []string{
+				chain(" OR text = 'a'"), chain(" AND text <> 'b'"), "CREATE VIEW v AS SELECT 1 FROM lines WHERE mz_line_no = 1" + strings.Repeat(" OR mz_line_no - 1 + 2 * 3 % 4 > 0", 300),
+				"CREATE VIEW v AS SELECT text" + strings.Repeat(" || text", 300) + " AS x FROM lines",
+				"CREATE VIEW v AS SELECT mz_line_no" + strings.Repeat(" + 1 - 2", 150) + " AS x FROM lines",
+				"CREATE VIEW v AS SELECT 1 AS x" + strings.Repeat(" UNION ALL SELECT 2", 300),
+			} {
+				w.exec(definition)
+				before := w.rows("SELECT count(*) FROM v")
+				w.restart()
+				w.want("SELECT count(*) FROM v", before...)
+				w.exec(definition + "; DROP VIEW v") // the same again
+			}
+			// What a restart could not read is refused at once.
+			w.fails("CREATE VIEW v AS SELECT "+strings.Repeat("NOT ", 150)+"true AS x", "54001", "the definition of view v is too complex to be kept: in its normal form, statement nested deeper than 200")
+			w.fails("CREATE TABLE v (x bool DEFAULT "+strings.Repeat("NOT ", 150)+"true)", "54001", "the definition of table v is too complex")
+			w.restart()
+			w.want("SHOW VIEWS", "n")
 		},
 		"names": func(w *world) {
 			w.exec(`CREATE VIEW public."Odd name" AS SELECT 1 AS "select", 2 AS user`)

@@ -202,22 +202,19 @@ func (s *Session) parameter(name string) string {
 
 // explain prints the operators that a query or view is made of, and for a view that is maintained what each of them holds.
 func (s *Session) explain(n *sql.Explain) (*Result, error) {
-	s.e.graphMu.Lock()
-	defer s.e.graphMu.Unlock()
-	s.e.mu.Lock()
-	defer s.e.mu.Unlock()
 	q := n.Query
 	if n.View != nil {
+		s.e.mu.Lock()
 		o := s.e.lookup(*n.View)
+		s.e.mu.Unlock()
 		if o == nil {
 			return nil, sql.Errorf(n.View.Pos(), "42704", "unknown catalog item '%s'", n.View)
 		}
 		if o.kind != kindView && o.kind != kindMaterializedView {
 			return nil, sql.Errorf(n.View.Pos(), "42809", "%s is not a view", n.View)
 		}
-		if v := o.view; v != nil && slices.Contains(s.e.graph, v) {
-			return explained(append(v.flow.Explain(true), fmt.Sprintf("Contents -- %d rows, %d bytes, and %d bytes of history",
-				v.contents.rows, v.contents.bytes, v.bytes))), nil
+		if lines := s.e.explainMaintained(o.view); lines != nil {
+			return explained(lines), nil
 		}
 		parsed, err := sql.Parse(o.text)
 		if err != nil {
@@ -225,7 +222,7 @@ func (s *Session) explain(n *sql.Explain) (*Result, error) {
 		}
 		q = parsed[0].Statement.(*sql.CreateView).Query
 	}
-	p, err := plan.Query(s.e.env(), q)
+	p, err := plan.Query(s.e.catalog().env(plan.Params{}), q)
 	if err != nil {
 		return nil, err
 	}
@@ -234,6 +231,19 @@ func (s *Session) explain(n *sql.Explain) (*Result, error) {
 		df = p.Maintained()
 	}
 	return explained(df.Explain(false)), nil
+}
+
+// explainMaintained describes a view that is part of the ticks, with what it holds.
+func (e *Engine) explainMaintained(v *view) []string {
+	e.graphMu.Lock()
+	defer e.graphMu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !slices.Contains(e.graph, v) {
+		return nil
+	}
+	return append(v.flow.Explain(true),
+		fmt.Sprintf("Contents -- %d rows, %d bytes, and %d bytes of history", v.contents.rows, v.contents.bytes, v.bytes))
 }
 
 func explained(lines []string) *Result {

@@ -20,14 +20,15 @@ type stream struct {
 	view     *view
 	own      bool // view exists for this stream
 	building bool // and has been given to the engine to be built
-	constant bool // nothing will ever change
 	tail     bool // the statement is TAIL
 	snapshot bool
 	shape
 	bounds
 
-	stage stage
-	next  uint64 // all times below have been sent
+	stage   stage
+	next    uint64       // all times below have been sent, once nothing is pending
+	pending []flow.Keyed // of the time before next, to be sent before anything else happens
+	owed    bool         // there may be some, or a progress that follows them
 }
 
 // stage is what a stream does next.
@@ -43,26 +44,27 @@ const (
 // endOfTime is the time of what never changes, as Materialize has it.
 const endOfTime = math.MaxUint64
 
-// streamRows is the most rows that are put into one chunk, but for those of one time, which stay together.
+// streamRows is about how many rows are put into one chunk: a reader who is slow holds no more. Under an envelope those of one time stay
+// together.
 const streamRows = 10_000
 
-// newStream resolves what a TAIL or SUBSCRIBE reads and the shape of its rows, but not its times. The caller holds mu.
-func (e *Engine) newStream(s *sql.Subscribe) (t *stream, err error) {
+// newStream resolves what a TAIL or SUBSCRIBE reads and the shape of its rows, but not its times.
+func (e *Engine) newStream(s *sql.Subscribe, params plan.Params) (t *stream, err error) {
 	t = &stream{e: e, tail: s.Tail, snapshot: s.Snapshot}
-	if t.view, err = e.relation(s); err != nil {
+	if t.view, err = e.relation(s, params); err != nil {
 		return nil, err
 	}
 	t.own = t.view.id == ""
-	t.constant = t.own && len(t.view.inputs) == 0
 	t.shape, err = newShape(t.view.columns, s)
 	return t, err
 }
 
-// relation is the view that a stream reads: a maintained one, or one of its own for a query. The caller holds mu.
-func (e *Engine) relation(s *sql.Subscribe) (*view, error) {
+// relation is the view that a stream reads: a maintained one, or one of its own for a query.
+func (e *Engine) relation(s *sql.Subscribe, params plan.Params) (*view, error) {
 	query := s.Query
+	cat := e.catalog()
 	if s.Name != nil {
-		if o := e.lookup(*s.Name); o != nil && o.view != nil {
+		if o := cat.lookup(*s.Name); o != nil && o.view != nil {
 			return o.view, nil
 		}
 		query = &sql.Query{At: s.Name.At, Body: &sql.Select{
@@ -72,33 +74,27 @@ func (e *Engine) relation(s *sql.Subscribe) (*view, error) {
 	if query.AsOf != nil {
 		return nil, sql.Errorf(query.Pos(), "42601", "AS OF belongs behind the parentheses")
 	}
-	p, err := plan.Query(e.env(), query)
+	p, err := plan.Query(cat.env(params), query)
 	if err != nil {
 		return nil, err
 	}
 	df := p.Maintained()
-	inputs, err := e.bind(df)
-	if err != nil {
-		return nil, err
-	}
-	v := newView("", "the query", p.Columns, df, inputs)
+	v := newView("", "the query", p.Columns, df, cat.bind(df))
 	v.uses = p.Uses
 	return v, nil
 }
 
 // subscribe begins a stream that the client reads as it comes.
-func (s *Session) subscribe(n *sql.Subscribe) (*Result, error) {
+func (s *Session) subscribe(n *sql.Subscribe, params plan.Params) (*Result, error) {
 	if err := s.begins(n); err != nil {
 		return nil, err
 	}
-	s.e.mu.Lock()
-	defer s.e.mu.Unlock()
-	t, err := s.e.newStream(n)
+	t, err := s.e.newStream(n, params)
 	if err != nil {
 		return nil, err
 	}
 	var notices []Notice
-	if t.bounds, notices, err = s.e.bounds(n); err != nil {
+	if t.bounds, notices, err = s.e.bounds(n, params); err != nil {
 		return nil, err
 	}
 	verb := "SUBSCRIBE"
@@ -126,7 +122,7 @@ func (s *Session) copyOut(ctx context.Context, n *sql.Copy, params plan.Params) 
 	case *sql.Query:
 		r, err = s.selectQuery(ctx, of, params)
 	case *sql.Subscribe:
-		r, err = s.subscribe(of)
+		r, err = s.subscribe(of, params)
 	}
 	if err != nil {
 		return nil, err
@@ -150,12 +146,14 @@ func (t *stream) Next(ctx context.Context) ([]flow.Row, error) {
 	for {
 		var rows []flow.Row
 		var err error
-		switch t.stage {
-		case opening:
+		switch {
+		case t.owed:
+			rows = t.part()
+		case t.stage == opening:
 			rows, err = t.open(ctx)
-		case first:
-			rows, err = t.initial()
-		case following:
+		case t.stage == first:
+			err = t.initial()
+		case t.stage == following:
 			rows, err = t.follow(ctx)
 		default:
 			return nil, io.EOF
@@ -171,13 +169,7 @@ func (t *stream) Next(ctx context.Context) ([]flow.Row, error) {
 
 // open waits until the stream's time can be read.
 func (t *stream) open(ctx context.Context) ([]flow.Row, error) {
-	if t.constant {
-		if t.asOf == now {
-			t.asOf = endOfTime
-		}
-		rows, errs := t.view.step(&flow.Context{})
-		t.view.apply(change{rows: rows, errors: errs}, false) // nobody else knows the view
-	} else if err := t.choose(ctx); err != nil {
+	if err := t.choose(ctx); err != nil {
 		return nil, err
 	}
 	if err := t.check(); err != nil {
@@ -195,7 +187,9 @@ func (t *stream) open(ctx context.Context) ([]flow.Row, error) {
 func (t *stream) choose(ctx context.Context) error {
 	if t.own && !t.building {
 		t.building = true
-		t.view.wanted, t.view.atLeast = t.asOf, t.atLeast
+		if t.view.wanted, t.view.atLeast = t.asOf, t.atLeast; t.view.sealed {
+			t.view.wanted = now
+		}
 		t.e.mu.Lock()
 		t.e.hydrating = append(t.e.hydrating, t.view)
 		t.e.notify()
@@ -212,6 +206,9 @@ func (t *stream) choose(ctx context.Context) error {
 			return false, err
 		}
 		switch {
+		case t.view.sealed && t.asOf == now:
+			t.asOf = endOfTime
+		case t.view.sealed:
 		case t.own:
 			t.asOf = t.view.builtAt
 		case t.asOf == now:
@@ -227,36 +224,53 @@ func (t *stream) choose(ctx context.Context) error {
 	})
 }
 
+// send puts the rows of a time on their way, and then a progress.
+func (t *stream) send(time uint64, rows []flow.Keyed) {
+	t.next, t.pending, t.owed = time+1, shuffled(t.e, rows), true
+}
+
+// part sends some of what is pending.
+func (t *stream) part() []flow.Row {
+	n := len(t.pending)
+	if t.key == nil {
+		n = min(n, streamRows)
+	}
+	rows := t.rows(t.next-1, t.pending[:n])
+	if t.pending = t.pending[n:]; len(t.pending) > 0 {
+		return rows
+	}
+	t.pending, t.owed = nil, false
+	if t.progress && t.stage != ended {
+		rows = append(rows, t.progressed(t.next))
+	}
+	return rows
+}
+
 // initial sends the snapshot.
-func (t *stream) initial() ([]flow.Row, error) {
+func (t *stream) initial() error {
 	t.stage = following
-	t.next = t.asOf + 1
-	if t.constant {
+	if t.view.sealed {
 		t.stage = ended
 	}
 	if t.limited && t.asOf >= t.upTo {
 		t.stage = ended
-		return nil, nil
+		return nil
 	}
 	rows, errs, err := t.e.snapshot(t.view, t.asOf)
 	if isHistoryGone(err) { // it was there when the stream began
-		return nil, errFellBehind
+		return errFellBehind
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := evaluation(errs, t.view.name); err != nil {
-		return nil, err
+		return err
 	}
-	var out []flow.Row
-	if t.snapshot {
-		out = t.rows(t.asOf, rows)
-		t.shuffle(out)
+	if !t.snapshot {
+		rows = nil
 	}
-	if t.progress && t.stage != ended { // the snapshot is complete, also an empty one
-		out = append(out, t.progressed(t.next))
-	}
-	return out, nil
+	t.send(t.asOf, rows) // the progress says that the snapshot is complete, also an empty one
+	return nil
 }
 
 func evaluation(errs []flow.ErrorUpdate, name string) error {
@@ -312,13 +326,18 @@ func (t *stream) follow(ctx context.Context) ([]flow.Row, error) {
 			}
 			return nil, failure
 		}
-		of := t.rows(c.time, c.rows)
-		t.shuffle(of)
-		rows = append(rows, of...)
-		if len(rows) > streamRows {
-			t.stage, upper = following, c.time+1
-			break
+		if len(rows)+len(c.rows) > streamRows {
+			if len(rows) > 0 { // what follows is read again
+				t.stage, upper = following, c.time
+				break
+			}
+			if upper > c.time+1 {
+				t.stage = following
+			}
+			t.send(c.time, c.rows)
+			return nil, nil
 		}
+		rows = append(rows, t.rows(c.time, shuffled(t.e, c.rows))...)
 	}
 	t.next = upper
 	if t.progress && t.stage != ended {
@@ -327,10 +346,13 @@ func (t *stream) follow(ctx context.Context) ([]flow.Row, error) {
 	return rows, nil
 }
 
-func (t *stream) shuffle(rows []flow.Row) {
-	if t.e.opt.Shuffle != nil {
-		t.e.opt.Shuffle(len(rows), func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
+// shuffled is the rows of one time in the order of [Options.Shuffle].
+func shuffled(e *Engine, rows []flow.Keyed) []flow.Keyed {
+	if e.opt.Shuffle != nil {
+		rows = slices.Clone(rows)
+		e.opt.Shuffle(len(rows), func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
 	}
+	return rows
 }
 
 // droppedName is the relation whose end is the stream's.
@@ -343,7 +365,7 @@ func (t *stream) droppedName() string {
 
 // Close ends the stream; a view of its own goes.
 func (t *stream) Close() {
-	t.stage = ended
+	t.stage, t.owed = ended, false
 	if t.own {
 		t.e.detach(t.view)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -124,6 +125,117 @@ func TestStream(t *testing.T) {
 			}
 			if got := r.Tag(); got != "SELECT 3" {
 				w.Errorf("got tag %s", got)
+			}
+		},
+		"of views that never change": func(w *world) {
+			w.exec(`CREATE MATERIALIZED VIEW one AS SELECT 1 AS a UNION ALL SELECT 2; CREATE MATERIALIZED VIEW two AS SELECT count(*) FROM one;
+				CREATE MATERIALIZED VIEW none AS SELECT * FROM one WHERE a > 2; CREATE VIEW three AS SELECT sum(a) FROM one;
+				CREATE MATERIALIZED VIEW bad AS SELECT 1 / (a - 1) FROM one`)
+			const end = "18446744073709551615"
+			check := func() {
+				w.Helper()
+				for of, want := range map[string][]string{
+					"one": {end + "|1|1", end + "|1|2"}, "two": {end + "|1|2"}, "none": nil, "three": {end + "|1|3"}, "(SELECT a FROM one, two WHERE a = 2)": {end + "|1|2"},
+				} {
+					w.want("SUBSCRIBE TO "+of, want...)
+				}
+				w.want("SUBSCRIBE TO two WITH (PROGRESS)", end+"|t|NULL|NULL", end+"|f|1|2")
+				w.want("SUBSCRIBE TO two WITH (PROGRESS, SNAPSHOT = false)", end+"|t|NULL|NULL")
+				w.want("SUBSCRIBE TO two AS OF 5", "5|1|2")
+				w.want("SUBSCRIBE (SELECT * FROM two) AS OF AT LEAST 5 UP TO 6", "5|1|2")
+				w.want("SUBSCRIBE TO two AS OF '3000-01-01' UP TO '4000-01-01'", "32503680000000|1|2")
+				w.want("SUBSCRIBE TO two AS OF 5 UP TO 5")
+				w.want("SELECT * FROM two AS OF 5", "2")
+				w.want("SELECT since FROM mzd_views WHERE name = 'one'", "0")
+				w.fails("SUBSCRIBE TO bad", "XX000", "Evaluation error: division by zero")
+			}
+			check()
+			w.restart()
+			w.want("SELECT * FROM two", "2")
+			check()
+			// What changes is not held up by what does not, and does not become a constant.
+			w.exec("CREATE MATERIALIZED VIEW mixed AS SELECT user, a FROM edits, one WHERE user = 'b'")
+			r := w.stream("SUBSCRIBE TO mixed")
+			if got := shape(w.next(r)); got != "T+1|b|1 T+1|b|2" {
+				w.Errorf("got %s", got)
+			}
+			w.write("in", "b\n")
+			since := query(w, w.s, "SELECT since FROM mzd_views WHERE name = 'edits'")[0][0].Int()
+			w.want(fmt.Sprintf("SELECT a FROM edits, one WHERE user = 'b' AS OF %d", since), "1", "2")
+			w.exec("DROP VIEW one CASCADE")
+			w.ends(r, "42704", "was dropped")
+		},
+		"parameters": func(w *world) {
+			now := query(w, w.s, "SUBSCRIBE TO edits UP TO 946684900000")[0][0].Int()
+			for _, c := range []struct {
+				text, types string
+				values      []flow.Datum
+				want        string
+			}{
+				{"SUBSCRIBE (SELECT count FROM edits WHERE user = $1) AS OF $2 UP TO $3", "text numeric numeric",
+					[]flow.Datum{flow.NewText("a"), flow.NewUint(uint64(now)), flow.NewUint(uint64(now + 1))}, "T+1|2"},
+				{"COPY (SUBSCRIBE (SELECT count + $1 FROM edits) UP TO $2::timestamptz) TO STDOUT", "int8 timestamptz",
+					[]flow.Datum{flow.NewInt(flow.Int8, 5), flow.NewInt(flow.Timestamptz, 946684905000000)}, "T+1|6 T+1|7"},
+				{"SELECT 0, 0, user FROM edits WHERE count > $1 AS OF $2", "int8 numeric",
+					[]flow.Datum{flow.NewInt(flow.Int8, 1), flow.NewUint(uint64(now))}, "T+0|a"},
+			} {
+				st, err := w.s.Parse(c.text)
+				if err != nil {
+					w.Fatal(err)
+				}
+				prepared, _, err := w.s.Prepare(st[0], nil)
+				if err != nil {
+					w.Fatalf("%s: %v", c.text, err)
+				}
+				var types []string
+				for _, t := range prepared.Params() {
+					types = append(types, t.Name())
+				}
+				if got := strings.Join(types, " "); got != c.types {
+					w.Errorf("%s: got types %s, want %s", c.text, got, c.types)
+				}
+				r, err := w.s.Execute(w.Context(), prepared.With(c.values))
+				if err != nil {
+					w.Fatalf("%s: %v", c.text, err)
+				}
+				rows, err := drain(w.Context(), r)
+				if got := shape(rowTexts(rows)); err != nil || got != c.want {
+					w.Errorf("%s: got %s, %v; want %s", c.text, got, err, c.want)
+				}
+				r.Close()
+			}
+			w.exec("BEGIN")
+			st, err := w.s.Parse("DECLARE c CURSOR FOR SUBSCRIBE (SELECT count FROM edits WHERE user = $1)")
+			if err != nil {
+				w.Fatal(err)
+			}
+			prepared, _, err := w.s.Prepare(st[0], nil)
+			if err != nil {
+				w.Fatal(err)
+			}
+			if _, err := w.s.Execute(w.Context(), prepared.With([]flow.Datum{flow.NewText("b")})); err != nil {
+				w.Fatal(err)
+			}
+			if got := shape(w.rows("FETCH ALL c")); got != "T+1|1" {
+				w.Errorf("got %s", got)
+			}
+		},
+		"nobody waits for who has left": func(w *world) {
+			synctest.Wait()
+			before := runtime.NumGoroutine()
+			for range 10 {
+				r := w.stream("SUBSCRIBE (SELECT * FROM edits WHERE count > 1) AS OF '3000-01-01'")
+				ctx, cancel := context.WithTimeout(w.Context(), time.Second)
+				if _, err := r.Next(ctx); !errors.Is(err, context.DeadlineExceeded) {
+					w.Errorf("got %v", err)
+				}
+				cancel()
+				r.Close()
+			}
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			if after := runtime.NumGoroutine(); after > before {
+				w.Errorf("%d goroutines, and %d before", after, before)
 			}
 		},
 		"AS OF and UP TO": func(w *world) {
@@ -381,6 +493,48 @@ func shape(rows []string) string {
 	}
 	slices.Sort(out)
 	return strings.Join(out, " ")
+}
+
+// TestParts reads more rows of one time than are sent together.
+func TestParts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, engine.Options{})
+		const n = 25_000
+		w.exec(fmt.Sprintf("CREATE TABLE t (x int); INSERT INTO t SELECT * FROM generate_series(1, %d)", n))
+		for options, parts := range map[string]int{"": 3, " ENVELOPE UPSERT (KEY (x))": 1} {
+			r := w.stream("SUBSCRIBE TO t" + options + " WITH (PROGRESS)")
+			w.next(r)
+			part := func() (rows int) { // up to a progress
+				w.Helper()
+				for range parts {
+					chunk := read(w, r)
+					if parts > 1 && len(chunk) > 10_001 {
+						w.Errorf("%d rows in a part", len(chunk))
+					}
+					rows += len(chunk)
+					if last := chunk[len(chunk)-1]; last[1].Bool() {
+						return rows - 1
+					}
+				}
+				w.Fatalf("%s: %d rows in %d parts, and no progress", options, rows, parts)
+				return 0
+			}
+			if got := part(); got != n {
+				w.Errorf("%s: got %d rows of %d", options, got, n)
+			}
+			w.exec(fmt.Sprintf("INSERT INTO t SELECT * FROM generate_series(%d, %d)", 2*n, 3*n-1))
+			got := 0
+			for got == 0 {
+				got = part()
+			}
+			if got != n {
+				w.Errorf("%s: got %d rows of a change, want %d", options, got, n)
+			}
+			r.Close()
+			w.exec(fmt.Sprintf("DELETE FROM t WHERE x > %d", n))
+		}
+		w.stop()
+	})
 }
 
 // TestResume cuts a stream at random times and resumes it: nothing may be missing or come twice, for any kind of view. At every time the

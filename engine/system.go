@@ -53,16 +53,6 @@ func (e *Engine) makeSystem() {
 	}
 }
 
-// systemObject finds a relation of the engine, which is nil if there is none of the name.
-func (e *Engine) systemObject(name string) *object {
-	for _, o := range e.system {
-		if o.Name == name {
-			return o
-		}
-	}
-	return nil
-}
-
 // due tells, once a second, that the engine's relations are to be brought up to date. The caller holds graphMu.
 func (e *Engine) due() bool {
 	now := time.Now()
@@ -90,15 +80,6 @@ func (e *Engine) observe(v *view) []flow.Keyed {
 		updates = append(updates, flow.Update{Row: r, Diff: 1})
 	}
 	return v.net.Rows(updates)
-}
-
-// live makes inputs that are relations of the engine what these are now. The caller holds mu.
-func live(inputs []input) {
-	for i := range inputs {
-		if v := inputs[i].view; v != nil && v.observe != nil {
-			inputs[i].view, inputs[i].rows = nil, append([]flow.Row{}, v.observe()...)
-		}
-	}
 }
 
 // tickStats count what the ticks have done since the process began.

@@ -37,7 +37,7 @@ func (e *Engine) createTable(s *sql.CreateTable) (*Result, error) {
 	defer e.mu.Unlock()
 	e.attach(o.view)
 	if !e.opening {
-		o.view.ready, o.view.since = true, e.upper-1
+		o.view.readyFrom(e.upper - 1)
 	}
 	e.objects[o.Name] = o
 	e.notify()

@@ -99,6 +99,44 @@ func TestTables(t *testing.T) {
 			w.want("SELECT * FROM k", row)
 			w.fails("INSERT INTO k (v) VALUES ('abcd')", "22001", "value too long")
 		},
+		"texts": func(w *world) {
+			w.exec("CREATE TABLE k (x text, j jsonb)")
+			w.copyFails("COPY k (x) FROM STDIN", "a\\0b\n", "22021", `invalid byte sequence for encoding "UTF8"`)
+			w.copyFails("COPY k (x) FROM STDIN WITH CSV", "a\x00b\n", "22021", `invalid byte sequence for encoding "UTF8"`)
+			w.exec("INSERT INTO k SELECT 'deep', ('" + strings.Repeat("[", 290) + strings.Repeat("]", 290) + "')::jsonb")
+			for range 20 {
+				w.exec("UPDATE k SET j = jsonb_build_array(j)")
+			}
+			before := w.rows("SELECT * FROM k")
+			w.restart()
+			w.want("SELECT * FROM k", before...)
+		},
+		"a row that is too long": func(w *world) {
+			w.exec("CREATE TABLE k (x text)")
+			w.fails("INSERT INTO k SELECT replace(text, '.', text) FROM (VALUES ('"+strings.Repeat(".", 6000)+"')) AS v (text)",
+				"54000", "a row of table k has 36000009 bytes; a row may have 33554432")
+			w.fails("INSERT INTO k VALUES "+strings.Repeat("("+expanded+"), ", 40)+"('x')", "54000", "transaction writes more than 256 MiB")
+			w.fails("INSERT INTO k VALUES ('x'); UPDATE k SET x = "+expanded+strings.Repeat(" || "+expanded, 4), "54000", "a row of table k")
+			w.want("SELECT * FROM k", "x")
+		},
+		"one time for a transaction": func(w *world) {
+			w.exec("CREATE TABLE u (x int); INSERT INTO u VALUES (1); BEGIN; SELECT * FROM t")
+			other := w.e.NewSession()
+			defer other.Close()
+			exec(w, other, "INSERT INTO u VALUES (2)")
+			w.want("SELECT * FROM u", "1")
+			w.exec("DECLARE c CURSOR FOR SELECT * FROM u")
+			w.want("FETCH ALL c", "1")
+			if got := query(w, other, "SELECT count(*) FROM u")[0][0].Int(); got != 2 {
+				w.Errorf("%d rows are there outside", got)
+			}
+			exec(w, other, "CREATE TABLE later (x int)")
+			w.fails("SELECT * FROM later", "22000", "could not find a valid timestamp")
+			w.exec("ROLLBACK; BEGIN")
+			w.want("SELECT * FROM u", "1", "2")
+			w.exec("COMMIT")
+			w.want("SELECT * FROM u", "1", "2")
+		},
 		"no columns": func(w *world) {
 			w.exec("CREATE TABLE e ()")
 			w.tag("INSERT INTO e DEFAULT VALUES", "INSERT 0 1")
@@ -202,6 +240,29 @@ func TestTables(t *testing.T) {
 	}
 }
 
+// expanded is an expression for a text of 8 MiB.
+var expanded = strings.Repeat("replace(", 5) + "'xxxxxxxx'" + strings.Repeat(", 'x', 'xxxxxxxxxxxxxxxx')", 5)
+
+// copyFails holds the error of a COPY against a SQLSTATE and a part of its message.
+func (w *world) copyFails(text, data, code, message string) {
+	w.Helper()
+	st, err := w.s.Parse(text)
+	if err != nil {
+		w.Fatal(err)
+	}
+	r, err := w.s.Execute(w.Context(), st[0])
+	if err != nil {
+		w.Fatal(err)
+	}
+	if err = r.CopyIn.Write([]byte(data)); err == nil {
+		_, err = r.CopyIn.End(w.Context())
+	}
+	var e *engine.Error
+	if !errors.As(err, &e) || e.Code != code || !strings.Contains(e.Message, message) {
+		w.Errorf("%s of %q\ngot  %#v\nwant %s %s", text, data, err, code, message)
+	}
+}
+
 // tag holds a statement's command tag against a text.
 func (w *world) tag(text, want string) {
 	w.Helper()
@@ -233,6 +294,7 @@ func TestFullTables(t *testing.T) {
 			t.Fatalf("%d rows, then %v", rows, err)
 		}
 		w.want("SELECT * FROM n", fmt.Sprint(rows-1))
+		w.fails("UPDATE t SET s = s || s || s WHERE x < 3", "53200", "out of memory")
 		w.exec("DELETE FROM t WHERE x < 3")
 		settle()
 		w.want("SELECT * FROM n", fmt.Sprint(rows-4))

@@ -256,7 +256,7 @@ func (e *Engine) settled(at uint64) {
 			ready = ready && ok
 		}
 		if ready {
-			v.ready, v.since = true, at
+			v.readyFrom(at)
 		}
 	}
 }

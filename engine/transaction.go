@@ -12,8 +12,9 @@ import (
 type sessionTx struct {
 	*transaction // what has been written; nil: nothing
 	hasRead      bool
-	selects      bool // it has read once
-	streams      bool // it has begun a stream
+	selects      bool   // it has read once
+	time         uint64 // at which it reads, once it has
+	streams      bool   // it has begun a stream
 	readOnly     bool
 	batch        bool // there is no transaction block, but the statements of a batch share a transaction
 }

@@ -18,6 +18,7 @@ type view struct {
 	wanted  uint64   // the time it is to begin at, or now
 	atLeast bool     // or a later one, if that is gone
 	builtAt uint64   // the time it began at; set before it is ready
+	sealed  bool     // a constant: what it holds it holds at all times
 
 	// Guarded by Engine.graphMu.
 	flow    *flow.Dataflow // nil for a table and a relation of the engine itself
@@ -31,7 +32,7 @@ type view struct {
 	contents contents
 	errors   map[string]int64
 	history  []change // ascending; what since hides has been dropped
-	since    uint64   // the earliest time that can be read
+	since    uint64   // the earliest time that can be read; 0 if it is sealed
 	bytes    int      // of history
 	updates  uint64   // so far
 	ready    bool     // since is valid and the contents are those at the engine's upper
@@ -71,6 +72,7 @@ func newView(id, name string, columns []plan.Column, df *flow.Dataflow, inputs [
 	v := &view{id: id, name: name, columns: columns, flow: df, inputs: inputs, deltas: make([]flow.Delta, len(inputs))}
 	v.contents = newContents()
 	v.errors = map[string]int64{}
+	v.sealed = df != nil && !slices.ContainsFunc(inputs, func(in input) bool { return in.view == nil || !in.view.sealed })
 	return v
 }
 
@@ -122,6 +124,13 @@ func (v *view) apply(c change, remember bool) {
 	v.history = append(v.history, c)
 }
 
+// readyFrom lets the view be read from a time on. The caller holds Engine.mu.
+func (v *view) readyFrom(time uint64) {
+	if v.ready = true; !v.sealed {
+		v.since = time
+	}
+}
+
 // trim forgets changes up to a time, and the oldest ones while the history is too large. The caller holds Engine.mu.
 func (v *view) trim(until uint64, hold uint64, limit int) {
 	n := 0
@@ -154,6 +163,10 @@ func (v *view) after(from, to uint64) []change {
 
 // step takes one step of the view's dataflow. The caller holds Engine.graphMu, or is the only one who knows the view.
 func (v *view) step(c *flow.Context) ([]flow.Keyed, []flow.ErrorUpdate) {
+	defer c.Renew()
+	if v.overrun = c.Exhausted(); v.overrun {
+		return nil, nil
+	}
 	if v.started && !slices.ContainsFunc(v.deltas, func(d flow.Delta) bool { return !d.Empty() }) {
 		return nil, nil
 	}

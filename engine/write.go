@@ -51,12 +51,12 @@ func (t *transaction) add(table *object, rows []flow.Update) error {
 	return nil
 }
 
-// grows tells whether there are more rows after the transaction.
+// grows tells whether there is more after the transaction.
 func (t *transaction) grows() bool {
 	n := int64(0)
 	for _, w := range t.writes {
 		for _, u := range w.rows {
-			n += u.Diff
+			n += u.Diff * int64(u.Row.Size())
 		}
 	}
 	return n > 0
@@ -70,12 +70,24 @@ type writers struct {
 	alone *transaction
 }
 
-// commit waits until a transaction is durable and published. A context that ends before the transaction has been taken withdraws it.
-func (e *Engine) commit(ctx context.Context, t *transaction) error {
+// record makes the rows of the journal. One that is longer than a log takes is refused here, where nobody else's transaction fails with it.
+func (t *transaction) record() error {
 	for _, w := range t.writes {
 		for _, u := range w.rows {
-			t.rows = append(t.rows, core.Update{Diff: core.Diff(u.Diff), Row: journalRow(w.table.ID, u.Row)})
+			row := journalRow(w.table.ID, u.Row)
+			if len(row) > core.MaxRowBytes {
+				return errorf("54000", "a row of table %s has %d bytes; a row may have %d", sql.Ident(w.table.Name), len(row), core.MaxRowBytes)
+			}
+			t.rows = append(t.rows, core.Update{Diff: core.Diff(u.Diff), Row: row})
 		}
+	}
+	return nil
+}
+
+// commit waits until a transaction is durable and published. A context that ends before the transaction has been taken withdraws it.
+func (e *Engine) commit(ctx context.Context, t *transaction) error {
+	if err := t.record(); err != nil {
+		return err
 	}
 	t.done = make(chan struct{})
 	e.mu.Lock()
@@ -289,65 +301,48 @@ func (e *Engine) alone(ctx context.Context, f func(*transaction) error) error {
 	return f(t)
 }
 
-// readNow computes a query once, at the newest time.
-func (e *Engine) readNow(ctx context.Context, p *plan.Plan) ([]flow.Row, error) {
-	e.mu.Lock()
-	df := p.Once()
-	inputs, err := e.bind(df)
-	names := e.names(p.Uses)
-	e.mu.Unlock()
-	if err != nil {
-		return nil, err
-	}
-	return e.read(ctx, newView("", names, p.Columns, df, inputs), p, now, false)
-}
-
-// tableOf is the table that a plan writes to. The caller holds mu.
-func (e *Engine) tableOf(w *plan.Write) (*object, error) {
-	if o := e.objects[w.Table.Name]; o != nil && o.ID == w.Table.ID {
-		return o, nil
-	}
-	return nil, relationDropped(w.Table.Name)
+// write is a statement that writes, with the catalog that it was planned in.
+type write struct {
+	*plan.Write
+	table *object
+	in    catalog
 }
 
 // planned plans a statement that writes.
-func (e *Engine) planned(st sql.Statement, params plan.Params) (w *plan.Write, table *object, err error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	env := e.env()
-	env.Params = params
+func (e *Engine) planned(st sql.Statement, params plan.Params) (w write, err error) {
+	w.in = e.catalog()
+	env := w.in.env(params)
 	switch st := st.(type) {
 	case *sql.Insert:
-		w, err = plan.Insert(env, st)
+		w.Write, err = plan.Insert(env, st)
 	case *sql.Update:
-		w, err = plan.Update(env, st)
+		w.Write, err = plan.Update(env, st)
 	case *sql.Delete:
-		w, err = plan.Delete(env, st)
+		w.Write, err = plan.Delete(env, st)
 	}
-	if err != nil {
-		return nil, nil, err
+	if err == nil {
+		w.table = w.in.objects[w.Table.Name]
 	}
-	table, err = e.tableOf(w)
-	return w, table, err
+	return w, err
 }
 
 // write is INSERT, UPDATE and DELETE.
 func (s *Session) write(ctx context.Context, verb string, st sql.Statement, params plan.Params) (*Result, error) {
-	w, table, err := s.e.planned(st, params)
+	w, err := s.e.planned(st, params)
 	if err != nil {
 		return nil, err
 	}
 	if w.Read == nil || verb == "INSERT" && len(w.Read.Uses) == 0 {
 		var rows []flow.Update
 		if w.Read == nil {
-			rows, err = given(w)
+			rows, err = given(w.Write)
 		} else {
 			rows, _, err = s.changes(ctx, w)
 		}
 		if err != nil {
 			return nil, err
 		}
-		return s.insert(ctx, table, rows, func(n int) string { return fmt.Sprintf("INSERT 0 %d", n) })
+		return s.insert(ctx, w.table, rows, func(n int) string { return fmt.Sprintf("INSERT 0 %d", n) })
 	}
 	what := verb
 	if verb == "INSERT" {
@@ -366,7 +361,7 @@ func (s *Session) write(ctx context.Context, verb string, st sql.Statement, para
 			return err
 		}
 		count = n
-		if err := t.add(table, rows); err != nil {
+		if err := t.add(w.table, rows); err != nil {
 			return err
 		}
 		return s.e.commit(ctx, t)
@@ -383,11 +378,15 @@ func (s *Session) write(ctx context.Context, verb string, st sql.Statement, para
 // given are the rows of VALUES.
 func given(w *plan.Write) ([]flow.Update, error) {
 	c := &flow.Context{}
+	bytes := 0
 	rows := make([]flow.Update, 0, len(w.Values))
 	for _, exprs := range w.Values {
 		r, err := w.Row(c, exprs, nil)
 		if err != nil {
 			return nil, err
+		}
+		if bytes += r.Size(); bytes > maxTransaction {
+			return nil, errTooMuch()
 		}
 		rows = append(rows, flow.Update{Row: r, Diff: 1})
 	}
@@ -395,13 +394,16 @@ func given(w *plan.Write) ([]flow.Update, error) {
 }
 
 // changes reads what a statement needs, and returns what it changes, and of how many rows.
-func (s *Session) changes(ctx context.Context, w *plan.Write) ([]flow.Update, int, error) {
-	rows, err := s.e.readNow(ctx, w.Read)
+func (s *Session) changes(ctx context.Context, w write) ([]flow.Update, int, error) {
+	reading := s.e.newReading(w.in, w.Read)
+	defer reading.release()
+	rows, err := reading.rows(ctx, now, false)
 	if err != nil {
 		return nil, 0, err
 	}
 	c := &flow.Context{}
 	width := len(w.Table.Columns)
+	bytes := 0
 	var out []flow.Update
 	for _, r := range rows {
 		if w.Old {
@@ -413,6 +415,9 @@ func (s *Session) changes(ctx context.Context, w *plan.Write) ([]flow.Update, in
 		n, err := w.Row(c, w.New, r)
 		if err != nil {
 			return nil, 0, err
+		}
+		if bytes += n.Size(); bytes > maxTransaction {
+			return nil, 0, errTooMuch()
 		}
 		out = append(out, flow.Update{Row: n, Diff: 1})
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -36,6 +37,18 @@ func runEngine(ctx context.Context, o engineOptions, log *slog.Logger) error {
 		{"engine port", func(ctx context.Context) error { return wire.Serve(ctx, l) }},
 		{"engine", e.Run},
 	}
+	if o.Admin != "" {
+		registry := newRegistry()
+		registry.MustRegister(e)
+		watch := watchedEngine{e}
+		a, err := newAdmin(o.Admin, registry, watch.health, watch.ready, func() any { return e.Stats() })
+		if err != nil {
+			return err
+		}
+		defer a.Close()
+		log.Info("admin is listening", "address", a.Addr().String())
+		stages = append(stages, stage{"admin", a.Serve})
+	}
 	if o.Init != "" {
 		client, err := newClient(config.Embedded, wire.Dial, log)
 		if err != nil {
@@ -59,4 +72,36 @@ func runEngine(ctx context.Context, o engineOptions, log *slog.Logger) error {
 	log.Info("engine is listening", "try", fmt.Sprintf("psql -h %s -p %s -U materialize materialize", host, port))
 	defer log.Info("engine has stopped")
 	return runStages(ctx, stages...)
+}
+
+// watchedEngine tells an operator about an engine that runs alone.
+type watchedEngine struct{ *engine.Engine }
+
+// health is why no time closes.
+func (w watchedEngine) health() error {
+	if s := w.Stats(); s.Problem != "" {
+		return errors.New(s.Problem)
+	}
+	return nil
+}
+
+// ready tells whether every view can be read, and names those, and the sources, that are in trouble.
+func (w watchedEngine) ready() readiness {
+	s := w.Stats()
+	var r readiness
+	for _, v := range s.Views {
+		switch {
+		case v.Problem != "":
+			r.Degraded = append(r.Degraded, fmt.Sprintf("view %s: %s", v.Name, v.Problem))
+		case !v.Ready:
+			r.Waiting = append(r.Waiting, v.Name)
+		}
+	}
+	for _, src := range s.Sources {
+		if src.Problem != "" {
+			r.Degraded = append(r.Degraded, fmt.Sprintf("source %s: %s", src.Name, src.Problem))
+		}
+	}
+	r.Ready = !s.Opening && r.Waiting == nil
+	return r
 }

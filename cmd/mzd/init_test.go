@@ -98,3 +98,37 @@ func TestInit(t *testing.T) {
 	}
 	e.stop()
 }
+
+// TestEngineAdmin asks an engine that runs alone what operators ask.
+func TestEngineAdmin(t *testing.T) {
+	e := &daemon{t: t, dir: t.TempDir(), sql: freePort(t), admin: freePort(t)}
+	e.write("numbers.txt", "1\n2\n")
+	e.write("init.sql", `
+		CREATE SOURCE numbers FROM FILE 'numbers.txt' WITH (tail) FORMAT TEXT;
+		CREATE MATERIALIZED VIEW total AS SELECT count(*) FROM numbers;
+		SELECT * FROM total;`)
+	e.launch(io.Discard, "init is done", "mzd", "engine", "-listen", e.sql, "-admin", e.admin, "-init", "init.sql")
+	url := "http://" + e.admin
+	for path, want := range map[string]string{
+		"/metrics":    `mzd_engine_source_lines_total{source="numbers"} 2`,
+		"/healthz":    "ok",
+		"/readyz":     `"ready": true`,
+		"/api/status": `"name": "total"`,
+	} {
+		if got := get(t, url+path); !strings.Contains(got, want) {
+			t.Errorf("%s says\n%s\nand nothing of %s", path, got, want)
+		}
+	}
+	if err := os.Remove(filepath.Join(e.dir, "numbers.txt")); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(get(t, url+"/readyz"), "source numbers: file "); {
+		if time.Now().After(deadline) {
+			t.Fatal("nobody says that the file is gone: ", get(t, url+"/readyz"))
+		}
+	}
+	if got := get(t, url+"/metrics"); !strings.Contains(got, `mzd_engine_source_up{source="numbers"} 0`) {
+		t.Errorf("the source is up:\n%s", got)
+	}
+	e.stop()
+}

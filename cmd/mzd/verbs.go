@@ -115,9 +115,13 @@ psql -h 127.0.0.1 -p 6875 materialize`,
 				flags.StringVar(&o.Listen, "listen", "127.0.0.1:6875", "`ADDR` to listen on")
 				flags.StringVar(&o.DataDir, "data-dir", "", "`DIR` to keep data in; one process at a time (default: memory only)")
 				flags.StringVar(&o.Init, "init", "", "`FILE` of SQL statements to run first")
+				flags.StringVar(&o.Admin, "admin", "", "`ADDR` of metrics and status (default: nowhere)")
 				return func(ctx context.Context, e env, _ []string) error {
 					if err := config.CheckAddress(o.Listen); err != nil {
 						return usage(fmt.Errorf("engine: -listen: %w", err))
+					}
+					if err := config.CheckAddress(o.Admin); o.Admin != "" && err != nil {
+						return usage(fmt.Errorf("engine: -admin: %w", err))
 					}
 					return runEngine(ctx, o, newLogger(e, config.Log{}))
 				}
@@ -204,6 +208,7 @@ type engineOptions struct {
 	Listen  string // address of the server
 	DataDir string // empty: everything is in memory
 	Init    string // file of statements to run first; empty: none
+	Admin   string // address of the server for operators; empty: none
 }
 
 func configFlag(flags *flag.FlagSet) *string {

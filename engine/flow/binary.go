@@ -9,10 +9,18 @@ import (
 	"unicode/utf8"
 )
 
+// CheckText refuses what no text may hold: anything but UTF-8, and NUL. Its error is an [EvalError].
+func CheckText(text string) error {
+	if !utf8.ValidString(text) || strings.IndexByte(text, 0) >= 0 {
+		return &EvalError{Code: "22021", Message: `invalid byte sequence for encoding "UTF8"`}
+	}
+	return nil
+}
+
 // FromText reads PostgreSQL's text form of a value. Its error is an [EvalError].
 func FromText(t Type, text string) (Datum, error) {
-	if !utf8.ValidString(text) || strings.IndexByte(text, 0) >= 0 {
-		return Null, &EvalError{Code: "22021", Message: `invalid byte sequence for encoding "UTF8"`}
+	if err := CheckText(text); err != nil {
+		return Null, err
 	}
 	x, ok := CastTo(&Col{T: Text}, t)
 	if !ok {
@@ -22,7 +30,11 @@ func FromText(t Type, text string) (Datum, error) {
 }
 
 // FromBinary reads what [Datum.AppendBinary] writes, the form in which drivers send parameters. Its error is an [EvalError].
-func FromBinary(t Type, b []byte) (Datum, error) {
+func FromBinary(t Type, b []byte) (Datum, error) { return fromBinary(t, b, false) }
+
+// fromBinary reads a value that is our own, which AppendBinary has made of a value of the type, or a stranger's, which may be anything.
+// What has been a value is one, whatever bounds reading has.
+func fromBinary(t Type, b []byte, own bool) (Datum, error) {
 	if n := int(t.Size()); n >= 0 && len(b) != n {
 		return Null, badBinary(t)
 	}
@@ -40,12 +52,18 @@ func FromBinary(t Type, b []byte) (Datum, error) {
 	case Float8:
 		return NewFloat(t, math.Float64frombits(binary.BigEndian.Uint64(b))), nil
 	case Numeric:
-		return numericFromBinary(b)
+		return numericFromBinary(b, own)
 	case Text, Unknown:
+		if own {
+			return NewText(string(b)), nil
+		}
 		return FromText(Text, string(b))
 	case Jsonb:
 		if len(b) == 0 || b[0] != 1 {
 			return Null, badBinary(t)
+		}
+		if own {
+			return newJSON(string(b[1:])), nil
 		}
 		return FromText(t, string(b[1:]))
 	case Date:
@@ -61,13 +79,13 @@ func FromBinary(t Type, b []byte) (Datum, error) {
 		return NewBytea(string(b)), nil
 	}
 	if t.IsArray() {
-		return arrayFromBinary(t, b)
+		return arrayFromBinary(t, b, own)
 	}
 	return Null, &EvalError{Code: "0A000", Message: "the binary format of type " + t.SQL() + " is not supported"}
 }
 
 // arrayFromBinary reads an array of at most one dimension; see appendArrayBinary.
-func arrayFromBinary(t Type, b []byte) (Datum, error) {
+func arrayFromBinary(t Type, b []byte, own bool) (Datum, error) {
 	const head, dimension = 12, 8
 	if len(b) < head || binary.BigEndian.Uint32(b[8:]) != t.Elem().OID() {
 		return Null, badBinary(t)
@@ -90,7 +108,7 @@ func arrayFromBinary(t Type, b []byte) (Datum, error) {
 			var d Datum
 			if value != nil {
 				var err error
-				if d, err = FromBinary(t.Elem(), value); err != nil {
+				if d, err = fromBinary(t.Elem(), value, own); err != nil {
 					return Null, err
 				}
 			}
@@ -126,7 +144,7 @@ func badBinary(t Type) error {
 }
 
 // numericFromBinary reads base 10,000 digits; see appendNumericBinary.
-func numericFromBinary(b []byte) (Datum, error) {
+func numericFromBinary(b []byte, own bool) (Datum, error) {
 	if len(b) < 8 {
 		return Null, badBinary(Numeric)
 	}
@@ -154,7 +172,11 @@ func numericFromBinary(b []byte) (Datum, error) {
 		}
 		s = fmt.Appendf(s, "%04d", d)
 	}
-	return parseNumeric(fmt.Sprintf("%se%d", s, 4*(weight-n+1)))
+	text := fmt.Sprintf("%se%d", s, 4*(weight-n+1))
+	if own {
+		return NewDecimal(Datum{s: text, t: Numeric}.Decimal()), nil
+	}
+	return parseNumeric(text)
 }
 
 // AppendTuple appends a row as COPY's binary format has it: the number of columns, and the length and binary form of each value,
@@ -190,7 +212,7 @@ func Tuple(b []byte) (values [][]byte, rest []byte, ok bool) {
 	return values, rest, true
 }
 
-// FromTuple reads the values of a row of known types.
+// FromTuple reads the values of a row of known types that [AppendTuple] has written.
 func FromTuple(types []Type, values [][]byte) (Row, error) {
 	if len(values) != len(types) {
 		return nil, &EvalError{Code: "22P04", Message: "row has " + strconv.Itoa(len(values)) + " values for " + strconv.Itoa(len(types)) + " columns"}
@@ -200,7 +222,7 @@ func FromTuple(types []Type, values [][]byte) (Row, error) {
 		if v == nil {
 			continue
 		}
-		d, err := FromBinary(types[i], v)
+		d, err := fromBinary(types[i], v, true)
 		if err != nil {
 			return nil, err
 		}

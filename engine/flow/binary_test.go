@@ -1,6 +1,7 @@
 package flow_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/mzdio/mzd/engine/flow"
@@ -42,6 +43,9 @@ func TestTuple(t *testing.T) {
 			}
 		}
 	}
+	for _, d := range unreadable(t) {
+		row, types = append(row, d), append(types, d.Type())
+	}
 	b := flow.AppendTuple(nil, row)
 	values, rest, ok := flow.Tuple(append(b, "next"...))
 	if !ok || string(rest) != "next" {
@@ -61,6 +65,31 @@ func TestTuple(t *testing.T) {
 			t.Fatalf("the first %d bytes of %d are a row", n, len(b))
 		}
 	}
+}
+
+// unreadable are values that expressions can make, or once could, and that nobody may send.
+func unreadable(t *testing.T) []flow.Datum {
+	t.Helper()
+	deep := must(t, strings.Repeat("[", 290)+strings.Repeat("]", 290), flow.Jsonb)
+	var err error
+	for range 20 {
+		if deep, err = flow.Resolve("jsonb_build_array", []flow.Type{flow.Jsonb}).FN(&flow.Context{}, []flow.Datum{deep}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	large, err := flow.Resolve("round", []flow.Type{flow.Numeric, flow.Int4}).F2(&flow.Context{},
+		must(t, strings.Repeat("9", 1000), flow.Numeric), flow.NewInt(flow.Int4, -1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := []flow.Datum{flow.NewText("a\x00b"), deep, large}
+	for _, d := range list {
+		if _, err := flow.FromBinary(d.Type(), d.AppendBinary(nil)); err == nil {
+			t.Errorf("%.20s of type %s can be read", d, d.Type().Name())
+		}
+		list = append(list, flow.NewArray(d.Type(), []flow.Datum{d}))
+	}
+	return list
 }
 
 // FuzzFromBinary looks for bytes that make a reader panic, or a value that does not read back as itself.

@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,7 +19,7 @@ type Expr interface {
 	Args() []Expr
 	// WithArgs is the same expression over others.
 	WithArgs([]Expr) Expr
-	// String is for EXPLAIN, and equal for two expressions only if they are the same.
+	// String is for EXPLAIN.
 	String() string
 }
 
@@ -377,6 +378,51 @@ func list(x []Expr) string {
 		parts[i] = e.String()
 	}
 	return "(" + strings.Join(parts, ", ") + ")"
+}
+
+// Same tells whether two expressions are the same: of one form, over the same arguments.
+func Same(a, b Expr) bool {
+	return sameForm(a, b) && slices.EqualFunc(a.Args(), b.Args(), Same)
+}
+
+// sameForm compares expressions without their arguments.
+func sameForm(a, b Expr) bool {
+	switch a := a.(type) {
+	case *Col:
+		b, ok := b.(*Col)
+		return ok && a.Index == b.Index
+	case *Const:
+		b, ok := b.(*Const)
+		return ok && *a == *b
+	case *Call:
+		b, ok := b.(*Call)
+		return ok && (a.F == b.F || a.F.Name == b.F.Name && a.F.Cast == b.F.Cast && a.F.Result == b.F.Result && slices.Equal(a.F.Params, b.F.Params))
+	case *Logic:
+		b, ok := b.(*Logic)
+		return ok && a.Or == b.Or
+	case *Coalesce:
+		b, ok := b.(*Coalesce)
+		return ok && a.T == b.T
+	case *Case:
+		b, ok := b.(*Case)
+		return ok && a.T == b.T
+	case *In:
+		_, ok := b.(*In)
+		return ok
+	case *Test:
+		b, ok := b.(*Test)
+		return ok && a.Kind == b.Kind
+	case *Distinct:
+		_, ok := b.(*Distinct)
+		return ok
+	case *ReadJSON:
+		b, ok := b.(*ReadJSON)
+		return ok && a.Text == b.Text && a.T == b.T && slices.Equal(a.Path, b.Path)
+	case *Param:
+		b, ok := b.(*Param)
+		return ok && a.N == b.N
+	}
+	return false
 }
 
 // Walk calls f for the expression and everything below it.

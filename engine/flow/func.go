@@ -180,19 +180,36 @@ func retype(e Expr, t Type) Expr {
 	return e
 }
 
-// Fold evaluates an expression without columns now, unless that is an error.
+// Fold evaluates an expression without columns now, unless that is an error, or a text that is much longer than the expression: that one is
+// computed where memory is counted.
 func Fold(e Expr) Expr {
+	limit := maxFolded
 	for _, a := range e.Args() {
-		if _, ok := a.(*Const); !ok {
+		c, ok := a.(*Const)
+		if !ok {
 			return e
+		}
+		if isCast(e) { // which does not make a long text of short ones, as functions do
+			limit = max(limit, 2*len(c.D.s))
 		}
 	}
 	if len(e.Args()) == 0 {
 		return e
 	}
 	d, err := e.Eval(&Context{}, nil)
-	if err != nil {
+	if err != nil || len(d.s) > limit {
 		return e
 	}
 	return &Const{d, e.Type()}
+}
+
+// maxFolded is the length of a text that is no matter.
+const maxFolded = 4096
+
+func isCast(e Expr) bool {
+	if c, ok := e.(*Call); ok {
+		return c.F.Cast
+	}
+	_, ok := e.(*ReadJSON)
+	return ok
 }

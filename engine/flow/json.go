@@ -26,17 +26,27 @@ type Context struct {
 
 	regexps map[string]*regexp.Regexp // by flags and pattern
 
-	// Budget is how many bytes of rows a step may make of the rows that it is given; 0: any number. What needs more than that is
-	// stopped in the middle, and its dataflow is good for nothing any more: see [Context.Exhausted].
+	// Budget is how many bytes of rows a step, and the maps that feed it, may make of the rows that they are given; 0: any number.
+	// What needs more than that is stopped in the middle, and its dataflow is good for nothing any more: see [Context.Exhausted].
 	Budget int64
 	spent  int64
 }
 
-// Exhausted tells whether the last step needed more than its budget.
+// Exhausted tells whether more has been needed than the budget, since it was last renewed.
 func (c *Context) Exhausted() bool { return c.Budget > 0 && c.spent > c.Budget }
+
+// Renew begins to count anew, for the next step.
+func (c *Context) Renew() { c.spent = 0 }
 
 // spend counts rows that are made of others.
 func (c *Context) spend(r Row) { c.spent += updateBytes(r) }
+
+// spendText counts a value if it is so long that a few of them matter.
+func (c *Context) spendText(d Datum) {
+	if len(d.s) > 1<<16 {
+		c.spent += int64(len(d.s))
+	}
+}
 
 type document struct {
 	text   string

@@ -38,9 +38,9 @@ type Slot struct {
 	Map    *Map
 }
 
-// Step takes a step with the changes of the inputs, one for each slot. The result may contain a row several times.
+// Step takes a step with the changes of the inputs, one for each slot. The result may contain a row several times. It is worth nothing,
+// and so is the dataflow from then on, if the context is [Context.Exhausted] behind it.
 func (d *Dataflow) Step(c *Context, inputs []Delta) Delta {
-	c.spent = 0
 	return d.Root.Step(&Step{Inputs: inputs, Context: c})
 }
 
@@ -83,8 +83,11 @@ type Map struct {
 	Exprs   []Expr // the columns of the output
 }
 
-// Apply adds what becomes of one row to out.
+// Apply adds what becomes of one row to out, unless the budget is exhausted.
 func (m *Map) Apply(c *Context, row Row, diff int64, out *Delta) {
+	if c.Exhausted() {
+		return
+	}
 	for _, f := range m.Filters {
 		d, err := f.Eval(c, row)
 		if err != nil {
@@ -104,6 +107,7 @@ func (m *Map) Apply(c *Context, row Row, diff int64, out *Delta) {
 				out.fail(err.Error(), diff)
 				return
 			}
+			c.spendText(d)
 			r[i] = d
 		}
 	}

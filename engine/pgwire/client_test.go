@@ -201,6 +201,8 @@ func (c *client) line(msg pgproto3.BackendMessage) string {
 		return fmt.Sprintf("H %d columns", len(m.ColumnFormatCodes))
 	case *pgproto3.CopyData:
 		return fmt.Sprintf("d %q", m.Data)
+	case *pgproto3.NegotiateProtocolVersion:
+		return fmt.Sprintf("v %d.%d %s", m.NewestMinorProtocol>>16, m.NewestMinorProtocol&0xffff, strings.Join(m.UnrecognizedOptions, " "))
 	case *pgproto3.ParameterStatus:
 		return "S " + m.Name + "=" + m.Value
 	default:

@@ -177,7 +177,7 @@ func (c *conn) establish(ctx context.Context, msg *pgproto3.StartupMessage) erro
 	if len(unknown) > 0 {
 		slices.Sort(unknown)
 		c.out.send(&pgproto3.NegotiateProtocolVersion{
-			NewestMinorProtocol: msg.ProtocolVersion & 0xffff,
+			NewestMinorProtocol: msg.ProtocolVersion, // all of it, whatever the name says: libpq and pgx compare it so
 			UnrecognizedOptions: unknown,
 		})
 	}
@@ -275,6 +275,7 @@ func (c *conn) handle(ctx context.Context, msg any) error {
 		return nil
 	}
 	var err error
+	extended := false
 	switch m := msg.(type) {
 	case copyData, pgproto3.CopyDone, pgproto3.CopyFail:
 		return nil // left over from a COPY that failed; the protocol says to drop them
@@ -286,26 +287,29 @@ func (c *conn) handle(ctx context.Context, msg any) error {
 		failed := c.skipping
 		c.skipping = false
 		err = c.statement(ctx, func(ctx context.Context) error { return c.session.EndBatch(ctx, failed) })
-		if c.session.TxStatus() == 'I' {
-			for name := range c.portals { // portals end with their transaction
-				c.closePortal(name)
-			}
-		}
 	case unexpected:
 		return fatalf("08P01", "unexpected message %T", m.msg)
 	default:
 		err = c.statement(ctx, func(ctx context.Context) error { return c.extended(ctx, msg) })
-		if e, ok := errors.AsType[*engine.Error](err); ok {
-			c.out.send(errorResponse("ERROR", e))
-			c.skipping = true
-			return c.out.flush()
-		}
-		return err
+		extended = true
 	}
 	if e, ok := errors.AsType[*engine.Error](err); ok {
+		c.session.Fail()
 		c.out.send(errorResponse("ERROR", e))
 	} else if err != nil {
 		return err
+	}
+	if extended {
+		if err == nil {
+			return nil
+		}
+		c.skipping = true
+		return c.out.flush()
+	}
+	if c.session.TxStatus() == 'I' {
+		for name := range c.portals { // portals end with their transaction
+			c.closePortal(name)
+		}
 	}
 	c.ready()
 	return c.out.flush()

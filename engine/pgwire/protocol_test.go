@@ -28,7 +28,7 @@ func TestStartup(t *testing.T) {
 		}
 	}
 	c.expect("Z", `
-		NegotiateProtocolVersion
+		v 3.2 _pq_.x
 		AuthenticationOK
 		S server_version=9.5.0 (mzd embedded 1.2.3)
 		S mz_version=mzd embedded (not Materialize)
@@ -154,6 +154,11 @@ func TestSuspend(t *testing.T) {
 	// Outside of a transaction portals end at Sync.
 	c.expect("Z", "ParseComplete\nBindComplete\nD \"1\" \"x\"\nPortalSuspended\nZ I", parse("SELECT 5"), bindAll, execute(1), sync)
 	c.expect("Z", "E ERROR 34000 portal \"\" does not exist\nZ I", execute(1), sync)
+	// And so they do when a simple query has ended it.
+	p := &pgproto3.Execute{Portal: "p", MaxRows: 1}
+	c.send(parse("SELECT 5"), &pgproto3.Bind{DestinationPortal: "p"}, p)
+	c.expect("Z", "ParseComplete\nBindComplete\nD \"1\" \"x\"\nPortalSuspended\nC OK\nZ I", query("SET a = 1"))
+	c.expect("Z", "E ERROR 34000 portal \"p\" does not exist\nZ I", p, sync)
 }
 
 // A suspended stream keeps what the last chunk had too many.

@@ -89,6 +89,7 @@ type session interface {
 	Batch()
 	EndBatch(ctx context.Context, failed bool) error
 	TxStatus() byte
+	Fail()
 	Close()
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -95,6 +96,21 @@ func TestParameters(t *testing.T) {
 			var s string
 			if err := conn.QueryRow(ctx, "SELECT s FROM "+table+" WHERE i8 = $1 LIMIT $2", int64(5), int64(1)).Scan(&s); err != nil || s != "x" {
 				t.Errorf("got %q, %v", s, err)
+			}
+			var upper int64
+			if err := conn.QueryRow(ctx, "SELECT upper::int8 FROM mzd_ticks").Scan(&upper); err != nil {
+				t.Fatal(err)
+			}
+			rows, err = conn.Query(ctx, "SUBSCRIBE (SELECT id, $1::text FROM "+table+" WHERE id = $2) AS OF $3 UP TO $4", "x", int32(2), upper-1, upper)
+			if err != nil {
+				t.Fatal(err)
+			}
+			streamed, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (string, error) {
+				v, err := row.Values()
+				return fmt.Sprint(v[1:]), err
+			})
+			if want := []string{"[1 2 x]"}; err != nil || !reflect.DeepEqual(streamed, want) {
+				t.Errorf("streamed %q, %v; want %q", streamed, err, want)
 			}
 			for sql, want := range map[string]string{
 				"INSERT INTO " + table + " (id) VALUES (NULL)":        "23502",
@@ -199,6 +215,35 @@ func TestTransactions(t *testing.T) {
 		t.Error(err)
 	}
 	count(503)
+	// Any error ends a transaction block, also one that is not of a statement.
+	for name, fail := range map[string]func(*pgconn.PgConn) error{
+		"no statement":    func(c *pgconn.PgConn) error { _, err := c.Exec(ctx, "SELEC 1").ReadAll(); return err },
+		"no prepared one": func(c *pgconn.PgConn) error { _, err := c.Prepare(ctx, "x", "SELEC 1", nil); return err },
+		"nothing to bind": func(c *pgconn.PgConn) error { return c.ExecPrepared(ctx, "nothing", nil, nil, nil).Read().Err },
+		"a bad parameter": func(c *pgconn.PgConn) error {
+			return c.ExecParams(ctx, "SELECT $1::int", [][]byte{[]byte("x")}, nil, nil, nil).Read().Err
+		},
+		"an unknown type": func(c *pgconn.PgConn) error {
+			return c.ExecParams(ctx, "SELECT $1", [][]byte{nil}, []uint32{600}, nil, nil).Read().Err
+		},
+		"a COPY that is given up": func(c *pgconn.PgConn) error {
+			_, err := c.CopyFrom(ctx, iotest.ErrReader(errors.New("x")), "COPY a FROM STDIN")
+			return err
+		},
+		"an evaluation error": func(c *pgconn.PgConn) error { _, err := c.Exec(ctx, "SELECT 1/0").ReadAll(); return err },
+	} {
+		c := conn.PgConn()
+		if _, err := c.Exec(ctx, "BEGIN; INSERT INTO a VALUES (1)").ReadAll(); err != nil {
+			t.Fatal(err)
+		}
+		if err := fail(c); err == nil || c.TxStatus() != 'E' {
+			t.Errorf("%s: %v, status %c", name, err, c.TxStatus())
+		}
+		if r, err := c.Exec(ctx, "COMMIT").ReadAll(); err != nil || r[0].CommandTag.String() != "ROLLBACK" {
+			t.Errorf("%s: COMMIT: %v, %v", name, r, err)
+		}
+		count(503)
+	}
 }
 
 // TestCopyFrom copies rows in each format.
@@ -233,6 +278,8 @@ func TestCopyFrom(t *testing.T) {
 		{"COPY t (a) FROM STDIN", "\\N\n", "23502 null value in column a of table t violates not-null constraint"},
 		{"COPY t (b) FROM STDIN", "x\n", "23502 null value in column a of table t violates not-null constraint"},
 		{"COPY t (a, b) FROM STDIN", "1\t\xff\n", "22021 invalid byte sequence for encoding \"UTF8\""},
+		{"COPY t (a, b) FROM STDIN", "1\ta\\0b\n", "22021 invalid byte sequence for encoding \"UTF8\""},
+		{"COPY t (a, b) FROM STDIN CSV", "1,a\x00b\n", "22021 invalid byte sequence for encoding \"UTF8\""},
 		{"COPY t (a) FROM STDIN CSV", "\"1\n", "22P04 unterminated CSV quoted field"},
 		{"COPY t (a) FROM STDIN BINARY", "PGCOPX\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00", "22P04 invalid COPY file header"},
 		{"COPY t (a) FROM STDIN BINARY", "PGCOPY\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00", "22P04 unexpected EOF in COPY data"},

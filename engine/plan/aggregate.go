@@ -48,6 +48,7 @@ func (b *planner) aggregate(fn flow.AggregateFunc, e *sql.Call, s *scope) flow.E
 	if at < 0 {
 		at = len(g.aggs)
 		g.aggs = append(g.aggs, a)
+		b.limitColumns(len(g.aggs), e.Pos())
 	}
 	return &flow.Col{Index: len(g.keys) + at, T: a.typ(), Name: e.Name}
 }
@@ -95,7 +96,7 @@ func (b *planner) aggregateArgs(fn flow.AggregateFunc, e *sql.Call, s *scope) []
 func (b *planner) aggregateOrder(a *aggregate, e *sql.Call, s *scope) {
 	n := len(a.args)
 	for _, o := range e.OrderBy {
-		at := b.column(&a.args, b.known(b.expr(o.Expr, s)))
+		at := b.column(&a.args, b.known(b.expr(o.Expr, s)), o.Expr.Pos())
 		if e.Distinct && at >= n {
 			b.fail(o.Expr.Pos(), "42P10", "in an aggregate with DISTINCT, ORDER BY expressions must appear in argument list")
 		}

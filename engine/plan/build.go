@@ -150,7 +150,7 @@ func (b *builder) reduce(r *reduced, filters, exprs []flow.Expr) flow.Operator {
 			return -1
 		}
 		for i, x := range input[len(r.keys):] {
-			if x.String() == e.String() {
+			if flow.Same(x, e) {
 				return len(r.keys) + i
 			}
 		}
@@ -164,7 +164,7 @@ func (b *builder) reduce(r *reduced, filters, exprs []flow.Expr) flow.Operator {
 		a := r.aggs[c-len(r.keys)]
 		agg := flow.Aggregate{Func: a.fn, Filter: add(a.filter), Distinct: a.distinct, Order: a.order}
 		for _, e := range a.args {
-			agg.Args = append(agg.Args, add(e))
+			agg.Args = append(agg.Args, add(a.guarded(e)))
 		}
 		if len(a.args) > 0 {
 			agg.In = a.args[0].Type()
@@ -174,6 +174,14 @@ func (b *builder) reduce(r *reduced, filters, exprs []flow.Expr) flow.Operator {
 	}
 	o.In = b.build(r.in, nil, input)
 	return project(o, renumber(filters, where), renumber(exprs, where))
+}
+
+// guarded is an argument of an aggregate, which is not computed for the rows that its FILTER leaves out: sum(a / b) FILTER (WHERE b <> 0).
+func (a aggregate) guarded(e flow.Expr) flow.Expr {
+	if a.filter == nil || len(e.Args()) == 0 {
+		return e
+	}
+	return &flow.Case{X: []flow.Expr{a.filter, e, &flow.Const{T: e.Type()}}, T: e.Type()}
 }
 
 // expand builds a table function over what is needed of its input.

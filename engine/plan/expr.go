@@ -69,11 +69,14 @@ func (b *planner) coerceBool(x flow.Expr, pos int) flow.Expr {
 
 // expr plans an expression. Above a GROUP BY, what equals a key is that key.
 func (b *planner) expr(e sql.Expr, s *scope) flow.Expr {
+	if s.below != nil {
+		return b.exprBelow(e, s)
+	}
 	if g := s.group; g != nil && !hasAggregate(e) {
 		n := g.inner.subqueries.count()
 		x := b.expr(e, g.inner)
 		for i, k := range g.keys {
-			if k.String() == b.known(x).String() {
+			if flow.Same(k, b.known(x)) {
 				return &flow.Col{Index: i, T: k.Type(), Name: figureName(e)}
 			}
 		}
@@ -87,6 +90,19 @@ func (b *planner) expr(e sql.Expr, s *scope) flow.Expr {
 		g.inner.subqueries.forget(n)
 	}
 	return b.node(e, s)
+}
+
+// exprBelow plans an expression below a GROUP BY, once if it has no subqueries.
+func (b *planner) exprBelow(e sql.Expr, s *scope) flow.Expr {
+	if x, ok := s.below[e]; ok {
+		return x
+	}
+	n := s.subqueries.count()
+	x := b.node(e, s)
+	if s.subqueries.count() == n {
+		s.below[e] = x
+	}
+	return x
 }
 
 func (b *planner) node(e sql.Expr, s *scope) flow.Expr {

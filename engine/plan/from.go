@@ -226,6 +226,9 @@ func (b *planner) beside(left source, r *scope, j *sql.Join) (*scope, int) {
 		}
 	}
 	width := len(left.rel.columns())
+	if width+len(r.cols) > maxJoined {
+		b.fail(j.Pos(), "54011", "a join of more than %d columns", maxJoined)
+	}
 	sc := &scope{cols: slices.Clone(left.scope.cols), around: left.scope.around, subqueries: &subqueries{}}
 	for _, c := range r.cols {
 		c.index += width

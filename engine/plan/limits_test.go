@@ -3,10 +3,12 @@ package plan_test
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/mzdio/mzd/engine/flow"
+	"github.com/mzdio/mzd/engine/plan"
 	"github.com/mzdio/mzd/engine/sql"
 )
 
@@ -35,6 +37,13 @@ func TestLimits(t *testing.T) {
 		"functions":          "SELECT 1 FROM t" + functions(1500),
 		"derived tables":     nested("SELECT * FROM (%s) AS q", "SELECT 1", 150),
 		"lateral queries":    "SELECT 1 FROM t" + laterals(600),
+		"columns":            "SELECT 1" + strings.Repeat(", 1", 1700),
+		"stars":              "SELECT *" + strings.Repeat(", *", 300_000) + " FROM t",
+		"columns of VALUES":  "VALUES (1" + strings.Repeat(", 1", 1700) + ")",
+		"columns of joins":   "SELECT 1 FROM t" + repeated(" CROSS JOIN (SELECT *, *, *, *, *, *, *, *, *, * FROM t) AS t%d", 200),
+		"order":              "SELECT a FROM t ORDER BY a" + repeated(", a + %d", 1700),
+		"keys":               "SELECT count(*) FROM t GROUP BY a" + repeated(", a + %d", 1700),
+		"aggregates":         "SELECT concat(''" + repeated(", sum(a + %d)", 20_000) + ") FROM t",
 	} {
 		_, err := planText(env(), q)
 		var e *sql.Error
@@ -43,9 +52,11 @@ func TestLimits(t *testing.T) {
 		}
 	}
 	for name, q := range map[string]string{
-		"NOT IN in NOT IN": nested("SELECT x FROM u WHERE x NOT IN (%s)", "SELECT 1", 5),
-		"values in values": nested("SELECT (%s)", "SELECT 1", 40),
-		"joins":            "SELECT 1 FROM t" + joins(200),
+		"NOT IN in NOT IN":           nested("SELECT x FROM u WHERE x NOT IN (%s)", "SELECT 1", 5),
+		"values in values":           nested("SELECT (%s)", "SELECT 1", 40),
+		"joins":                      "SELECT 1 FROM t" + joins(200),
+		"columns":                    "SELECT 1" + strings.Repeat(", 1", 1600),
+		"operators above a GROUP BY": "SELECT a" + strings.Repeat(" + 1", 500) + ", " + strings.Repeat("a + ", 500) + "count(*) FROM t GROUP BY a",
 	} {
 		p, err := planText(env(), q)
 		if err != nil {
@@ -53,6 +64,23 @@ func TestLimits(t *testing.T) {
 			continue
 		}
 		p.Maintained().Step(&flow.Context{}, make([]flow.Delta, len(p.Maintained().Slots)))
+	}
+}
+
+// TestGroupedChain makes sure that what planning a chain of operators above a GROUP BY takes does not grow with the cube of its length.
+func TestGroupedChain(t *testing.T) {
+	allocated := func(n int) float64 {
+		q := parse("SELECT a" + strings.Repeat(" + 1", n) + " FROM t GROUP BY a")
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if _, err := plan.Query(env(), q); err != nil {
+			t.Fatal(err)
+		}
+		runtime.ReadMemStats(&after)
+		return float64(after.TotalAlloc - before.TotalAlloc)
+	}
+	if short, long := allocated(200), allocated(800); long > 30*short {
+		t.Errorf("a chain of 800 takes %.0f bytes, one of 200 %.0f", long, short)
 	}
 }
 

@@ -61,6 +61,9 @@ type Params struct {
 	Values []flow.Datum // nil: not known yet
 }
 
+// Unknown tells that there are parameters, and no values yet.
+func (p Params) Unknown() bool { return len(p.Types) > 1 && p.Values == nil }
+
 // NewParams makes room for n parameters, of which the first ones have types already.
 func NewParams(n int, types []flow.Type) Params {
 	p := Params{Types: make([]flow.Type, max(n, len(types))+1)}
@@ -95,11 +98,18 @@ func Query(env Env, q *sql.Query) (p *Plan, err error) {
 	return p, nil
 }
 
-// Constant plans and evaluates an expression without columns, as AS OF takes.
-func Constant(env Env, e sql.Expr) (d flow.Datum, err error) {
+// Constant plans and evaluates an expression without columns, as AS OF takes. If it is a parameter that has no type yet, it has this
+// one. While there are no values for the parameters it is NULL.
+func Constant(env Env, e sql.Expr, param flow.Type) (d flow.Datum, err error) {
 	b := &planner{env: env}
 	defer recoverError(&err)
 	x := b.expr(e, &scope{})
+	if p, ok := x.(*flow.Param); ok && p.Type() == flow.Unknown {
+		p.Known[p.N] = param
+	}
+	if env.Params.Unknown() {
+		return flow.Null, nil
+	}
 	v, evalErr := x.Eval(&flow.Context{}, nil)
 	if evalErr != nil {
 		return flow.Null, sql.Errorf(e.Pos(), "22000", "%s", evalErr.Error())
@@ -143,9 +153,11 @@ func columnRefs(cols []Column) []flow.Expr {
 
 // The bounds of a query after its views have been planned in place.
 const (
-	maxRelations = 1000 // relations and operators
-	maxViewDepth = 50   // views on views
-	maxExprSize  = 5000 // nodes of an expression that is substituted into others
+	maxRelations = 1000   // relations and operators
+	maxViewDepth = 50     // views on views
+	maxExprSize  = 5000   // nodes of an expression that is substituted into others
+	maxColumns   = 1664   // of a query, those that only its ORDER BY or GROUP BY asks for included, as in PostgreSQL
+	maxJoined    = 10_000 // columns of the relations of a FROM together
 )
 
 // typeNames are the names of types that a cast may use.

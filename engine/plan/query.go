@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -86,8 +87,11 @@ func (b *planner) untyped(q *sql.Query, a around) result {
 	case *sql.Select:
 		r = b.selectQuery(body, q.OrderBy, a)
 	case *sql.Query:
-		inner := b.untyped(body, plain).asRel()
-		r = result{rel: inner, width: len(inner.columns())}
+		if r = b.untyped(body, plain); q.OrderBy == nil { // the order, and what is cut off, stay as they are
+			break
+		}
+		inner := r.asRel()
+		r = result{rel: inner, width: len(inner.columns()), limit: flow.NoLimit}
 		r.order = b.orderByOutput(r, q.OrderBy)
 	case *sql.SetOp:
 		r = b.setOp(body, plain)
@@ -102,13 +106,23 @@ func (b *planner) untyped(q *sql.Query, a around) result {
 		}
 		plain = plain.ctes.around
 	}
-	r.limit = flow.NoLimit
+	limit, offset := int64(flow.NoLimit), int64(0)
 	if q.Limit != nil {
-		r.limit = b.count(q.Limit, "LIMIT")
+		limit = b.count(q.Limit, "LIMIT")
 	}
 	if q.Offset != nil {
-		r.offset = b.count(q.Offset, "OFFSET")
+		offset = b.count(q.Offset, "OFFSET")
 	}
+	return r.cut(limit, offset)
+}
+
+// cut is the result less what is before an offset and behind a limit, of what it was cut to before.
+func (r result) cut(limit, offset int64) result {
+	if r.limit != flow.NoLimit {
+		limit = min(limit, max(r.limit-offset, 0))
+	}
+	r.limit = limit
+	r.offset += min(offset, math.MaxInt64-r.offset)
 	return r
 }
 
@@ -121,6 +135,7 @@ func (b *planner) grow(pos int) {
 
 func (b *planner) values(v *sql.Values, a around) result {
 	width := len(v.Rows[0])
+	b.limitColumns(width, v.Pos())
 	rows := make([][]flow.Expr, len(v.Rows))
 	scopes := make([]*scope, len(v.Rows))
 	subqueries := false
@@ -148,7 +163,7 @@ func (b *planner) values(v *sql.Values, a around) result {
 		cols = append(cols, Column{"column" + strconv.Itoa(i+1), t})
 	}
 	if !subqueries {
-		return result{rel: &constant{cols: cols, rows: rows}, width: width}
+		return result{rel: &constant{cols: cols, rows: rows}, width: width, limit: flow.NoLimit}
 	}
 	sum := &union{}
 	for i, row := range rows {
@@ -156,7 +171,7 @@ func (b *planner) values(v *sql.Values, a around) result {
 		subs := scopes[i].subqueries
 		sum.in = append(sum.in, &mapped{in: subs.attach(unit), exprs: subs.place(row), cols: cols})
 	}
-	return result{rel: sum, width: width}
+	return result{rel: sum, width: width, limit: flow.NoLimit}
 }
 
 func (b *planner) setOp(s *sql.SetOp, a around) result {
@@ -190,7 +205,7 @@ func (b *planner) setOp(s *sql.SetOp, a around) result {
 	default:
 		out = &setOp{flow.Intersect, in}
 	}
-	return result{rel: out, width: len(cols)}
+	return result{rel: out, width: len(cols), limit: flow.NoLimit}
 }
 
 // selectQuery plans one SELECT with the ORDER BY of the query that it is the body of.
@@ -210,12 +225,13 @@ func (b *planner) selectQuery(s *sql.Select, orderBy []sql.Order, a around) resu
 		own[i] = c.own
 	}
 	if aggregated {
+		sc.below = map[sql.Expr]flow.Expr{}
 		g := &grouping{inner: sc, keys: b.groupKeys(s, items, sc)}
 		if correlated != nil && s.GroupBy == nil {
 			panic(sql.Unsupported(s.Pos(), "an aggregate without GROUP BY in a LATERAL query is"))
 		}
 		for i, e := range own {
-			own[i] = &flow.Col{Index: b.column(&g.keys, e), T: e.Type(), Name: "own"}
+			own[i] = &flow.Col{Index: b.column(&g.keys, e, s.Pos()), T: e.Type(), Name: "own"}
 		}
 		sc = &scope{group: g, around: a, subqueries: &subqueries{}}
 	}
@@ -230,13 +246,13 @@ func (b *planner) selectQuery(s *sql.Select, orderBy []sql.Order, a around) resu
 	if s.Having != nil {
 		having = conjuncts(b.boolean(s.Having, sc))
 	}
-	r := result{width: len(exprs), correlated: correlated}
+	r := result{width: len(exprs), correlated: correlated, limit: flow.NoLimit}
 	var group []int
 	for _, e := range s.DistinctOn {
-		group = append(group, b.column(&exprs, b.orderExpr(e, items, sc)))
+		group = append(group, b.column(&exprs, b.orderExpr(e, items, sc), e.Pos()))
 	}
 	for i, o := range orderBy {
-		k := sortKey(o, b.column(&exprs, b.orderExpr(o.Expr, items, sc)))
+		k := sortKey(o, b.column(&exprs, b.orderExpr(o.Expr, items, sc), o.Expr.Pos()))
 		r.order = append(r.order, k)
 		if s.Distinct && s.DistinctOn == nil && k.Column >= r.width {
 			b.fail(o.Expr.Pos(), "42P10", "for SELECT DISTINCT, ORDER BY expressions must appear in select list")
@@ -309,14 +325,22 @@ func conjuncts(e flow.Expr) []flow.Expr {
 }
 
 // column returns the index of an expression among the columns, adding it if it is not there.
-func (b *planner) column(exprs *[]flow.Expr, e flow.Expr) int {
+func (b *planner) column(exprs *[]flow.Expr, e flow.Expr, pos int) int {
 	for i, x := range *exprs {
-		if x.String() == e.String() {
+		if flow.Same(x, e) {
 			return i
 		}
 	}
 	*exprs = append(*exprs, e)
+	b.limitColumns(len(*exprs), pos)
 	return len(*exprs) - 1
+}
+
+// limitColumns bounds what a query computes of a row.
+func (b *planner) limitColumns(n, pos int) {
+	if n > maxColumns {
+		b.fail(pos, "54011", "target lists can have at most %d entries", maxColumns)
+	}
 }
 
 func sortKey(o sql.Order, column int) flow.SortKey {
@@ -391,7 +415,7 @@ func (b *planner) groupKeys(s *sql.Select, items []sql.Item, sc *scope) []flow.E
 		if hasAggregate(e) {
 			b.fail(e.Pos(), "42803", "aggregate functions are not allowed in GROUP BY")
 		}
-		b.column(&keys, b.known(b.expr(e, sc)))
+		b.column(&keys, b.known(b.expr(e, sc)), e.Pos())
 	}
 	return keys
 }
@@ -408,6 +432,7 @@ func (b *planner) known(e flow.Expr) flow.Expr {
 func (b *planner) expandStars(s *sql.Select, sc *scope) []sql.Item {
 	var out []sql.Item
 	for _, item := range s.Items {
+		b.limitColumns(len(out), item.Expr.Pos())
 		star, ok := item.Expr.(*sql.Star)
 		if !ok {
 			out = append(out, item)
@@ -426,6 +451,7 @@ func (b *planner) expandStars(s *sql.Select, sc *scope) []sql.Item {
 			b.fail(star.Pos(), "42601", "SELECT * with no tables specified is not valid")
 		}
 	}
+	b.limitColumns(len(out), s.Pos())
 	return out
 }
 

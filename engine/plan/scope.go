@@ -30,6 +30,9 @@ type scope struct {
 	around     around
 	subqueries *subqueries
 	planned    map[*sql.Query]rel // what they are
+	// below has what has been planned below a GROUP BY, less what has subqueries: expressions above it are planned part by part, to find the
+	// keys in them. It is nil in other scopes.
+	below map[sql.Expr]flow.Expr
 }
 
 type scopeColumn struct {
@@ -122,7 +125,6 @@ func (a aggregate) typ() flow.Type {
 }
 
 func (a aggregate) same(o aggregate) bool {
-	equal := func(x, y flow.Expr) bool { return x.String() == y.String() }
-	filters := a.filter == nil && o.filter == nil || a.filter != nil && o.filter != nil && equal(a.filter, o.filter)
-	return a.fn == o.fn && a.distinct == o.distinct && filters && slices.EqualFunc(a.args, o.args, equal) && slices.Equal(a.order, o.order)
+	filters := a.filter == nil && o.filter == nil || a.filter != nil && o.filter != nil && flow.Same(a.filter, o.filter)
+	return a.fn == o.fn && a.distinct == o.distinct && filters && slices.EqualFunc(a.args, o.args, flow.Same) && slices.Equal(a.order, o.order)
 }

@@ -132,8 +132,32 @@ func (e *Unary) String() string {
 	return e.Op + " " + operand(e.X)
 }
 
-func (e *Binary) String() string { return operand(e.L) + " " + e.Op + " " + operand(e.R) }
-func (e *Cast) String() string   { return operand(e.X) + "::" + e.Type.String() }
+func (e *Binary) String() string {
+	rest := " " + e.Op + " " + operand(e.R)
+	if l, ok := e.L.(*Binary); ok && chained(l.Op, e.Op) {
+		return l.String() + rest
+	}
+	return operand(e.L) + rest
+}
+
+// chained tells whether operators that follow each other are read from left to right, so that a chain of them needs no parentheses. A
+// long one would be nested too deep with them.
+func chained(op, next string) bool { return chain(op) != 0 && chain(op) == chain(next) }
+
+// chain is the binding power of an operator that may follow itself.
+func chain(op string) int {
+	switch op {
+	case "OR":
+		return bindOr
+	case "AND":
+		return bindAnd
+	}
+	if b := binary[op]; b != bindCompare {
+		return b
+	}
+	return 0
+}
+func (e *Cast) String() string { return operand(e.X) + "::" + e.Type.String() }
 
 func (e *Call) String() string {
 	if e.Name == "extract" && len(e.Args) == 2 {
