@@ -122,6 +122,9 @@ func (s *Sink) Write(ctx context.Context, cut []core.Batch) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	command, err := s.running()
 	if err != nil {
 		return err

@@ -322,6 +322,29 @@ func TestKilled(t *testing.T) {
 	}
 }
 
+// TestEndedBefore writes with a context that has ended, which is as if nobody had
+// written, also for what is written next.
+func TestEndedBefore(t *testing.T) {
+	sink, _, dir := shell(t, keep, nil)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	var cuts []core.Batch
+	for at := core.Time(2); at < 300; at++ {
+		b := change(top10, at, `["Ada"]`)
+		cuts = append(cuts, b)
+		if err := sink.Write(ended, []core.Batch{b}); !errors.Is(err, context.Canceled) {
+			t.Fatalf("got %v, want %v", err, context.Canceled)
+		}
+		write(t, sink, b)
+	}
+	if err := sink.Close(); err != nil {
+		t.Error(err)
+	}
+	if got, want := read(t, filepath.Join(dir, "kept")), lines(1<<20, cuts...)+"bye\n"; got != want {
+		t.Errorf("got %d bytes, want %d; it begins with %.300s", len(got), len(want), got)
+	}
+}
+
 func TestStopTimeout(t *testing.T) {
 	sink, _, _ := shell(t, `while read -r message; do echo ok; done; exec sleep 1000`, func(s *exec.Settings) { s.StopTimeout = schema.Duration(time.Millisecond) })
 	write(t, sink, change(top10, 2, `["Ada"]`))
