@@ -348,8 +348,8 @@ func TestPermanentErrorWaits(t *testing.T) {
 		s.batches <- batch(0, 10, "a+1")
 		<-time.After(time.Hour)
 		equal(t, "tries", r.take(), "refused v[0,10) a+1")
-		if p := h.Status().Sinks[0].Trouble; p == nil || !p.Permanent {
-			t.Errorf("status: %+v, want a permanent problem", p)
+		if s := h.Status().Sinks[0]; s.Trouble == nil || !s.Trouble.Permanent || !s.Failed {
+			t.Errorf("status: %+v, want a permanent problem", s)
 		}
 	})
 }
@@ -678,7 +678,7 @@ mzd_log_compactions_total{view="v"} 0
 # HELP mzd_log_since_timestamp_seconds Time from which on the log of the view keeps history.
 # TYPE mzd_log_since_timestamp_seconds gauge
 mzd_log_since_timestamp_seconds{view="v"} %[1]v
-# HELP mzd_sink_deliveries_total Writes of a sink, by outcome.
+# HELP mzd_sink_deliveries_total Writes of a sink, by outcome. A sink that cannot tell its position fails, too.
 # TYPE mzd_sink_deliveries_total counter
 mzd_sink_deliveries_total{outcome="error",sink="out",view="v"} 0
 mzd_sink_deliveries_total{outcome="ok",sink="out",view="v"} 2
@@ -728,6 +728,35 @@ mzd_view_updates_total{view="v"} 3
 		}
 		if n, err := testutil.GatherAndCount(registry, "mzd_upstream_reconnects_total", "mzd_sink_delivery_duration_seconds"); n != 5 || err != nil {
 			t.Errorf("reconnects and durations: %d series (%v), want 5", n, err)
+		}
+	})
+}
+
+// TestPositionNotTold counts a sink that cannot tell its position as one that
+// fails: nothing else does, since it is never written.
+func TestPositionNotTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, r := &upstream{}, &positioner{err: errors.New("no database")}
+		u.offer("v", &stream{columns: oneColumn, identity: "env"})
+		registry := prometheus.NewPedanticRegistry()
+		start(t, hub.Options{
+			Views: []hub.View{{Name: "v"}}, Subscribe: u.subscribe, Registerer: registry,
+			Sinks: []hub.Sink{{Name: "own", Sink: r, Views: []string{"v"}}},
+		})
+		<-time.After(time.Minute)
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				if f.GetName() != "mzd_sink_deliveries_total" {
+					continue
+				}
+				if n := m.GetCounter().GetValue(); (n > 1) != (m.GetLabel()[0].GetValue() == "error") {
+					t.Errorf("%s %v: want tries that failed, and nothing else", f.GetName(), m)
+				}
+			}
 		}
 	})
 }

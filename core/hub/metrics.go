@@ -43,7 +43,7 @@ func newMetrics(h *Hub) *metrics {
 		hub:         h,
 		reconnects:  counter("mzd_upstream_reconnects_total", "Streams of the upstream that ended, by reason.", "view", "reason"),
 		resnapshots: counter("mzd_upstream_resnapshots_total", "Snapshots taken of a view that was there already: the upstream's history was gone, or is another one.", "view"),
-		deliveries:  counter("mzd_sink_deliveries_total", "Writes of a sink, by outcome.", "sink", "view", "outcome"),
+		deliveries:  counter("mzd_sink_deliveries_total", "Writes of a sink, by outcome. A sink that cannot tell its position fails, too.", "sink", "view", "outcome"),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "mzd_sink_delivery_duration_seconds", Help: "How long writes of a sink took.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 10),

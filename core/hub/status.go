@@ -59,6 +59,8 @@ type SinkStatus struct {
 	// when it is called.
 	Down     bool   `json:"-"`
 	Restarts uint64 `json:"-"`
+	// Failed says that some of its groups have failed for good.
+	Failed bool `json:"-"`
 }
 
 // SinkedView is how far a sink is with a view.
@@ -163,7 +165,7 @@ func (g *group) addTo(s *SinkStatus, now time.Time) {
 	s.Restarts += g.restarts
 	if p := g.trouble.problem(); p != nil {
 		p.Permanent = g.permanent
-		s.Ready, s.Trouble = false, p
+		s.Ready, s.Trouble, s.Failed = false, p, s.Failed || p.Permanent
 	}
 }
 

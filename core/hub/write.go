@@ -189,8 +189,12 @@ func (g *group) ask(ctx context.Context, p core.Positioner) error {
 	stands := true
 	told := make([]place, len(g.views))
 	for i, v := range g.views {
+		begun := time.Now()
 		at, err := p.Position(ctx, v.data.View())
 		if err != nil {
+			if ctx.Err() == nil {
+				g.metrics.delivered(time.Since(begun), err) // it takes nothing before it has told
+			}
 			return fmt.Errorf("position of %s: %w", v.Name, err)
 		}
 		ours := g.places[i]
