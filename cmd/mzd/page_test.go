@@ -2,10 +2,15 @@ package main_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -80,7 +85,7 @@ func TestPage(t *testing.T) {
 	}
 	// A view that has failed is named, and what is shown is said to be old.
 	execute(ctx, t, d.sql, "DROP VIEW counter")
-	b.until(`document.getElementById("state-text").textContent === "waiting" && /counter has stopped/.test(document.getElementById("state").title)`)
+	b.until(`document.getElementById("state-text").textContent === "waiting" && /counter has stopped/.test(document.getElementById("reason").textContent)`)
 	if got := b.eval(digits); got != fmt.Sprint(total) {
 		t.Errorf("the page says %s when the view has failed, want the last count", got)
 	}
@@ -191,10 +196,107 @@ func TestPagePicker(t *testing.T) {
 	if got := b.eval(lit); got != "20,000" {
 		t.Errorf("lit is %s, want the cell that has changed", got)
 	}
+	if got := b.eval(`document.querySelector("[aria-label=big] tbody td").textContent`); got != "9990" {
+		t.Errorf("the key of the first row is shown as %s", got)
+	}
 	b.screenshot("picker")
 	b.eval(`[...document.querySelectorAll("#picker button")].forEach((b) => b.click())`)
-	b.until(`document.querySelectorAll("#tables section").length === 0`)
+	b.until(`document.querySelectorAll("#tables section").length === 0 && document.getElementById("empty").textContent === "Pick a view to see it."`)
+	if got := b.eval(`["now", "links"].filter((id) => !document.getElementById(id).hidden).join()`); got != "" {
+		t.Errorf("the page, which follows nothing, shows %s", got)
+	}
+	b.eval(`document.querySelector("#picker button").click()`)
+	b.until(`document.querySelectorAll("#tables section").length === 1 && !document.getElementById("now").hidden && document.getElementById("empty").hidden`)
 	d.stop()
+}
+
+// TestBars looks at bars that pass each other, come and leave, halfway: of two in
+// one place the better one is seen and nothing of the other, and whoever listens
+// hears them in their order.
+func TestBars(t *testing.T) {
+	d := newDaemon(t, pipeline{views: `{nothing: {query: "SELECT 1 AS a"}}`})
+	b := newBrowser(deadline(t, time.Minute), t, 1200, 1000)
+	d.start()
+	b.open("http://" + d.web + "/")
+	b.until(`document.querySelectorAll("tbody td").length === 1`)
+	got := b.eval(`(async () => {
+		const { Bars } = await import("/live.js")
+		const list = document.createElement("ol")
+		list.className = "bars"
+		list.id = "test"
+		document.querySelector("header").after(list)
+		const bars = new Bars(list)
+		const draw = (amounts) => bars.draw(Object.entries(amounts).map(([id, amount]) => ({id, name: id, amount, text: String(amount)})).sort((a, b) => b.amount - a.amount))
+		draw({Ada: 4, Bob: 3, Cleo: 2})
+		const places = [...list.children].map((li) => li.getBoundingClientRect().top - list.getBoundingClientRect().top)
+		const animations = () => list.getAnimations({subtree: true})
+		animations().forEach((a) => a.finish())
+		draw({Ada: 4, Bob: 5, Dora: 3})
+		const wrong = []
+		const names = list.getAttribute("aria-owns").split(" ").map((id) => document.getElementById(id).querySelector(".name").textContent)
+		let shared = 0
+		for (let time = 0; time < 500; time += 20) {
+			animations().forEach((a) => { a.pause(); a.currentTime = time })
+			const items = [...list.children].sort((a, b) => names.indexOf(b.textContent.replace(/\d/g, "")) - names.indexOf(a.textContent.replace(/\d/g, "")))
+			const rects = items.map((li) => li.getBoundingClientRect())
+			for (const [i, a] of rects.entries()) for (const [j, b] of rects.entries()) {
+				const top = Math.max(a.top, b.top), bottom = Math.min(a.bottom, b.bottom)
+				if (i >= j || bottom - top < 2) continue
+				shared++
+				const seen = document.elementFromPoint(a.left + 30, (top + bottom) / 2)?.closest("li")
+				const better = Number(items[i].style.zIndex) > Number(items[j].style.zIndex) ? items[i] : items[j]
+				if (seen && seen !== better) wrong.push(time + " ms: " + seen.textContent + " is above " + better.textContent)
+				if (getComputedStyle(better).backgroundColor === "rgba(0, 0, 0, 0)" || items[i].style.zIndex === items[j].style.zIndex) wrong.push("both are seen")
+			}
+			const below = list.getBoundingClientRect().bottom
+			if (document.elementFromPoint(list.getBoundingClientRect().left + 30, below + 5)?.closest("#test")) wrong.push("a bar below the list")
+		}
+		return JSON.stringify({places, names, shared: shared > 5, wrong})
+	})()`)
+	if want := `{"places":[0,40,80],"names":["Bob","Ada","Dora"],"shared":true,"wrong":[]}`; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	d.stop()
+}
+
+// TestPageOfTheReadme serves the page that the README has, as it says, from another
+// port of the machine: it shows what the view is.
+func TestPageOfTheReadme(t *testing.T) {
+	page := regexp.MustCompile("(?s)```html\n(.*?)```").FindStringSubmatch(readFile(t, "../../README.md"))
+	if page == nil {
+		t.Fatal("the README has no page")
+	}
+	sim := simulator.New(simulator.Options{Rate: 5000, Seed: *seed, Total: 200})
+	d := newDaemon(t, pipeline{stream: serve(t, sim), views: "{counter: {}, top10: {key: [user]}}"})
+	ctx := deadline(t, time.Minute)
+	b := newBrowser(ctx, t, 800, 600)
+	d.start()
+	if _, err := d.record("counter").until(ctx, func(s string) bool { return s == "[200]" }); err != nil {
+		t.Fatal(err)
+	}
+	b.open(serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, strings.ReplaceAll(page[1], "127.0.0.1:8875", d.web))
+	})))
+	b.until(`document.getElementById("top")?.textContent.split("\n").length === 10`)
+	b.until(fmt.Sprintf(`document.getElementById("top").textContent.split("\n").sort().join() === %q`, topOf(t, d)))
+	d.stop()
+}
+
+// topOf returns the rows of top10 as the README's page writes them, sorted.
+func topOf(t *testing.T, d *daemon) string {
+	var lines []string
+	for line := range strings.Lines(get(t, "http://"+d.web+"/api/views/top10?format=ndjson")) {
+		var row struct {
+			User  string
+			Count int
+		}
+		if err := json.Unmarshal([]byte(line), &row); err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, fmt.Sprintf("%d %s", row.Count, row.User))
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, ",")
 }
 
 // TestDemoJoins runs the scenario with a table: its views and one of the
@@ -226,6 +328,9 @@ func TestDemoJoins(t *testing.T) {
 	}
 	if got := b.eval(`[...document.querySelectorAll("[aria-label=languages] td:first-child")].some((td) => td.textContent === "German")`); got != "true" {
 		t.Error("no edits in German")
+	}
+	if got := b.eval(`document.querySelector("[aria-label=minutes] td").textContent`); !regexp.MustCompile(`^\d{4}-\d\d-\d\d \d\d:\d\d$`).MatchString(got) {
+		t.Errorf("a minute is shown as %s", got)
 	}
 	if got := b.eval(`[...document.querySelectorAll("[aria-label=minutes] td:first-child")].every((td, i, all) => i === 0 || all[i-1].textContent > td.textContent)`); got != "true" {
 		t.Error("the minutes are not in order")

@@ -33,6 +33,10 @@ func TestSplit(t *testing.T) {
 		.observe(document.getElementById("right-verdict"), {subtree: true, childList: true, characterData: true}); 0`)
 	click := func(id string) { b.eval(`document.getElementById("` + id + `").click()`) }
 
+	// With a snapshot to begin with the left side is right, too, until something breaks.
+	click("snapshot")
+	b.until(`document.getElementById("left-verdict").textContent === "right, for now" && ` + rightIsRight)
+
 	click("cut")
 	b.until(`document.getElementById("state-text").textContent === "reconnecting"`)
 	b.eval(later)
@@ -47,6 +51,36 @@ func TestSplit(t *testing.T) {
 	b.eval(later)
 	click("freeze")
 	b.until(leftIsWrong + " && " + rightIsRight)
+
+	// All at once: what is said is what is so.
+	said := func(want string) {
+		t.Helper()
+		b.until(fmt.Sprintf(`document.getElementById("said").textContent === %q`, want))
+	}
+	const nobody = "Asleep, like a laptop with its lid closed: nothing is heard, and nobody notices"
+	click("freeze")
+	said(nobody + ".")
+	click("cut")
+	said(nobody + ", not even that the network is cut.")
+	click("restart")
+	said("The database has restarted. mzd went on from where it was. " + nobody + ", not even that the network is cut.")
+	b.eval(later)
+	if got := b.eval(`document.getElementById("state-text").textContent`); got != "live" {
+		t.Errorf("while it sleeps the page says that it is %s", got)
+	}
+	click("freeze")
+	said("Awake. The connections are found dead. Nothing gets through. Both sides try to come back.")
+	b.until(`document.getElementById("state-text").textContent === "reconnecting"`)
+	click("cut")
+	said("The network is back.")
+	b.until(leftIsWrong + " && " + rightIsRight)
+	// The history has all of it: only the left side was ever wrong.
+	if got := b.eval(`["left", "right", "broken"].map((name) => {
+		const d = document.querySelector("#history ." + name).getAttribute("d")
+		return name === "broken" ? d.split("Z").length > 3 : [...d.matchAll(/[ML]\S+ ([\d.]+)/g)].some(([, y]) => y !== "9.5")
+	}).join()`); got != "true,false,true" {
+		t.Errorf("wrong left, wrong right, broken: %s", got)
+	}
 
 	click("restart")
 	b.until(`/has restarted/.test(document.getElementById("said").textContent)`)

@@ -1,4 +1,7 @@
-/** A value of a column as JavaScript has it: `bigint` for int8, uint8 and mz_timestamp; numeric, dates and times are strings. */
+/**
+ * A value of a column as JavaScript has it: `bigint` for int8, uint8 and mz_timestamp; numeric, dates and times are strings.
+ * Numbers inside of arrays and jsonb are what `JSON.parse` makes of them.
+ */
 export type Value = string | number | bigint | boolean | null | Value[] | { [name: string]: Value };
 
 /** A row, by the names of its columns. */
@@ -105,7 +108,9 @@ export interface Subscription<V extends Record<keyof V, object> = Record<string,
  * subscribe("http://127.0.0.1:8875", "top10", { onChange: ({ rows }) => console.log(rows.get("Ada")?.count) });
  * ```
  *
- * @param url where mzd serves
+ * What a callback throws ends nothing; it is reported as an unhandled rejection.
+ *
+ * @param url where mzd serves; in a browser it may be relative to the page, as in `"/"`
  * @param views a name, or several
  * @typeParam V the rows of the views by their names, as in `subscribe<{ top10: { user: string; count: bigint } }>`
  */

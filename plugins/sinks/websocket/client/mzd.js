@@ -1,10 +1,11 @@
 // Follows views of mzd: mzd.d.ts says how it is used, docs/protocol.md what it
 // relies on.
 
-const firstDelay = 250; // ms before the first attempt to come back
-const longestDelay = 10_000;
-const silence = 45_000; // the server speaks at least every 15 s, or 15 s after a tick of the interval
-const integers = new Set(["int8", "uint8", "mz_timestamp"]); // with more digits than numbers keep
+const firstDelay = 250; // ms before it comes back
+const longestDelay = 10_000; // a connection that lasts longer is a good one
+const again = 300_000; // until websockets are tried again
+const silence = 45_000; // the server speaks every 15 s, or 15 s after a tick of the interval
+const integers = new Set(["int8", "uint8", "mz_timestamp"]); // of more digits than numbers have
 const quotedNumber = /^"-?\d[\d.eE+-]*"$/;
 
 /** Follows one or more views until close is called. */
@@ -12,8 +13,7 @@ export function subscribe(url, views, options = {}) {
   return new Subscription(url, [views].flat(), options);
 }
 
-/** The rows of a view, and what the last message changed. */
-export class View {
+class View {
   columns = [];
   key = [];
   rows = new Map();
@@ -22,34 +22,35 @@ export class View {
   updated = [];
   verified = false;
   #ids = new Map(); // by the text of a row: under what its copies are in rows
-  #sum = [0, 0]; // of the hashes of the rows, modulo 2^64: the low half, the high half
+  #sum = [0, 0]; // of their hashes modulo 2^64: the low half, the high half
 
   constructor(name) {
     this.name = name;
   }
 
-  // Returns what applies a change, and throws if that would not lead to what the
+  // Returns what applies a change, and throws if that does not lead to what the
   // server has. Nothing happens before, so that views move together.
   prepare(change, isBase) {
     const { columns = this.columns, key = this.key, checksum } = change;
     const sum = isBase ? [0, 0] : [...this.#sum];
-    // The text that is hashed has numbers as they are, not as strings.
+    // What is hashed has numbers as such, not as strings.
     const isWide = columns.map(({ type }) => type === "numeric" || integers.has(type));
     const left = new Map(); // copies of rows that are deleted
-    const read = (sign) => (values) => {
+    const count = (values, sign) => {
       const text = `[${values.map((v, i) => (isWide[i] && quotedNumber.test(v) ? v.slice(1, -1) : v))}]`;
       addHash(sum, text, sign);
       if (sign < 0) left.set(text, (left.get(text) ?? this.#ids.get(text)?.length ?? 0) - 1);
-      return { text, values };
+      return text;
     };
-    const deleted = change.deleted.map(read(-1));
-    const inserted = change.inserted.map(read(1));
-    const wrong = (checksum && checksum !== hex(sum)) || [...left.values()].some((n) => n < 0);
+    const deleted = change.deleted.map((values) => count(values, -1));
+    const inserted = change.inserted.map((values) => parse(count(values, 1), values, columns, key));
+    const [low, high] = sum.map((half) => half.toString(16).padStart(8, "0"));
+    const wrong = (checksum && checksum !== high + low) || [...left.values()].some((n) => n < 0);
     if (wrong) throw new Error(`${this.name} did not add up`);
     return () => {
       this.#sum = sum;
       this.verified = Boolean(checksum);
-      if (isBase) for (const [text, ids] of this.#ids) for (const _ of ids) deleted.push({ text });
+      if (isBase) for (const [text, ids] of this.#ids) for (const _ of ids) deleted.push(text);
       this.#apply(inserted, deleted, columns, key);
     };
   }
@@ -57,15 +58,14 @@ export class View {
   #apply(inserted, deleted, columns, key) {
     const same = JSON.stringify([columns, key]) === JSON.stringify([this.columns, this.key]);
     const gone = new Map();
-    for (const { text } of deleted) {
+    for (const text of deleted) {
       const ids = this.#ids.get(text);
       const id = ids.pop();
       if (ids.length === 0) this.#ids.delete(text);
       gone.set(id, { text, row: this.rows.get(id) });
     }
     Object.assign(this, { columns, key, inserted: [], updated: [] });
-    for (const { text, values } of inserted) {
-      const [id, row] = this.#parse(text, values);
+    for (const { text, id, row } of inserted) {
       const ids = this.#ids.get(text) ?? [];
       this.#ids.set(text, ids);
       const free = gone.has(id) || !this.rows.has(id) ? id : `${text} ${ids.length + 1}`;
@@ -80,29 +80,32 @@ export class View {
     for (const id of gone.keys()) this.rows.delete(id);
     this.deleted = [...gone.values()].map(({ row }) => row);
   }
+}
 
-  // Returns where in rows a row belongs, and the row as an object.
-  #parse(text, values) {
-    const raw = JSON.parse(`[${values}]`);
-    const row = raw.map((v, i) => (integers.has(this.columns[i]?.type) && typeof v === "string" ? BigInt(v) : v));
-    const key = this.key.map((name) => this.columns.findIndex((c) => c.name === name));
-    const [first] = key.map((i) => row[i]);
-    const id = key.length === 0 ? text : key.length > 1 || first === Object(first) ? JSON.stringify(key.map((i) => raw[i])) : first;
-    return [id, Object.fromEntries(this.columns.map((c, i) => [c.name, row[i]]))];
-  }
+// Returns a row as an object, and what it is under.
+function parse(text, values, columns, key) {
+  const raw = JSON.parse(`[${values}]`);
+  const value = (v, type) => (typeof v === "string" && integers.has(type) ? BigInt(v) : v);
+  const row = Object.fromEntries(columns.map(({ name, type }, i) => [name, value(raw[i], type)]));
+  const under = key.map((name) => row[name]);
+  let [id = text] = under;
+  if (key.length > 1 || id === Object(id)) id = JSON.stringify(under, (_, v) => (typeof v === "bigint" ? `${v}` : v));
+  return { text, id, row };
 }
 
 class Subscription {
   #url;
   #options;
   #connection; // a function that closes it
-  #token = ""; // where to resume: the position of what the views hold
-  #mismatch; // the last position that was right, if the next was not, until one is again
+  #begun; // when it was
+  #heard; // when the server was last
+  #other; // closes a websocket that is tried beside events
+  #tried; // when one was
+  #token = ""; // the position of what the views hold
   #parts = []; // of a message that is not complete yet
   #attempts = 0;
-  #heard; // when the server was heard last, or the connection begun
   #reason;
-  #timer; // to come back, or to give up on a silent connection
+  #timer; // to come back, or to look at the connection
   #wake = () => {
     if (globalThis.document?.hidden) return;
     if (this.#connection) this.#watch();
@@ -114,8 +117,7 @@ class Subscription {
   verified = false;
 
   constructor(url, names, options) {
-    const base = String(url);
-    this.#url = new URL("api/stream", base.endsWith("/") ? base : base + "/");
+    this.#url = new URL("api/stream", new URL(`${url}`.replace(/\/?$/, "/"), globalThis.location?.href));
     this.#options = options;
     this.views = Object.fromEntries(names.map((name) => [name, new View(name)]));
     const query = this.#url.searchParams;
@@ -139,120 +141,131 @@ class Subscription {
     this.#setState("closed");
   }
 
+  // What a callback throws ends nothing here, but is seen.
+  async #tell(name, ...what) {
+    this.#options[name]?.(...what);
+  }
+
   #setState(state, reason) {
     if (state === this.state && reason === this.#reason) return;
     this.state = state;
     this.#reason = reason;
-    this.#options.onState?.(state, reason);
+    this.#tell("onState", state, reason);
   }
 
   #connect() {
-    const url = new URL(this.#url);
-    if (this.#token) url.searchParams.set("since", this.#token);
-    else if (this.#mismatch !== undefined) url.searchParams.set("mismatch", this.#mismatch);
-    // Callbacks of a connection that was given up do nothing.
-    let end;
-    const hear = (text) => this.#connection === end && this.#hear(text);
-    const lose = (reason) => this.#connection === end && this.#reconnect(reason);
+    this.#drop();
     const Socket = this.#options.WebSocket ?? globalThis.WebSocket;
     // Where websockets do not get through, server-sent events may.
-    const open = !Socket || this.#attempts % 3 === 2 ? openEvents : openSocket;
-    this.#connection = end = open(url, hear, lose, Socket, this.#options.fetch ?? globalThis.fetch);
-    this.#heard = Date.now();
+    const byEvents = !Socket || this.#attempts % 3 === 2;
+    this.#begun = this.#heard = Date.now();
+    this.#tried = byEvents && Socket ? this.#begun : Infinity;
+    this.#connection = this.#open(byEvents, (text) => this.#hear(text), (reason) => this.#reconnect(reason));
     this.#watch();
   }
 
-  // Gives up on a connection that has been silent for too long, looking at the
-  // clock now and then: timers do not see that a computer was asleep.
+  #open(byEvents, hear, lose) {
+    const url = new URL(this.#url);
+    if (this.#token) url.searchParams.set("since", this.#token);
+    let isOver; // nobody listens any more
+    const end = (byEvents ? openEvents : openSocket)(url, (text) => isOver || hear(text), (reason) => isOver || lose(reason), this.#options);
+    return () => {
+      isOver = true;
+      end();
+    };
+  }
+
+  // Gives up on a connection that is silent for too long. It looks at the clock
+  // now and then, as timers do not see that a computer was asleep.
   #watch() {
     clearTimeout(this.#timer);
-    const left = this.#heard + silence + (this.#options.interval ?? 0) - Date.now();
-    if (left <= 0) this.#reconnect("the connection was silent");
-    else this.#timer = setTimeout(() => this.#watch(), Math.min(left, 5000));
+    const now = Date.now();
+    const left = this.#heard + silence + (this.#options.interval ?? 0) - now;
+    if (left <= 0) return this.#reconnect("the connection was silent");
+    if (now - this.#tried >= again) {
+      this.#tried = now;
+      this.#attempts = 0;
+      this.#other?.();
+      this.#other = this.#open(false, () => this.#connect(), () => {});
+    }
+    this.#timer = setTimeout(() => this.#watch(), Math.min(left, 5000));
   }
 
   #drop() {
     clearTimeout(this.#timer);
-    const end = this.#connection;
-    this.#connection = undefined;
+    this.#connection?.();
+    this.#other?.();
+    this.#connection = this.#other = undefined;
     this.#parts = [];
-    end?.();
   }
 
   #reconnect(reason, delay = 0) {
+    if (this.#heard - this.#begun > longestDelay) this.#attempts = 0;
     this.#drop();
     const longest = Math.min(longestDelay, firstDelay * 2 ** this.#attempts++);
-    this.#timer = setTimeout(() => this.#connect(), delay || longest * (0.5 + Math.random() / 2));
+    this.#timer = setTimeout(() => this.#connect(), delay + longest * (0.5 + Math.random() / 2));
     this.#setState("reconnecting", reason);
-  }
-
-  // Comes back without a position, for a base.
-  #startOver(reason) {
-    this.#token = "";
-    this.verified = false;
-    this.#reconnect(reason);
   }
 
   #hear(text) {
     this.#heard = Date.now();
     if (!text) return; // a sign of life
-    let then;
     try {
-      then = this.#receive(...scan(text));
-    } catch (error) {
-      this.#mismatch = this.#token;
-      then = () => this.#startOver(error.message);
+      this.#receive(...scan(text));
+    } catch ({ message }) {
+      this.#url.searchParams.set("mismatch", this.#token);
+      this.#fail({ code: "bad_token", message });
     }
-    then?.();
   }
 
-  // Takes a message, and returns what is to be done then, if anything is.
   #receive(message, texts) {
     const { type, from, token, timestamp } = message;
-    if (type === "error") return () => this.#fail(message);
-    if (!/^(base|delta|progress)$/.test(type)) return undefined; // of a server to come
+    if (type === "error") this.#fail(message);
+    if (!/^(base|delta|progress)$/.test(type)) return; // or of a server to come
     if (type === "delta" && from !== this.#token) throw new Error("a message was missing");
     this.#parts.push([message, texts]);
-    if (message.more) return undefined;
+    if (message.more) return;
     const commits = [...gather(this.#parts)].map(([name, change]) => this.views[name].prepare(change, type === "base"));
     for (const commit of commits) commit();
     this.#parts = [];
     this.#token = token;
+    if (type === "base") this.#url.searchParams.delete("mismatch");
     this.timestamp = timestamp;
-    const views = Object.values(this.views);
-    this.verified = views.every((v) => v.verified);
-    if (type !== "base") this.#mismatch = undefined;
-    if (this.#mismatch === undefined) this.#attempts = 0;
-    return () => {
-      this.#setState("live");
-      const { rows, inserted, deleted, updated } = views[0];
-      this.#options.onChange?.({ type, timestamp, verified: this.verified, views: this.views, rows, inserted, deleted, updated });
-    };
+    const list = Object.values(this.views);
+    this.verified = list.every((v) => v.verified);
+    this.#setState("live");
+    const [{ rows, inserted, deleted, updated }] = list;
+    const { views, verified } = this;
+    if (this.#connection) this.#tell("onChange", { type, timestamp, verified, views, rows, inserted, deleted, updated });
   }
 
   #fail({ code, message, retry_ms }) {
-    if (/^view_(not_ready|failed)$/.test(code)) this.#setState(this.state, message); // the stream goes on
-    else if (code === "bad_token") this.#startOver(message);
-    else this.#reconnect(message, retry_ms);
+    if (/^view_(not_ready|failed)$/.test(code)) return this.#setState(this.state, message); // the stream goes on
+    if (code === "bad_token") {
+      this.#token = "";
+      this.verified = false;
+    }
+    this.#reconnect(message, retry_ms);
   }
 }
 
-function openSocket(url, hear, lose, Socket) {
+function openSocket(url, hear, lose, { WebSocket = globalThis.WebSocket }) {
   url.protocol = url.protocol.replace("http", "ws");
-  const socket = new Socket(url.href);
+  const socket = new WebSocket(url.href);
   socket.onmessage = ({ data }) => hear(data);
   socket.onclose = ({ reason }) => lose(reason);
-  // In browsers a close follows, with more to say; in Node 20 none does.
+  // In browsers a close follows that says more; in Node 20 none does.
   socket.onerror = () => socket.readyState !== 1 && lose("cannot connect");
   return () => socket.close();
 }
 
-function openEvents(url, hear, lose, _, fetch) {
+function openEvents(url, hear, lose, { fetch = globalThis.fetch }) {
   const aborter = new AbortController();
   const read = async () => {
     const response = await fetch(url.href, { headers: { Accept: "text/event-stream" }, signal: aborter.signal });
-    if (!response.ok) return hear(JSON.stringify(await response.json()));
-    const reader = response.body.getReader();
+    const { ok, status, body } = response;
+    if (!ok) return hear(JSON.stringify(await response.json().catch(() => ({ type: "error", message: `status ${status}` }))));
+    const reader = body.getReader();
     const decoder = new TextDecoder();
     let rest = "";
     for (;;) {
@@ -268,9 +281,8 @@ function openEvents(url, hear, lose, _, fetch) {
   return () => aborter.abort();
 }
 
-// Parses a message, and returns it with the rows, the arrays in its arrays,
-// apart, as the texts of their values: checksums are over texts. The message
-// has their indexes.
+// Parses a message. Rows, the arrays in its arrays, come apart as the texts of
+// their values, which is what checksums are of; the message has their indexes.
 function scan(text) {
   const texts = [];
   const open = []; // the brackets around i
@@ -319,7 +331,6 @@ function gather(parts) {
 
 const encoder = new TextEncoder();
 
-// Adds a row's hash to a sum, or takes it off.
 function addHash(sum, text, sign) {
   const bytes = encoder.encode(text);
   const low = sum[0] + sign * xxh32(bytes, 0);
@@ -327,9 +338,7 @@ function addHash(sum, text, sign) {
   sum[0] = low >>> 0;
 }
 
-const hex = ([low, high]) => [high, low].map((half) => half.toString(16).padStart(8, "0")).join("");
-
-// See https://github.com/Cyan4973/xxHash: needs no wide multiplication.
+// https://github.com/Cyan4973/xxHash: it needs no wide multiplication.
 function xxh32(bytes, seed) {
   const [p1, p2, p3, p4, p5] = [0x9e3779b1, 0x85ebca77, 0xc2b2ae3d, 0x27d4eb2f, 0x165667b1];
   const { imul } = Math;

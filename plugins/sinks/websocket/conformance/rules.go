@@ -161,7 +161,10 @@ func (c *check) wantError(what string, response *http.Response, body string, sta
 }
 
 func parameters(c *check) {
-	for _, path := range []string{"/api/stream/fixed?nothing=1", "/api/views/fixed?nothing=1"} {
+	for _, path := range []string{
+		"/api/stream/fixed?nothing=1", "/api/stream/fixed?since=&interval=&numbers=",
+		"/api/views/fixed?nothing=1", "/api/views/fixed?format=&numbers=&min_timestamp=",
+	} {
 		if response, _ := c.do(http.MethodHead, path); response.StatusCode != 200 {
 			c.Errorf("%s: status %d, want 200", path, response.StatusCode)
 		}
@@ -798,10 +801,12 @@ func refusals(c *check) {
 		status int
 		code   string
 	}{
-		"/api/stream/nothing":             {404, "unknown_view"},
-		"/api/stream?view=fixed&view=x":   {404, "unknown_view"},
-		"/api/stream/fixed?interval=x":    {400, "bad_interval"},
-		"/api/stream/fixed?since=garbage": {400, "bad_token"},
+		"/api/stream/nothing":                                     {404, "unknown_view"},
+		"/api/stream?view=fixed&view=x":                           {404, "unknown_view"},
+		"/api/stream/fixed?interval=x":                            {400, "bad_interval"},
+		"/api/stream/fixed?since=garbage":                         {400, "bad_token"},
+		"/api/stream/fixed?numbers=words":                         {400, "bad_request"},
+		"/api/stream?view=" + strings.Repeat("x&view=", 32) + "x": {400, "too_many_views"},
 	} {
 		response, body := c.get(path)
 		c.wantError(path, response, body, want.status, want.code)

@@ -123,6 +123,7 @@ class Client:
     def __init__(self, url, views, sse, numbers):
         self.url, self.names, self.sse, self.numbers = urllib.parse.urlsplit(url), views, sse, numbers
         self.token, self.timestamp, self.views, self.bases = "", "", {}, 0
+        self.retry = 0  # what the server said to wait, in seconds
 
     def connect(self):
         """Yields the messages of one connection, as text."""
@@ -159,6 +160,7 @@ class Client:
                 print(message["code"], message["message"], file=sys.stderr)
                 if message["code"] == "bad_token":
                     self.token = ""
+                self.retry = message.get("retry_ms", 0) / 1000
                 continue  # of one that ends the stream nothing comes after it
             parts.append(message)
             if message.get("more"):
@@ -209,7 +211,8 @@ class Client:
             except Missed as missed:
                 print("starting over:", missed, file=sys.stderr)
                 self.token = ""
-            time.sleep(random.uniform(0, wait))
+            time.sleep(self.retry + random.uniform(0, wait))
+            self.retry = 0
             wait = min(2 * wait, 10)
 
 

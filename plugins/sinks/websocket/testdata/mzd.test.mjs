@@ -81,6 +81,26 @@ test("the request", () => {
   subscription.close();
 });
 
+test("an address is looked up from where the page is", () => {
+  globalThis.location = { href: "https://example.test/app/page.html" };
+  try {
+    for (const [url, want] of [
+      ["/", "wss://example.test/api/stream"],
+      ["", "wss://example.test/api/stream"],
+      ["../mzd", "wss://example.test/mzd/api/stream"],
+      ["http://127.0.0.1:8875", "ws://127.0.0.1:8875/api/stream"],
+      [new URL("https://other.test/at/"), "wss://other.test/at/api/stream"],
+    ]) {
+      const subscription = subscribe(url, "v", { WebSocket: Socket, fetch });
+      assert.equal(Socket.last.url.origin + Socket.last.url.pathname, want);
+      subscription.close();
+    }
+  } finally {
+    delete globalThis.location;
+  }
+  assert.throws(() => subscribe("/", "v", { WebSocket: Socket, fetch }), /Invalid URL/);
+});
+
 test("rows by key", () => {
   const { subscription, seen } = start();
   const { v } = subscription.views;
@@ -222,6 +242,7 @@ test("what does not add up is not shown, and a base is asked for", () => {
     delta("0-g", "2-g", [["Ada", "13"]], [["Ada", "12"]], { checksum: three }), // from elsewhere
     '{"type":"delta"',
     '{"type":"delta","from":"1-g","inserted":[["a',
+    '{"type":"delta","from":"1-g","timestamp":"2","token":"2-g","view":"v","inserted":[["Cleo","1"],["Dora",no]],"deleted":[["Ada","12"]]}',
   ]) {
     const { subscription, seen } = start();
     Socket.last.say(base([["Ada", "12"], ["Bob", "3"]], "1-g", { checksum: two }));
@@ -238,6 +259,11 @@ test("what does not add up is not shown, and a base is asked for", () => {
     assert.equal(subscription.verified, true);
     assert.deepEqual(rows(subscription), [{ user: "Ada", n: 13n }, { user: "Bob", n: 3n }]);
     assert.equal(seen.changes.length, 2);
+    Socket.last.lose();
+    mock.timers.tick(10_000);
+    const last = fetches.at(-1) ?? Socket.last; // the third attempt
+    assert.equal(last.url.searchParams.get("since"), "9-g");
+    assert.equal(last.url.searchParams.has("mismatch"), false); // it was told
     subscription.close();
   }
 });
@@ -297,11 +323,31 @@ test("a server that stops says when to come back", () => {
   Socket.last.say(base([]));
   Socket.last.say({ type: "error", code: "stopping", message: "mzd is stopping", retry_ms: 1234 });
   Socket.last.lose(); // its close comes too late to count
-  mock.timers.tick(1233);
+  mock.timers.tick(1234 + 124);
   assert.equal(Socket.all.length, 1);
-  mock.timers.tick(1);
+  mock.timers.tick(250 - 124);
   assert.equal(Socket.all.length, 2);
   assert.equal(since(), "1-g");
+  subscription.close();
+});
+
+test("what a server says to all alike does not bring all back as one", async () => {
+  const { subscription } = start();
+  const full = { type: "error", code: "too_many_connections", message: "all connections are in use", retry_ms: 1000 };
+  const attempts = () => Socket.all.length + fetches.length;
+  for (const longest of [250, 500, 1000, 2000, 4000, 8000, 10_000]) {
+    const count = attempts();
+    if (count % 3 === 0) {
+      fetches.at(-1).refuse(503, JSON.stringify(full));
+      await settled();
+    } else {
+      Socket.last.say(full);
+    }
+    mock.timers.tick(1000 + longest / 2 - 1);
+    assert.equal(attempts(), count, `too soon, of ${longest}`);
+    mock.timers.tick(longest / 2 + 1);
+    assert.equal(attempts(), count + 1, `too late, of ${longest}`);
+  }
   subscription.close();
 });
 
@@ -351,10 +397,26 @@ test("it comes back later and later, and soon again after success", async () => 
   assert.equal(fetches.length, 3); // every third goes another way
   Socket.last.say(delta("1-g", "2-g", []));
   assert.deepEqual(seen.states, ["connecting", "live", "reconnecting: gone", "live"]);
-  const count = Socket.all.length;
+  // One that is lost again at once is none that has succeeded.
+  const count = attempts();
+  Socket.last.lose();
+  mock.timers.tick(4999);
+  assert.equal(attempts(), count);
+  mock.timers.tick(5001);
+  assert.equal(attempts(), count + 1);
+  Socket.last.say(delta("2-g", "3-g", []));
+  mock.timers.tick(10_001);
+  Socket.last.say(progress("4-g"));
   Socket.last.lose();
   mock.timers.tick(250);
-  assert.equal(Socket.all.length, count + 1);
+  assert.equal(attempts(), count + 2);
+  subscription.close();
+});
+
+test("connections on which nothing comes are none that succeed", () => {
+  const { subscription } = start();
+  for (let s = 0; s < 110; s++) mock.timers.tick(1000);
+  assert.equal(fetches.length, 1); // the third attempt
   subscription.close();
 });
 
@@ -390,19 +452,131 @@ test("server-sent events, where websockets do not get through", async () => {
   blocked();
   fetches[1].refuse(503, JSON.stringify({ type: "error", code: "stopping", message: "mzd is stopping", retry_ms: 500 }));
   await settled();
-  mock.timers.tick(500);
+  mock.timers.tick(500 + 10_000);
   assert.equal(since(), "1-g");
   blocked();
   blocked();
   fetches[2].refuse(502, "<html>");
   await settled();
-  assert.match(seen.states.at(-1), /^reconnecting: Unexpected token/);
+  assert.equal(seen.states.at(-1), "reconnecting: status 502");
   subscription.close();
+});
+
+test("server-sent events, until websockets get through", async () => {
+  const { subscription, seen } = start();
+  const send = async (message) => {
+    fetches[0].write(`data: ${JSON.stringify(message)}\n\n`);
+    await settled();
+  };
+  for (let i = 0; i < 2; i++) {
+    Socket.last.lose("blocked");
+    mock.timers.tick(10_000);
+  }
+  fetches[0].begin();
+  await send(base([["Ada", "1"]]));
+  let time = 1;
+  const minutes = async (n) => {
+    for (let i = 0; i < 4 * n; i++) {
+      mock.timers.tick(15_000);
+      await send(progress(`${++time}-g`));
+    }
+  };
+  await minutes(4);
+  assert.equal(Socket.all.length, 2);
+  await minutes(2);
+  assert.equal(Socket.all.length, 3);
+  Socket.last.lose("still blocked");
+  await minutes(3);
+  assert.equal(Socket.all.length, 3);
+  await minutes(2); // one that says nothing
+  assert.equal(Socket.all.length, 4);
+  const silent = Socket.last;
+  await minutes(5);
+  assert.equal(Socket.all.length, 5);
+  assert.ok(silent.closed);
+  // One that does: it was behind when it was opened, so that another one goes on.
+  const opened = since();
+  await send(progress(`${++time}-g`));
+  assert.notEqual(opened, `${time}-g`);
+  const third = Socket.last;
+  third.say(progress(`${time}-g`));
+  assert.ok(third.closed && fetches[0].aborted);
+  assert.equal(Socket.all.length, 6);
+  assert.equal(since(), `${time}-g`);
+  Socket.last.say(delta(`${time}-g`, "999-g", [["Bob", "2"]]));
+  assert.deepEqual([...subscription.rows.keys()], ["Ada", "Bob"]);
+  assert.deepEqual(seen.states, ["connecting", "reconnecting: blocked", "live"]);
+  assert.equal(fetches.length, 1);
+  mock.timers.tick(40_000);
+  assert.equal(Socket.all.length, 6);
+  subscription.close();
+});
+
+test("a websocket that is tried is closed with the subscription", async () => {
+  const { subscription } = start();
+  for (let i = 0; i < 2; i++) {
+    Socket.last.lose();
+    mock.timers.tick(10_000);
+  }
+  fetches[0].begin();
+  for (let i = 0; i < 20; i++) {
+    mock.timers.tick(15_000);
+    fetches[0].write(":\n\n");
+    await settled();
+  }
+  assert.equal(Socket.all.length, 3);
+  assert.equal(Socket.last.closed, false);
+  subscription.close();
+  assert.ok(Socket.last.closed);
+  const count = fetches.length;
+  mock.timers.tick(1_000_000);
+  assert.deepEqual([Socket.all.length, fetches.length], [3, count]);
+});
+
+test("what callbacks throw is seen, and ends nothing", async () => {
+  const thrown = [];
+  const listeners = process.rawListeners("unhandledRejection");
+  process.removeAllListeners("unhandledRejection");
+  process.on("unhandledRejection", ({ message }) => thrown.push(message));
+  try {
+    const { subscription } = start("v", {
+      onState(state) {
+        throw new Error(state);
+      },
+      onChange({ timestamp }) {
+        throw new Error(timestamp);
+      },
+    });
+    Socket.last.say(base([["Ada", "1"]]), delta("1-g", "2-g", [["Bob", "1"]]));
+    assert.equal(subscription.state, "live");
+    for (let i = 0; i < 2; i++) {
+      Socket.last.lose();
+      mock.timers.tick(10_000);
+    }
+    fetches[0].begin();
+    for (const message of [delta("2-g", "3-g", [["Cleo", "1"]]), progress("4-g")]) fetches[0].write(`data: ${JSON.stringify(message)}\n\n`);
+    await settled();
+    assert.equal(subscription.timestamp, "4");
+    assert.equal(subscription.state, "live");
+    assert.deepEqual([...subscription.rows.keys()], ["Ada", "Bob", "Cleo"]);
+    subscription.close();
+    await settled();
+    assert.deepEqual(thrown, ["connecting", "live", "1", "2", "reconnecting", "live", "3", "4", "closed"]);
+  } finally {
+    process.removeAllListeners("unhandledRejection");
+    for (const listener of listeners) process.on("unhandledRejection", listener);
+  }
 });
 
 test("without a WebSocket, only server-sent events", async () => {
   Object.defineProperty(globalThis, "WebSocket", { value: undefined, configurable: true, writable: true });
   const { subscription } = start("v", { WebSocket: undefined });
+  fetches[0].begin();
+  for (let i = 0; i < 30; i++) {
+    mock.timers.tick(15_000);
+    fetches[0].write(":\n\n");
+    await settled();
+  }
   assert.equal(fetches.length, 1);
   subscription.close();
   await settled();
@@ -479,4 +653,15 @@ test("close is the end", () => {
   mock.timers.tick(100_000);
   assert.equal(Socket.all.length, count);
   assert.equal(seen.states.at(-1), "closed");
+});
+
+test("nothing changes after close, not even what has just come", () => {
+  const { subscription, seen } = start("v", {
+    onState(state) {
+      if (state === "live") subscription.close();
+    },
+  });
+  Socket.last.say(base([["Ada", "1"]]));
+  assert.deepEqual(seen.changes, []);
+  assert.equal(subscription.state, "closed");
 });

@@ -16,6 +16,11 @@ export function part(parent, tag, className = "", text = "") {
   return child;
 }
 
+// Writes a text, if it is another one: who listens to a page hears what is written.
+export function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
 // A value as people read it.
 export function written(value, type) {
   if (numeric.has(type)) return number(value);
@@ -39,7 +44,7 @@ function moment(value) {
 
 function plain(value) {
   if (value === null || value === undefined) return "";
-  return typeof value === "string" ? value : JSON.stringify(value, (_, v) => (typeof v === "bigint" ? String(v) : v));
+  return typeof value !== "object" ? String(value) : JSON.stringify(value, (_, v) => (typeof v === "bigint" ? String(v) : v));
 }
 
 // The order of two values that are numbers: bigints have more digits than doubles.
@@ -61,8 +66,8 @@ export class Status {
   show(state, reason) {
     const held = state === "live" && reason; // there is a connection, but nothing comes
     element("state").dataset.state = held ? "reconnecting" : state;
-    element("state").title = reason ?? "";
-    element("state-text").textContent = held ? "waiting" : state;
+    write(element("state-text"), held ? "waiting" : state);
+    write(element("reason"), reason ?? "");
     document.body.classList.toggle("stale", state !== "live" || Boolean(reason));
   }
 
@@ -85,6 +90,7 @@ export function columnsOf({ columns, key }) {
 // Bars, each of which belongs to a row and moves to its place.
 export class Bars {
   static most = 10;
+  static #added = 0; // which gives each item a name
   #list;
   #bars = new Map(); // by the id of a row
 
@@ -92,23 +98,24 @@ export class Bars {
     this.#list = list;
   }
 
-  // Shows the first of the bars {id, name, amount, text, wrong}.
-  draw(bars) {
+  // Shows the first of the bars {id, name, amount, text, wrong}. The longest one
+  // fills the width, unless something longer is named.
+  draw(bars, longest = Math.max(...bars.map((b) => Number(b.amount)))) {
     const first = bars.slice(0, Bars.most);
-    const longest = Math.max(1, ...first.map((b) => Number(b.amount)));
+    const begins = this.#bars.size === 0;
     const left = new Set(this.#bars.keys());
-    first.forEach(({ id, name, amount, text, wrong = false }, place) => {
+    const order = first.map(({ id, name, amount, text, wrong = false }, place) => {
       left.delete(id);
-      const { item, bar, value } = this.#bars.get(id) ?? this.#add(id, name, place);
-      item.style.transform = `translateY(${place * 100}%)`;
+      const { item, bar, value } = this.#bars.get(id) ?? this.#add(id, name, begins ? place : Bars.most);
+      move(item, place);
       item.classList.toggle("lead", place === 0);
       item.classList.toggle("wrong", wrong);
-      item.setAttribute("aria-posinset", place + 1);
-      item.setAttribute("aria-setsize", first.length);
-      bar.style.transform = `translateX(${Math.max(0, Number(amount) / longest) * 100 - 100}%)`;
-      if (value.textContent !== text) value.textContent = text;
+      bar.style.transform = `translateX(${Math.max(0, Number(amount) / Math.max(1, longest)) * 100 - 100}%)`;
+      write(value, text);
+      return item.id;
     });
     for (const id of left) this.#remove(id);
+    this.#list.setAttribute("aria-owns", order.join(" ")); // in the document they stand as they came
   }
 
   #add(id, name, place) {
@@ -119,9 +126,10 @@ export class Bars {
     const value = part(track, "span", "value");
     label.dir = "auto";
     label.title = name;
-    // It appears where it belongs: the first place is no movement.
+    item.id = `${this.#list.id}-${++Bars.#added}`;
+    // It is where it comes from before it moves.
     item.className = "gone";
-    item.style.transform = `translateY(${place * 100}%)`;
+    move(item, place);
     bar.style.transform = "translateX(-100%)";
     this.#list.append(item);
     item.getBoundingClientRect();
@@ -135,8 +143,15 @@ export class Bars {
     const { item } = this.#bars.get(id);
     this.#bars.delete(id);
     item.className = "gone";
-    item.style.transform = `translateY(${Bars.most * 100}%)`;
+    move(item, Bars.most);
     item.setAttribute("aria-hidden", "true");
     setTimeout(() => item.remove(), 600);
   }
+}
+
+// Moves an item to its place. Of two that pass each other the better one is
+// above, so that their names are never in one place.
+function move(item, place) {
+  item.style.transform = `translateY(${place * 100}%)`;
+  item.style.zIndex = Bars.most - place;
 }

@@ -87,7 +87,8 @@ class Page {
     const abandoned = this.#next;
     this.#next = undefined;
     abandoned?.close();
-    if (names.length === 0) return this.#show(undefined);
+    element("now").hidden = element("links").hidden = names.length === 0;
+    if (names.length === 0) return this.#rest();
     element("curl").textContent = streamAddress(names);
     let mine;
     mine = this.#next = subscribe(location.origin, names, {
@@ -111,16 +112,24 @@ class Page {
     this.#shown = subscription;
     before?.close();
     for (const [name, table] of this.#tables) {
-      if (!this.#picked.has(name)) table.section.remove();
-      if (!this.#picked.has(name)) this.#tables.delete(name);
+      if (this.#picked.has(name)) continue;
+      table.section.remove();
+      this.#tables.delete(name);
     }
     if (subscription) status.show("live");
     element("empty").hidden = true;
   }
 
+  // There is nothing to follow.
+  #rest() {
+    this.#show(undefined);
+    showEmpty("Pick a view to see it.");
+  }
+
   #draw() {
     const change = this.#change;
     this.#change = undefined;
+    if (!this.#shown) return; // what it was of is shown no more
     status.reached(change);
     const { views } = change;
     if (this.#demo) this.#drawDemo(change);
@@ -157,7 +166,7 @@ function ranking(view) {
 
 // The address of the stream that the page shows, as a shell takes it.
 function streamAddress(names) {
-  const [first, ...more] = names.map(encodeURIComponent);
+  const [first, ...more] = names.map((name) => encodeURIComponent(name).replace(/[!'()*]/g, (c) => `%${c.charCodeAt(0).toString(16)}`));
   const stream = `${location.origin}/api/stream`;
   return more.length === 0 ? `${stream}/${first}` : `'${stream}?view=${[first, ...more].join("&view=")}'`;
 }

@@ -2,7 +2,7 @@
 // over one network that can be cut, and what of the left side is wrong.
 
 import { subscribe } from "./mzd.js";
-import { Bars, Status, clock, columnsOf, compare, element, number, part } from "./live.js";
+import { Bars, Status, clock, columnsOf, compare, element, number, part, write } from "./live.js";
 
 // The network of both sides. It can be cut, which both notice, and frozen: then
 // nothing arrives and nobody notices, until it is woken and finds its
@@ -13,6 +13,17 @@ class Network {
   cut = false;
   frozen = false;
 
+  // Changes cut or frozen. Both sides hear of it as from a browser, once they are
+  // awake: their connections end, also those that are being made.
+  change(what, reason) {
+    Object.assign(this, what);
+    if (this.frozen) return;
+    this.#stop.abort(new Error(reason));
+    this.#stop = new AbortController();
+    for (const socket of [...this.#sockets]) socket.lose(reason);
+    if (!this.cut) window.dispatchEvent(new Event("online"));
+  }
+
   // What both sides use as WebSocket.
   Socket = ((network) =>
     class {
@@ -20,8 +31,9 @@ class Network {
       #real;
       constructor(url) {
         network.#sockets.add(this);
+        if (network.frozen) return; // until it is woken
         if (network.cut) {
-          setTimeout(() => this.lose("the network is cut"));
+          setTimeout(() => network.frozen || this.lose("the network is cut"));
           return;
         }
         this.#real = new WebSocket(url);
@@ -30,6 +42,7 @@ class Network {
         this.#real.onclose = (event) => network.frozen || this.#end(event);
       }
       close() {
+        network.#sockets.delete(this);
         this.#real?.close();
       }
       lose(reason) {
@@ -44,25 +57,28 @@ class Network {
     })(this);
 
   // What mzd.js uses where websockets do not get through.
-  fetch = (url, { signal, ...options }) =>
-    this.cut ? Promise.reject(new Error("the network is cut")) : fetch(url, { ...options, signal: AbortSignal.any([signal, this.#stop.signal]) });
-
-  lose(reason) {
-    this.#stop.abort(new Error(reason));
-    this.#stop = new AbortController();
-    for (const socket of [...this.#sockets]) socket.lose(reason);
-  }
+  fetch = async (url, { signal, ...options }) => {
+    if (this.cut && !this.frozen) throw new Error("the network is cut");
+    const either = AbortSignal.any([signal, this.#stop.signal]);
+    if (this.frozen) await new Promise((_, reject) => either.addEventListener("abort", () => reject(either.reason)));
+    const { body, status } = await fetch(url, { ...options, signal: either });
+    const transform = (chunk, out) => this.frozen || out.enqueue(chunk);
+    return new Response(body.pipeThrough(new TransformStream({ transform })), { status });
+  };
 }
 
 // A view as the page of 2020 followed it: every message is applied that comes
-// after it has connected. The first one, the whole view, did not exist then.
+// after it has connected. The first one, the whole view, did not exist then; it
+// can be given one.
 class Follower2020 {
   rows = new Map(); // by its text: a row as a list, and how often it is there
   timestamp = 0n;
-  state = "connecting";
   #network;
   #url;
   #changed;
+  #socket;
+  #timer;
+  #wantsWhole = false; // it applies the next first message, too
 
   constructor(network, view, changed) {
     this.#network = network;
@@ -71,24 +87,32 @@ class Follower2020 {
     this.#connect();
   }
 
+  // Begins anew, with the whole view.
+  giveSnapshot() {
+    this.#wantsWhole = true;
+    this.#socket.close();
+    this.#connect();
+  }
+
   #connect() {
-    const socket = new this.#network.Socket(this.#url);
+    clearTimeout(this.#timer);
+    const socket = (this.#socket = new this.#network.Socket(this.#url));
     let first = true;
     socket.onmessage = ({ data }) => {
+      if (socket !== this.#socket) return;
       const { inserted, deleted, timestamp } = JSON.parse(data);
-      this.state = "live";
       this.timestamp = BigInt(timestamp);
-      if (!first) {
+      if (first && this.#wantsWhole) this.rows.clear();
+      if (!first || this.#wantsWhole) {
         for (const row of deleted) this.#add(row, -1);
         for (const row of inserted) this.#add(row, 1);
+        this.#wantsWhole = false;
       }
       first = false;
       this.#changed();
     };
     socket.onclose = () => {
-      this.state = "reconnecting";
-      setTimeout(() => this.#connect(), 1000);
-      this.#changed();
+      if (socket === this.#socket) this.#timer = setTimeout(() => this.#connect(), 1000);
     };
   }
 
@@ -100,25 +124,61 @@ class Follower2020 {
   }
 }
 
+// How many rows of each side were wrong in the last two minutes, and when
+// something was broken.
+class History {
+  static #span = [20_000, 120_000]; // what is shown at first, and at most
+  #list = []; // what has held from a time on: {at, left, right, broken}
+
+  note(now) {
+    const { left, right, broken } = this.#list.at(-1) ?? {};
+    if (now.left === left && now.right === right && now.broken === broken) return;
+    this.#list.push({ at: performance.now(), ...now });
+    this.draw();
+  }
+
+  draw() {
+    const now = performance.now();
+    const [least, longest] = History.#span;
+    const span = Math.min(longest, Math.max(least, now - this.#list[0]?.at));
+    const from = now - span;
+    this.#list = this.#list.filter((_, i, all) => i === all.length - 1 || all[i + 1].at > from);
+    const list = this.#list;
+    const most = Math.max(10, ...list.map(({ left, right }) => Math.max(left, right)));
+    const x = (at) => ((Math.max(at, from) - from) / span) * 120;
+    const end = (i) => x(list[i + 1]?.at ?? now);
+    const line = (side) => list.map((held, i) => `${i ? "L" : "M"}${x(held.at)} ${9.5 - (9 * held[side]) / most}H${end(i)}`).join("");
+    const path = (name, d) => element("history").querySelector(`.${name}`).setAttribute("d", d);
+    path("left", line("left"));
+    path("right", line("right"));
+    path("broken", list.map(({ at, broken }, i) => (broken ? `M${x(at)} 0H${end(i)}V10H${x(at)}Z` : "")).join(""));
+  }
+}
+
 class Split {
+  #view;
   #network = new Network();
   #status = new Status();
   #left;
   #right;
+  #state; // of the right side, and the reason
   #changedAt = 0n; // when the right side's rows did last
   #bars = { left: new Bars(element("left-bars")), right: new Bars(element("right-bars")) };
+  #history = new History();
+  #wrong; // how many rows of each side, once they were compared
+  #isRestarting = false;
   #due = false;
 
   constructor(view) {
-    element("view").textContent = view;
+    this.#view = element("view").textContent = view;
     const changed = () => this.#drawSoon();
     this.#left = new Follower2020(this.#network, view, changed);
     this.#right = subscribe(location.origin, view, {
       WebSocket: this.#network.Socket,
       fetch: this.#network.fetch,
-      onState: (state, reason) => {
-        this.#status.show(state, reason);
-        changed();
+      onState: (...state) => {
+        this.#state = state;
+        this.#showState();
       },
       onChange: (change) => {
         if (change.type !== "progress") this.#changedAt = BigInt(change.timestamp);
@@ -126,46 +186,72 @@ class Split {
       },
     });
     this.#offer();
+    setInterval(() => this.#history.draw(), 1000);
   }
 
   // The buttons.
   #offer() {
     this.#toggle("cut", ["Cut the network", "Mend the network"], (cut) => {
-      this.#network.cut = cut;
-      if (cut) this.#network.lose("the network is cut");
-      return cut ? "Nothing gets through. Both sides try to come back." : "The network is back.";
+      this.#network.change({ cut }, "the network is cut");
+      return cut || this.#network.frozen ? "" : "The network is back.";
     });
     this.#toggle("freeze", ["Freeze the tab", "Wake the tab"], (frozen) => {
-      this.#network.frozen = frozen;
+      this.#network.change({ frozen }, "the connection died while the tab was frozen");
       element("sides").classList.toggle("frozen", frozen);
-      if (!frozen) this.#network.lose("the connection died while the tab was frozen");
-      return frozen ? "Asleep, like a laptop with its lid closed: nothing is heard, and nobody notices." : "Awake. The connections are found dead.";
+      element("snapshot").disabled = frozen;
+      return frozen ? "" : "Awake. The connections are found dead.";
     });
     element("restart").onclick = () => this.#restart();
+    element("snapshot").onclick = () => {
+      this.#left.giveSnapshot();
+      this.#say("2020 begins anew, with the whole view this time.");
+    };
   }
 
   #toggle(id, [off, on], act) {
     const button = element(id);
     button.onclick = () => {
-      const pressed = button.getAttribute("aria-pressed") !== "true";
-      button.setAttribute("aria-pressed", pressed);
-      button.textContent = pressed ? on : off;
-      element("said").textContent = act(pressed);
+      const isOn = button.classList.toggle("on");
+      button.textContent = isOn ? on : off;
+      this.#say(act(isOn));
+      this.#showState();
+      this.#drawSoon();
     };
   }
 
+  // Says what has just happened, and what is still broken.
+  #say(news) {
+    const { cut, frozen } = this.#network;
+    let still = "";
+    if (cut) still = "Nothing gets through. Both sides try to come back.";
+    if (frozen) still = `Asleep, like a laptop with its lid closed: nothing is heard, and nobody notices${cut ? ", not even that the network is cut" : ""}.`;
+    element("said").textContent = `${news} ${still}`.trim();
+    this.#note();
+  }
+
+  #note() {
+    const { cut, frozen } = this.#network;
+    if (this.#wrong) this.#history.note({ ...this.#wrong, broken: cut || frozen || this.#isRestarting });
+  }
+
+  #showState() {
+    if (!this.#network.frozen) this.#status.show(...this.#state);
+  }
+
   async #restart() {
+    const { cut, frozen } = this.#network;
     const button = element("restart");
-    button.disabled = true;
-    element("said").textContent = "The database restarts. Nobody's connection to mzd breaks.";
+    button.disabled = this.#isRestarting = true;
+    this.#say(cut || frozen ? "The database restarts." : "The database restarts. Nobody's connection to mzd breaks.");
+    let news = "The database has restarted. mzd went on from where it was.";
     try {
       const response = await fetch("/demo/restart-database", { method: "POST", headers: { "Mzd-Demo": "1" } });
       if (!response.ok) throw new Error((await response.json()).message);
-      element("said").textContent = "The database has restarted. mzd went on from where it was.";
     } catch (error) {
-      element("said").textContent = `The database could not be restarted: ${error.message}`;
+      news = `The database could not be restarted: ${error.message}`;
     }
-    button.disabled = false;
+    button.disabled = this.#isRestarting = false;
+    this.#say(news);
   }
 
   #drawSoon() {
@@ -178,7 +264,8 @@ class Split {
   }
 
   #draw() {
-    const right = this.#right.views[element("view").textContent];
+    if (this.#network.frozen) return; // as everything else
+    const right = this.#right.views[this.#view];
     if (!this.#right.timestamp) return;
     this.#status.reached(this.#right);
     // The left side is what it is from its last message to the next one, the
@@ -186,18 +273,22 @@ class Split {
     const at = this.#left.timestamp;
     if (at < this.#changedAt || at > BigInt(this.#right.timestamp)) return;
     const list = differences(this.#left.rows, right);
-    const wrong = list.filter((d) => d.verdict !== "right");
-    this.#bars.left.draw(list.flatMap((d) => d.left.map((b) => ({ ...b, wrong: d.verdict !== "right" }))).sort(byAmount));
-    this.#bars.right.draw(list.flatMap((d) => d.right).sort(byAmount));
-    verdict("left", wrong.length > 0, wrong.length > 0 ? `${number(wrong.length)} of ${number(list.length)} rows wrong` : "right, for now");
+    const wrong = list.filter((d) => d.verdict !== "right").length;
+    const bars = { left: list.flatMap((d) => d.left).sort(byAmount), right: list.flatMap((d) => d.right).sort(byAmount) };
+    const longest = Math.max(...[...bars.left, ...bars.right].map((b) => b.amount)); // one scale
+    this.#bars.left.draw(bars.left, longest);
+    this.#bars.right.draw(bars.right, longest);
+    verdict("left", wrong > 0, wrong > 0 ? `${number(wrong)} of ${number(list.length)} rows wrong` : "right, for now");
     verdict("right", !this.#right.verified, this.#right.verified ? "every row right" : "not verified");
     element("compared").textContent = `compared at ${clock(String(at)).text}`;
     fill(list);
+    this.#wrong = { left: wrong, right: this.#right.verified ? 0 : list.length };
+    this.#note();
   }
 }
 
 function verdict(side, wrong, text) {
-  element(`${side}-verdict`).textContent = text;
+  write(element(`${side}-verdict`), text);
   element(`${side}-verdict`).classList.toggle("bad", wrong);
 }
 
@@ -229,6 +320,12 @@ function differences(leftRows, view) {
   const list = [...found.values()];
   for (const d of list) {
     for (const side of [d.left, d.right]) side.sort(byAmount).forEach((b, i) => (b.id += ` ${i}`)); // the largest stays the same bar
+    const right = d.right.map((b) => b.text);
+    for (const b of d.left) {
+      const i = right.indexOf(b.text);
+      b.wrong = i < 0;
+      if (!b.wrong) right.splice(i, 1);
+    }
     d.verdict = judge(d.left.map((b) => b.text).join(), d.right.map((b) => b.text).join(), d);
   }
   const most = (d) => d.right[0]?.amount ?? -1;
@@ -259,7 +356,8 @@ function fill(list) {
     tr.classList.toggle("wrong", d.verdict !== "right");
     const texts = [d.name, several(d.left), several(d.right), d.verdict];
     texts.forEach((t, j) => {
-      if (tr.cells[j].textContent !== t) tr.cells[j].textContent = tr.cells[j].title = t;
+      write(tr.cells[j], t);
+      tr.cells[j].title = t;
     });
   });
 }

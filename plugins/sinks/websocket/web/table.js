@@ -12,9 +12,16 @@ export class Table {
 
   constructor(name, parent) {
     this.section = part(parent, "section");
-    const title = part(this.section, "h3");
+    const head = part(this.section, "div", "head");
+    const title = part(head, "h3");
     part(title, "span", "", name).dir = "auto";
     this.#rest = part(title, "span", "rest");
+    const forms = part(head, "p", "rest forms", "As it is now: ");
+    for (const form of ["json", "csv"]) {
+      const link = part(forms, "a", "", form.toUpperCase());
+      link.href = `/api/views/${encodeURIComponent(name)}?format=${form}`;
+      link.setAttribute("aria-label", `${name} as ${form.toUpperCase()}`);
+    }
     const scroll = part(this.section, "div", "scroll");
     scroll.tabIndex = 0;
     scroll.setAttribute("role", "region");
@@ -78,7 +85,8 @@ export class Table {
     view.columns.forEach(({ name, type }, i) => {
       const cell = held.cells[i];
       const isNull = row[name] === null; // which is another thing than an empty text
-      const text = isNull ? "null" : written(row[name], type);
+      const names = numeric.has(type) && view.key.includes(name); // a row, and is no amount
+      const text = isNull ? "null" : names ? String(row[name]) : written(row[name], type);
       if (held.row && cell.textContent === text && cell.classList.contains("null") === isNull) return;
       cell.classList.toggle("null", isNull);
       cell.textContent = cell.title = text;
