@@ -60,8 +60,11 @@ var known = config.Known{
 
 	// What stands for binaries is in testdata/plugins.
 	Describe: func(b config.Binary) (*schema.Schema, error) {
-		if filepath.Base(b.Path) == "broken" {
+		switch {
+		case filepath.Base(b.Path) == "broken":
 			return nil, errors.New(b.Path + ": exit status 1")
+		case b.SHA256 != "" && !strings.HasPrefix(b.SHA256, "0123456789abcdef"):
+			return nil, fmt.Errorf("describe: %w", schema.Errorf("sha256", "%s is another file", b.Path))
 		}
 		return schema.Of[hook](), nil
 	},

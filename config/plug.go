@@ -37,7 +37,8 @@ type Known struct {
 
 	// Describe asks a binary for the schema of its settings. It is called
 	// concurrently, once for each that differs. nil without an error leaves the
-	// settings for [Plug.CheckLater]. A nil Describe does so for all.
+	// settings for [Plug.CheckLater]. A nil Describe does so for all. An error is
+	// one of the plugin's name, unless it is a [schema.FieldError] of another key.
 	Describe func(Binary) (*schema.Schema, error)
 }
 
@@ -145,6 +146,9 @@ func (d *document) find(p *plugging, dir string) bool {
 		d.report(p.path(), schema.Errorf("plugin", "%s", err))
 		return false
 	}
+	if d.reported(p.path().Key("sha256")) {
+		return false // nobody knows which binary is meant
+	}
 	p.Binary = &Binary{Kind: p.kind, Path: path, SHA256: p.SHA256, Args: p.Args, Env: p.Env, TLS: p.TLS}
 	return true
 }
@@ -217,7 +221,11 @@ func (d *document) complete(p *plugging) {
 	settings := lookup(p.section, "settings")
 	switch {
 	case p.err != nil:
-		d.report(p.path(), schema.Errorf("plugin", "%s", p.err))
+		problem, ok := errors.AsType[schema.FieldError](p.err)
+		if !ok {
+			problem = schema.Errorf("plugin", "%s", p.err)
+		}
+		d.report(p.path(), problem)
 	case p.schema == nil:
 		p.Settings, p.CheckLater = nil, d.later(p.path(), settings)
 	default:

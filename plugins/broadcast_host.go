@@ -78,7 +78,7 @@ func (f *feed) run(ctx context.Context, p *process) error {
 	}
 	for i := range f.readers {
 		following.Go(func() {
-			if err := f.follow(ctx, i); err != nil {
+			if err := f.follow(ctx, i); err != nil && !errors.Is(err, io.EOF) { // of which Recv knows more
 				cancel(err)
 			}
 		})

@@ -167,8 +167,9 @@ func (c Command) Source(info Info) Source {
 // ProcessStatus is how the process of a plugin is doing.
 type ProcessStatus struct {
 	Up       bool   // it runs
-	Restarts uint64 // how often it was started again
+	Restarts uint64 // how often it was started again, whether it came to be open or not
 	Pid      int    // of the process; 0: none
+	Err      error  // why it was not started or did not open when that was tried last; nil: it did
 }
 
 // Supervised is what the sources and sinks of a [Command] are.
@@ -183,11 +184,12 @@ type external struct {
 
 	turn chan struct{} // holds an element while a process is started or ended
 
-	mu       sync.Mutex // guards what follows; written by the holder of the turn
-	process  *process   // nil: none yet
-	launches uint64
-	address  string
-	closed   bool
+	mu      sync.Mutex // guards what follows; written by the holder of the turn
+	process *process   // nil: none yet
+	starts  uint64     // that were tried
+	err     error      // of the last one
+	address string
+	closed  bool
 }
 
 func newExternal(ctx context.Context, c Command) *external {
@@ -203,21 +205,21 @@ func newExternal(ctx context.Context, c Command) *external {
 var errClosed = errors.New("plugin is closed")
 
 // begin starts the process for the first time. Its error is one that is going to
-// stay.
+// stay; any other is told by the calls that come, which try again.
 func (e *external) begin(ctx context.Context) error {
 	_, err := e.running(ctx)
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil || errors.Is(err, core.ErrPermanent):
+	if err != nil && (ctx.Err() != nil || errors.Is(err, core.ErrPermanent)) {
 		return errors.Join(err, e.Close())
 	}
-	e.log.Warn("plugin does not start; it is tried again", "error", err)
 	return nil
 }
 
-// running returns the process, which it starts and opens if there is none.
+// running returns the process, which it starts and opens if there is none. Of
+// several that wait for it, one tries.
 func (e *external) running(ctx context.Context) (*process, error) {
+	e.mu.Lock()
+	before := e.starts
+	e.mu.Unlock()
 	select {
 	case e.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -225,20 +227,37 @@ func (e *external) running(ctx context.Context) (*process, error) {
 	}
 	defer func() { <-e.turn }()
 	e.mu.Lock()
-	last, closed := e.process, e.closed
+	last, closed, tried, err := e.process, e.closed, e.starts != before, e.err
 	e.mu.Unlock()
-	if closed {
+	switch {
+	case closed:
 		return nil, errClosed
+	case last != nil && last.alive():
+		return last, nil
+	case tried && err != nil:
+		return nil, err
+	case last != nil:
+		last.kill() // and releases it
 	}
+	p, err := e.start(ctx)
+	if err != nil && ctx.Err() != nil {
+		return nil, err // which says nothing about the plugin
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.starts++
+	if e.err = err; err != nil {
+		return nil, err
+	}
+	e.process = p
 	if last != nil {
-		select {
-		case <-last.done:
-		case <-last.child.process.Ended():
-			last.kill()
-		default:
-			return last, nil
-		}
+		e.log.Warn("plugin was started again", "because", last.ended(), "pid", p.child.process.Pid())
 	}
+	return p, nil
+}
+
+// start starts a process and opens it.
+func (e *external) start(ctx context.Context) (*process, error) {
 	p, err := e.command.launch(ctx, e.log)
 	if err != nil {
 		return nil, err
@@ -248,30 +267,24 @@ func (e *external) running(ctx context.Context) (*process, error) {
 		p.stop()
 		return nil, err
 	}
+	return p, nil
+}
+
+// current returns the process if it runs.
+func (e *external) current() (*process, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.process, e.launches = p, e.launches+1
-	if last != nil {
-		e.log.Warn("plugin was started again", "because", last.ended(), "pid", p.child.process.Pid())
-	}
-	return p, nil
+	return e.process, e.process != nil && e.process.alive()
 }
 
 // Process returns how the process is doing.
 func (e *external) Process() ProcessStatus {
+	p, up := e.current()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	var s ProcessStatus
-	if e.launches > 0 {
-		s.Restarts = e.launches - 1
-	}
-	if e.process != nil {
-		select {
-		case <-e.process.done:
-		case <-e.process.child.process.Ended():
-		default:
-			s.Up, s.Pid = true, e.process.child.process.Pid()
-		}
+	s := ProcessStatus{Up: up, Err: e.err, Restarts: max(e.starts, 1) - 1}
+	if up {
+		s.Pid = p.child.process.Pid()
 	}
 	return s
 }
@@ -293,7 +306,7 @@ func (e *external) rest() {
 	p := e.process
 	e.process = nil
 	if p != nil {
-		e.launches-- // it was not the plugin that failed
+		e.starts-- // it was not the plugin that failed
 	}
 	e.mu.Unlock()
 	if p != nil {

@@ -18,12 +18,14 @@ import (
 )
 
 func TestDescribe(t *testing.T) {
+	t.Parallel()
 	for act, want := range map[string]plugins.Info{
 		"keeper": {Kind: plugins.KindSink, Doc: "Keeps rows in a file.", Version: "1.2", KeepsPositions: true},
 		"count":  {Kind: plugins.KindSource, Doc: "Counts.", Version: "0.1", Identifies: true},
 		"null":   {Kind: plugins.KindSink},
 	} {
 		t.Run(act, func(t *testing.T) {
+			t.Parallel()
 			info, err := secured(t, act).Describe(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -45,6 +47,7 @@ func TestDescribe(t *testing.T) {
 
 // TestNoPlugin runs what is no plugin, or not one for this mzd.
 func TestNoPlugin(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	file := func(name, text string, mode os.FileMode) plugins.Command {
 		path := filepath.Join(dir, name)
@@ -78,12 +81,13 @@ func TestNoPlugin(t *testing.T) {
 		{"with a certificate that nobody wants", command(t, "cert"), `and the configuration says "tls: off"`, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			if tt.name == "says nothing" {
 				tt.command = plugins.Impatient(tt.command, 300*time.Millisecond, time.Minute, time.Minute)
 			}
 			_, err := tt.command.Describe(t.Context())
-			if err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("got  %v\nwant ...%s...", err, tt.want)
+			if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), core.ErrPermanent.Error()) {
+				t.Errorf("got  %v\nwant ...%s..., for people", err, tt.want)
 			}
 			if got := errors.Is(err, core.ErrPermanent); got != tt.forGood {
 				t.Errorf("permanent is %v, want %v: %v", got, tt.forGood, err)
@@ -109,10 +113,11 @@ func TestStartedByHand(t *testing.T) {
 }
 
 func TestSHA256(t *testing.T) {
+	t.Parallel()
 	c := command(t, "null")
 	c.SHA256 = strings.Repeat("ab", 32)
 	_, err := c.Describe(t.Context())
-	if !errors.Is(err, core.ErrPermanent) || !strings.Contains(err.Error(), c.SHA256) {
+	if !errors.Is(err, core.ErrPermanent) || !strings.Contains(err.Error(), c.SHA256) || !strings.HasSuffix(err.Error(), "change the configuration") {
 		t.Errorf("another binary than the one that is pinned: %v", err)
 	}
 	binary, err := os.ReadFile(c.Path)
@@ -155,6 +160,7 @@ func TestEnvironment(t *testing.T) {
 
 // TestLog reads what a plugin says in all the ways that it can.
 func TestLog(t *testing.T) {
+	t.Parallel()
 	log := &logged{}
 	ctx := plugins.WithEnv(t.Context(), plugins.Env{Logger: log.logger().With("sink", "hook")})
 	script := `
@@ -187,6 +193,7 @@ exit 2`
 
 // TestSpeak reads the log of a plugin that uses the SDK.
 func TestSpeak(t *testing.T) {
+	t.Parallel()
 	log := &logged{}
 	ctx := plugins.WithEnv(t.Context(), plugins.Env{Name: "hook", Pipeline: "p", Logger: log.logger()})
 	c := command(t, "keeper")
@@ -203,6 +210,7 @@ func TestSpeak(t *testing.T) {
 }
 
 func TestFloodOfStderr(t *testing.T) {
+	t.Parallel()
 	log := &logged{}
 	ctx := plugins.WithEnv(t.Context(), plugins.Env{Logger: log.logger()})
 	c := command(t, "keeper")
@@ -227,6 +235,7 @@ func TestFloodOfStderr(t *testing.T) {
 
 // TestNoOrphans kills a daemon, and looks for its plugin and the child of that.
 func TestNoOrphans(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "child")
 	daemon := startDaemon(t, file)
 	until(t, "the child has started", func() bool { return len(readInts(t, file)) == 1 })

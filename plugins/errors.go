@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -57,6 +58,28 @@ type ProtocolError struct {
 func (e *ProtocolError) Error() string {
 	return fmt.Sprintf("%s breaks the protocol: %s", e.Plugin, e.Rule)
 }
+
+// forGood is an error for which trying again cannot help, which its text need not
+// say.
+type forGood struct{ error }
+
+// Unwrap returns [core.ErrPermanent].
+func (forGood) Unwrap() error { return core.ErrPermanent }
+
+// A PinError means that a binary is not the one that the configuration pins by its
+// sha256. It wraps [core.ErrPermanent].
+type PinError struct {
+	Plugin    string // its path
+	Got, Want string // in hex
+}
+
+// Error names the plugin and both sums, and says what to do.
+func (e *PinError) Error() string {
+	return fmt.Sprintf("plugin %s has the sha256 %s, and the configuration pins %s; if it was replaced on purpose, change the configuration", e.Plugin, e.Got, e.Want)
+}
+
+// Unwrap returns [core.ErrPermanent].
+func (e *PinError) Unwrap() error { return core.ErrPermanent }
 
 // fromStatus reads the error that a call of a plugin ended with.
 func fromStatus(plugin string, err error) error {
@@ -110,10 +133,16 @@ func toStatus(err error) error {
 	return s.Err()
 }
 
-// shorten returns at most n bytes of a text, as valid UTF-8.
+// shorten returns at most n bytes of a text, about, without what would move the
+// cursor of a terminal.
 func shorten(text string, n int) string {
 	if len(text) > n {
 		text = text[:n] + "…"
 	}
-	return strings.ToValidUTF8(text, "\ufffd")
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' || unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, text)
 }

@@ -28,7 +28,6 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
-	"github.com/mzdio/mzd/core"
 	"github.com/mzdio/mzd/plugins/internal/proc"
 )
 
@@ -155,6 +154,7 @@ func (p *process) watch() {
 	health := grpc_health_v1.NewHealthClient(p.conn)
 	tick := time.NewTicker(limit.every)
 	defer tick.Stop()
+	answered := time.Now()
 	for {
 		select {
 		case <-p.child.process.Ended():
@@ -167,9 +167,13 @@ func (p *process) watch() {
 		ctx, cancel := context.WithTimeout(context.Background(), limit.check)
 		_, err := health.Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: goplugin.GRPCServiceName})
 		cancel()
-		if code := status.Code(err); code == codes.DeadlineExceeded || code == codes.Unimplemented {
+		switch code := status.Code(err); {
+		case code == codes.Unavailable && time.Since(answered) < limit.check: // it may be about to end
+		case code == codes.Unavailable, code == codes.DeadlineExceeded, code == codes.Unimplemented:
 			p.fail(fmt.Errorf("%s hangs: it did not answer the health check within %v, and was ended", p.path, limit.check))
 			return
+		default:
+			answered = time.Now()
 		}
 	}
 }
@@ -202,6 +206,18 @@ func (p *process) stop() {
 		c.Stop(stopPatience)
 	}
 	p.kill()
+}
+
+// alive reports whether the process runs, and nobody has ended it.
+func (p *process) alive() bool {
+	select {
+	case <-p.done:
+		return false
+	case <-p.child.process.Ended():
+		return false
+	default:
+		return true
+	}
 }
 
 // call makes a call that takes no longer than that: a process that takes longer is
@@ -279,7 +295,7 @@ func (c Command) checkBinary() error {
 		return fmt.Errorf("plugin: %w", err)
 	}
 	if got := hex.EncodeToString(hash.Sum(nil)); got != strings.ToLower(c.SHA256) {
-		return fmt.Errorf("plugin %s has the sha256 %s, and the configuration pins %s; if it was replaced on purpose, change the configuration: %w", c.Path, got, c.SHA256, core.ErrPermanent)
+		return &PinError{Plugin: c.Path, Got: got, Want: c.SHA256}
 	}
 	return nil
 }
@@ -362,9 +378,9 @@ func (c *child) checkHandshake(line string) error {
 	case err != nil:
 		return fmt.Errorf("%s has printed a handshake that is none: %q", c.command.Path, shorten(line, 200))
 	case version > protocolVersion:
-		return fmt.Errorf("%s speaks version %d of the protocol, which is newer than version %d of this mzd; use a newer mzd or an older plugin: %w", c.command.Path, version, protocolVersion, core.ErrPermanent)
+		return forGood{fmt.Errorf("%s speaks version %d of the protocol, which is newer than version %d of this mzd; use a newer mzd or an older plugin", c.command.Path, version, protocolVersion)}
 	case version < protocolVersion:
-		return fmt.Errorf("%s speaks version %d of the protocol, which is older than version %d of this mzd; build the plugin with a newer SDK, or use an older mzd: %w", c.command.Path, version, protocolVersion, core.ErrPermanent)
+		return forGood{fmt.Errorf("%s speaks version %d of the protocol, which is older than version %d of this mzd; build the plugin with a newer SDK, or use an older mzd", c.command.Path, version, protocolVersion)}
 	case parts[4] != string(goplugin.ProtocolGRPC):
 		return fmt.Errorf("%s serves %q, and plugins of mzd serve grpc", c.command.Path, shorten(parts[4], 40))
 	}

@@ -88,7 +88,7 @@ func TestPieces(t *testing.T) {
 		})
 	}
 	t.Run("many short rows", func(t *testing.T) {
-		cut := []core.Batch{base("a", 5, numbers(0, 1e6)...)}
+		cut := []core.Batch{base("a", 5, numbers(0, 2e5)...)}
 		got, sent := send(t, &plugins.Assembler{}, cut)
 		equal(t, got, cut)
 		for i, p := range sent {
@@ -114,9 +114,10 @@ func TestPiecesModel(t *testing.T) {
 				}
 				b.Sum = rnd.Uint64()
 				exact := rnd.IntN(4) == 0
+				widest := []int{40, 400, 20 << 10}[rnd.IntN(3)] // of which some fill several pieces
 				var updates []core.Update
 				for range rnd.IntN(200) {
-					u := core.Update{Time: upper - 1, Diff: core.Diff(rnd.Int64N(9) - 4), Row: core.Row(strings.Repeat("r", rnd.IntN(20<<10)))}
+					u := core.Update{Time: upper - 1, Diff: core.Diff(rnd.Int64N(9) - 4), Row: core.Row(strings.Repeat("r", rnd.IntN(widest)))}
 					if exact {
 						u.Time = b.Lower.Time + core.Time(rnd.Uint64N(uint64(upper-b.Lower.Time)))
 					}

@@ -72,6 +72,10 @@ var rude = map[string]func(*grpc.Server){
 		mzdv1.RegisterPluginServer(s, rudePlugin{answer: &mzdv1.DescribeResponse{Kind: mzdv1.Kind_KIND_SINK, KeepsPositions: true}})
 		mzdv1.RegisterSinkServer(s, openOnly{})
 	},
+	"cannot serve": func(s *grpc.Server) {
+		mzdv1.RegisterPluginServer(s, rudePlugin{answer: &mzdv1.DescribeResponse{Kind: mzdv1.Kind_KIND_SINK, Broadcasts: true}})
+		mzdv1.RegisterSinkServer(s, rudeBroadcaster{})
+	},
 	"is nothing": func(s *grpc.Server) { mzdv1.RegisterPluginServer(s, rudePlugin{answer: &mzdv1.DescribeResponse{}}) },
 	"describes nonsense": func(s *grpc.Server) {
 		mzdv1.RegisterPluginServer(s, rudePlugin{answer: &mzdv1.DescribeResponse{Kind: mzdv1.Kind_KIND_SINK, SettingsSchema: []byte(`{"type": 7`)}})
@@ -144,6 +148,14 @@ func rudeSink(write func(writeServer) error) func(*grpc.Server) {
 	}
 }
 
+type rudeBroadcaster struct{ openOnly }
+
+func (rudeBroadcaster) Serve(s grpc.BidiStreamingServer[mzdv1.SinkServeRequest, mzdv1.SinkServeResponse]) error {
+	s.Recv() // the views
+	s.Recv() // the first piece; the next ones are on their way
+	return status.Error(codes.Unknown, "no room for more")
+}
+
 type rudeReader struct {
 	mzdv1.UnimplementedSourceServer
 	read func(readServer) error
@@ -163,6 +175,7 @@ func rudeSource(read func(readServer) error) func(*grpc.Server) {
 }
 
 func TestRudeSinks(t *testing.T) {
+	t.Parallel()
 	large := slices.Repeat([]string{strings.Repeat("x", 1<<20)}, 30) // more than is sent to who does not read
 	for _, tt := range []struct {
 		act     string
@@ -182,6 +195,7 @@ func TestRudeSinks(t *testing.T) {
 		{act: "cannot write", want: "does not serve a call of the protocol", forGood: true},
 	} {
 		t.Run(tt.act, func(t *testing.T) {
+			t.Parallel()
 			c := command(t, tt.act)
 			c.AckTimeout = 200 * time.Millisecond
 			if tt.act != "never acknowledges" && tt.act != "acknowledges nothing for ever" && tt.act != "reads nothing" {
@@ -206,7 +220,25 @@ func TestRudeSinks(t *testing.T) {
 	}
 }
 
+// TestRudeBroadcaster ends the stream while pieces are being sent, again and again:
+// each time it is what the plugin says that is told, and not how the sending ended.
+func TestRudeBroadcaster(t *testing.T) {
+	t.Parallel()
+	sink := openSink(t, command(t, "cannot serve"), struct{}{}).(core.Broadcaster)
+	var rows []string
+	for i := range 12 { // more than is sent to who does not read
+		rows = append(rows, fmt.Sprint(i, strings.Repeat("x", 1<<20)))
+	}
+	large := newLog(t, "v", 10, rows...)
+	for range 20 {
+		if err := sink.Serve(t.Context(), []core.Reader{large}); err == nil || !strings.Contains(err.Error(), "no room for more") {
+			t.Fatalf("got %v", err)
+		}
+	}
+}
+
 func TestRudePositions(t *testing.T) {
+	t.Parallel()
 	sink := openSink(t, command(t, "never acknowledges"), struct{}{})
 	at, err := sink.(core.Positioner).Position(t.Context(), &core.View{Name: "v"})
 	if want := `the position of view v is a token that it was sent: "yesterday"`; !at.IsZero() || err == nil || !strings.Contains(err.Error(), want) {
@@ -219,6 +251,7 @@ func TestRudePositions(t *testing.T) {
 }
 
 func TestRudeDescriptions(t *testing.T) {
+	t.Parallel()
 	for act, want := range map[string]string{
 		"is nothing":         "Describe says that it is a sink or a source, and not KIND_UNSPECIFIED",
 		"describes nonsense": "the schema of its settings",
@@ -226,6 +259,7 @@ func TestRudeDescriptions(t *testing.T) {
 		"describes nothing":  "does not serve a call of the protocol",
 	} {
 		t.Run(act, func(t *testing.T) {
+			t.Parallel()
 			if _, err := command(t, act).Describe(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("got  %v\nwant ...%s...", err, want)
 			}
@@ -234,12 +268,14 @@ func TestRudeDescriptions(t *testing.T) {
 }
 
 func TestRudeSources(t *testing.T) {
+	t.Parallel()
 	for act, want := range map[string]string{
 		"sends beyond the window":         "4097 events are unacknowledged, and the window is 4096",
 		"sends too much at once":          "a message has at most 33 MiB",
 		"ends without an acknowledgement": "",
 	} {
 		t.Run(act, func(t *testing.T) {
+			t.Parallel()
 			source := openSource(t, command(t, act), struct{}{})
 			var got []core.Event
 			err := source.Run(t.Context(), "", func(_ context.Context, events ...core.Event) error {

@@ -86,9 +86,11 @@ func (s *externalSink) Close() error {
 	streams := s.streams
 	s.streams = make(map[string]*writeStream)
 	s.streamsMu.Unlock()
+	var ending sync.WaitGroup // together: one that hangs hangs in all of them
 	for _, st := range streams {
-		st.finish()
+		ending.Go(st.finish)
 	}
+	ending.Wait()
 	return s.shut(func(ctx context.Context, p *process) error {
 		_, err := mzdv1.NewSinkClient(p.conn).Close(ctx, &mzdv1.SinkCloseRequest{})
 		return err

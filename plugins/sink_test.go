@@ -70,18 +70,19 @@ func same(t *testing.T, got []keptBatch, want []core.Batch) {
 	if len(got) != len(want) {
 		t.Fatalf("a cut of %d batches, want %d", len(got), len(want))
 	}
-	for i, w := range want {
-		g := got[i]
-		if g.View != w.View.Name || g.Lower != w.Lower.String() || g.Upper != w.Upper.String() || g.Sum != w.Sum ||
-			!slices.Equal(g.Columns, w.View.Columns) || !slices.Equal(g.Updates, w.Updates.Slice()) {
+	for i, b := range want {
+		g, w := got[i], keep(b)
+		if g.View != w.View || g.Lower != w.Lower || g.Upper != w.Upper || g.Sum != w.Sum || !slices.Equal(g.Columns, w.Columns) || !slices.Equal(g.Updates, w.Updates) {
 			t.Errorf("got  %.300v\nwant %.300v", g, w)
 		}
 	}
 }
 
 func TestWrite(t *testing.T) {
+	t.Parallel()
 	for _, tls := range []string{"auto", "off"} {
 		t.Run("tls "+tls, func(t *testing.T) {
+			t.Parallel()
 			b := newBench(t, func(c *plugins.Command) { c.TLS = tls })
 			summed := delta("v", 5, 7, "[3]")
 			summed.Sum = 1<<64 - 1
@@ -127,6 +128,7 @@ func TestWrite(t *testing.T) {
 // TestAwkwardSizes sends rows that are larger than a piece, and many pieces; see
 // TestPieces for the rest.
 func TestAwkwardSizes(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	row := func(n int) string { return `["` + strings.Repeat("x", n-4) + `"]` }
 	var rows []string
@@ -146,6 +148,7 @@ func TestAwkwardSizes(t *testing.T) {
 
 // TestGroups writes many groups at the same time.
 func TestGroups(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	const groups, cuts = 8, 50
 	var wg sync.WaitGroup
@@ -174,6 +177,7 @@ func TestGroups(t *testing.T) {
 
 // TestErrors maps what a sink returns there to what is seen of it here.
 func TestErrors(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	cut := []core.Batch{base("v", 5, "[1]")}
 	pid := pidOf(b.sink)
@@ -185,6 +189,7 @@ func TestErrors(t *testing.T) {
 		"permanent": {": table is gone: permanent error", true, 0},
 		"later":     {": too many requests", false, 42 * time.Second},
 		"long":      {": long \ufffdlong", false, 0},
+		"escapes":   {": \ufffd[2Jgone\nfor now", false, 0},
 	} {
 		b.goes(mode)
 		err := b.sink.Write(t.Context(), cut)
@@ -212,6 +217,7 @@ func TestErrors(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
+	t.Parallel()
 	c := command(t, "keeper")
 	info := describe(t, c)
 	_, err := c.Sink(info).Open(t.Context(), []byte(`{"fil": 1}`))
@@ -224,16 +230,24 @@ func TestOpenRefuses(t *testing.T) {
 		if err := os.WriteFile(mode, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		sink, err := c.Sink(info).Open(t.Context(), marshal(t, keeperSettings{File: filepath.Join(dir, "f"), Mode: mode}))
+		log := &logged{}
+		ctx := plugins.WithEnv(t.Context(), plugins.Env{Logger: log.logger()})
+		sink, err := c.Sink(info).Open(ctx, marshal(t, keeperSettings{File: filepath.Join(dir, "f"), Mode: mode}))
 		if got := errors.Is(err, core.ErrPermanent); got != want {
 			t.Errorf("%s: got %v", text, err)
 		}
 		if sink == nil {
 			continue
 		}
-		// What may pass is tried again with the first call.
+		// What may pass is tried again with the first call, which tells it.
 		if err := sink.Write(t.Context(), []core.Batch{base("v", 5)}); err == nil || !strings.Contains(err.Error(), "port taken") {
 			t.Errorf("%s: got %v", text, err)
+		}
+		if got := sink.(plugins.Supervised).Process(); got.Up || got.Restarts != 1 || got.Err == nil || !strings.Contains(got.Err.Error(), "port taken") {
+			t.Errorf("got %+v", got)
+		}
+		if strings.Contains(log.String(), "port taken") {
+			t.Errorf("told twice:\n%s", log)
 		}
 		if err := os.Remove(mode); err != nil {
 			t.Fatal(err)
@@ -241,7 +255,7 @@ func TestOpenRefuses(t *testing.T) {
 		if err := sink.Write(t.Context(), []core.Batch{base("v", 5)}); err != nil {
 			t.Error(err)
 		}
-		if got := sink.(plugins.Supervised).Process(); !got.Up || got.Restarts != 0 {
+		if got := sink.(plugins.Supervised).Process(); !got.Up || got.Restarts != 2 || got.Err != nil {
 			t.Errorf("got %+v", got)
 		}
 		if err := sink.Close(); err != nil {
@@ -252,6 +266,7 @@ func TestOpenRefuses(t *testing.T) {
 
 // TestCancel stops a write in the middle. The plugin is told, and goes on.
 func TestCancel(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.goes("block")
 	pid := pidOf(b.sink)
@@ -278,6 +293,7 @@ func TestCancel(t *testing.T) {
 // TestEnds lets the process end in every phase. The call that notices says why, and
 // the next one starts it again.
 func TestEnds(t *testing.T) {
+	t.Parallel()
 	cut := []core.Batch{base("v", 5, "[1]")}
 	kill := func(b *bench) {
 		if err := syscall.Kill(pidOf(b.sink), syscall.SIGKILL); err != nil {
@@ -320,6 +336,7 @@ func TestEnds(t *testing.T) {
 		}, "signal: killed"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			b := newBench(t)
 			pid := pidOf(b.sink)
 			if err := tt.end(b); tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) || tt.want == "" && err != nil {
@@ -343,6 +360,7 @@ func TestEnds(t *testing.T) {
 
 // TestEndsWhileItIsSentPieces kills a process that takes none of them.
 func TestEndsWhileItIsSentPieces(t *testing.T) {
+	t.Parallel()
 	c := command(t, "reads nothing")
 	started := filepath.Join(t.TempDir(), "started")
 	c.Env["STARTED"] = started
@@ -366,20 +384,47 @@ func TestEndsWhileItIsSentPieces(t *testing.T) {
 
 // TestHangs stops the process, which then does not answer any more.
 func TestHangs(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, func(c *plugins.Command) { *c = plugins.Impatient(*c, time.Minute, time.Minute, 3*time.Second) })
-	b.write(base("v", 5))
+	cuts := [][]core.Batch{{base("v", 5)}}
+	b.write(cuts[0]...)
 	if err := syscall.Kill(pidOf(b.sink), syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	err := b.sink.Write(t.Context(), []core.Batch{delta("v", 5, 6)})
-	if err == nil || !strings.Contains(err.Error(), "hangs: it did not answer the health check within 3s, and was ended") {
+	var err error
+	for at := core.Time(5); err == nil; at++ { // it stops soon, and not at once
+		cuts = append(cuts, []core.Batch{delta("v", at, at+1)})
+		err = b.sink.Write(t.Context(), cuts[len(cuts)-1])
+	}
+	if !strings.Contains(err.Error(), "hangs: it did not answer the health check within 3s, and was ended") {
 		t.Errorf("got %v", err)
 	}
-	b.write(delta("v", 5, 6))
-	b.holds([]core.Batch{base("v", 5)}, []core.Batch{delta("v", 5, 6)})
+	b.write(cuts[len(cuts)-1]...)
+	got, _ := kept(t, b.file)
+	got = slices.CompactFunc(got, func(a, b []keptBatch) bool { return a[0].Upper == b[0].Upper }) // the last may have been applied
+	if len(got) != len(cuts) {
+		t.Errorf("the plugin has %d cuts, want %d", len(got), len(cuts))
+	}
+}
+
+// TestDeserted lets a process live on in which nobody listens any more.
+func TestDeserted(t *testing.T) {
+	t.Parallel()
+	c := plugins.Impatient(command(t, "deserted"), time.Minute, time.Minute, 2*time.Second)
+	sink := openSink(t, c, struct{}{})
+	process := sink.(plugins.Supervised).Process
+	pid := process().Pid
+	if err := sink.Write(t.Context(), []core.Batch{base("v", 5)}); err == nil {
+		t.Error("acknowledged by nobody")
+	}
+	until(t, "it is ended", func() bool { return process().Pid != pid })
+	if _, err := sink.(core.Positioner).Position(t.Context(), &core.View{Name: "v"}); err == nil || !strings.Contains(err.Error(), "yesterday") {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestHangsInOpen(t *testing.T) {
+	t.Parallel()
 	c := command(t, "keeper")
 	info := describe(t, c)
 	mode := filepath.Join(t.TempDir(), "mode")
@@ -399,7 +444,34 @@ func TestHangsInOpen(t *testing.T) {
 	}
 }
 
+// TestOneTries lets many wait for a process that does not start: they do not start it
+// one after the other.
+func TestOneTries(t *testing.T) {
+	t.Parallel()
+	c := plugins.Impatient(command(t, "silent"), time.Second, time.Minute, time.Minute)
+	sink, err := c.Sink(plugins.Info{}).Open(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var writes sync.WaitGroup
+	for range 8 {
+		writes.Go(func() {
+			if err := sink.Write(t.Context(), []core.Batch{base("v", 5)}); err == nil || !strings.Contains(err.Error(), "not said its address") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	writes.Wait()
+	if got := sink.(plugins.Supervised).Process().Restarts; got > 3 {
+		t.Errorf("started again %d times", got)
+	}
+	if err := sink.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestHangsInClose(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, func(c *plugins.Command) { *c = plugins.Impatient(*c, time.Minute, time.Minute, time.Minute) })
 	b.write(base("v", 5))
 	b.goes("stuck")
@@ -416,6 +488,7 @@ func TestHangsInClose(t *testing.T) {
 // that fails comes again; what the plugin has is every cut, in order, at least
 // once.
 func TestModel(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
@@ -424,7 +497,7 @@ func TestModel(t *testing.T) {
 	at := core.Time(1)
 	for range 12 {
 		next := at + 1 + core.Time(rnd.IntN(5))
-		cut := []core.Batch{delta("v", at, next, numbers(rnd.IntN(1000), rnd.IntN(20_000))...), delta("w", at, next)}
+		cut := []core.Batch{delta("v", at, next, numbers(rnd.IntN(1000), rnd.IntN(5000))...), delta("w", at, next)}
 		victim := pidOf(b.sink)
 		killed := make(chan struct{})
 		wait := time.NewTimer(time.Duration(rnd.IntN(20)) * time.Millisecond)

@@ -49,15 +49,19 @@ func (s *externalSource) Run(ctx context.Context, cursor string, emit core.EmitF
 	return err
 }
 
-// Identify asks the plugin. An event whose ID it cannot tell now has none.
+// Identify asks the process that runs, and starts none: it is called for each of
+// many events while everything else waits. An event whose ID it cannot tell now has
+// none.
 func (s *externalIdentifier) Identify(data []byte) string {
-	ctx, cancel := context.WithTimeout(context.Background(), s.command.limit().call)
-	defer cancel()
-	p, err := s.running(ctx)
-	if err != nil {
+	p, up := s.current()
+	if !up {
 		return ""
 	}
-	answer, err := mzdv1.NewSourceClient(p.conn).Identify(ctx, &mzdv1.IdentifyRequest{Data: [][]byte{data}})
+	var answer *mzdv1.IdentifyResponse
+	err := p.call(context.Background(), s.command.limit().call, "identify an event", func(ctx context.Context) (err error) {
+		answer, err = mzdv1.NewSourceClient(p.conn).Identify(ctx, &mzdv1.IdentifyRequest{Data: [][]byte{data}})
+		return err
+	})
 	if err != nil || len(answer.GetIds()) != 1 {
 		return ""
 	}
@@ -84,9 +88,12 @@ func read(ctx context.Context, p *process, cursor string, emit core.EmitFunc) er
 	landErr := q.land(ctx, stream, emit)
 	if landErr != nil { // the source may tell by it what to do
 		q.discard()
+		patience := p.child.command.limit().shut
+		late := time.AfterFunc(patience, func() { // or the next run would wait for this one
+			p.fail(fmt.Errorf("%s hangs: its events cannot be landed, it did not end the stream within %v, and was ended", p.path, patience))
+		})
 		stream.Send(&mzdv1.SourceReadRequest{Message: &mzdv1.SourceReadRequest_Failure{Failure: toFailure(landErr)}})
 		stream.CloseSend()
-		late := time.AfterFunc(p.child.command.limit().shut, cancel)
 		<-received
 		late.Stop()
 	}

@@ -35,16 +35,18 @@ func (l *landing) emit(_ context.Context, events ...core.Event) error {
 }
 
 func TestSource(t *testing.T) {
+	t.Parallel()
 	for _, tls := range []string{"auto", "off"} {
 		t.Run("tls "+tls, func(t *testing.T) {
+			t.Parallel()
 			c := command(t, "count")
 			c.TLS = tls
-			source := openSource(t, c, counterSettings{To: 5000})
+			source := openSource(t, c, counterSettings{To: 4200}) // more than the window
 			var l landing
 			if err := source.Run(t.Context(), "3", l.emit); err != nil {
 				t.Fatal(err)
 			}
-			if got, want := len(l.events), 4997; got != want {
+			if got, want := len(l.events), 4197; got != want {
 				t.Fatalf("%d events, want %d", got, want)
 			}
 			for i, e := range l.events {
@@ -58,7 +60,7 @@ func TestSource(t *testing.T) {
 			}
 			// It goes on in the same process.
 			pid := pidOf(source)
-			if err := source.Run(t.Context(), "4999", l.emit); err != nil || len(l.events) != 4998 {
+			if err := source.Run(t.Context(), "4199", l.emit); err != nil || len(l.events) != 4198 {
 				t.Errorf("%d events, %v", len(l.events), err)
 			}
 			if pidOf(source) != pid {
@@ -71,6 +73,7 @@ func TestSource(t *testing.T) {
 // TestConnected checks that a source can say that it is connected before it has
 // anything else to say.
 func TestConnected(t *testing.T) {
+	t.Parallel()
 	source := openSource(t, command(t, "count"), counterSettings{To: 0})
 	var l landing
 	if err := source.Run(t.Context(), "10", l.emit); err != nil || l.calls != 1 || len(l.events) != 0 {
@@ -80,6 +83,7 @@ func TestConnected(t *testing.T) {
 
 // TestBulk emits more than the window, and large events, in one call.
 func TestBulk(t *testing.T) {
+	t.Parallel()
 	source := openSource(t, command(t, "count"), counterSettings{To: 0, Mode: "bulk"})
 	var l landing
 	if err := source.Run(t.Context(), "", l.emit); err != nil {
@@ -100,6 +104,7 @@ func TestBulk(t *testing.T) {
 
 // TestSourceErrors maps errors in both ways.
 func TestSourceErrors(t *testing.T) {
+	t.Parallel()
 	for mode, want := range map[string]struct {
 		text    string
 		forGood bool
@@ -110,6 +115,7 @@ func TestSourceErrors(t *testing.T) {
 		"panic":     {`the last it said is "panic: boom"`, false, 0},
 	} {
 		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
 			source := openSource(t, command(t, "count"), counterSettings{To: 3, Mode: mode})
 			for range 2 { // again too
 				var l landing
@@ -126,6 +132,7 @@ func TestSourceErrors(t *testing.T) {
 	}
 	for _, landErr := range []error{errors.New("disk full"), fmt.Errorf("no such table: %w", core.ErrPermanent)} {
 		t.Run(landErr.Error(), func(t *testing.T) {
+			t.Parallel()
 			file := filepath.Join(t.TempDir(), "said")
 			source := openSource(t, command(t, "count"), counterSettings{To: 100, File: file})
 			l := landing{fail: func(n int) error {
@@ -151,7 +158,52 @@ func TestSourceErrors(t *testing.T) {
 	}
 }
 
+// TestSourceGoesOn lets a source go on whose events cannot be landed. Its process is
+// ended, or the next run would wait for it.
+func TestSourceGoesOn(t *testing.T) {
+	t.Parallel()
+	c := plugins.Impatient(command(t, "count"), time.Minute, time.Minute, time.Minute)
+	source := openSource(t, c, counterSettings{To: 5, Mode: "deaf"})
+	pid := pidOf(source)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	full := errors.New("disk full")
+	l := landing{fail: func(int) error { return full }}
+	if err := source.Run(ctx, "", l.emit); !errors.Is(err, full) {
+		t.Errorf("got %v, want %v", err, full)
+	}
+	l.fail = nil
+	if err := source.Run(ctx, "", l.emit); err != nil || len(l.events) != 5 {
+		t.Errorf("%d events, %v", len(l.events), err)
+	}
+	if pidOf(source) == pid {
+		t.Error("the process was not started again")
+	}
+}
+
+// TestIdentifyStartsNothing asks a plugin that has ended for IDs: it is asked for
+// many, while everything else waits.
+func TestIdentifyStartsNothing(t *testing.T) {
+	t.Parallel()
+	source := openSource(t, command(t, "count"), counterSettings{To: 1})
+	if err := syscall.Kill(pidOf(source), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it is gone", func() bool { return !source.(plugins.Supervised).Process().Up })
+	if id := source.(core.Identifier).Identify([]byte("1")); id != "" {
+		t.Errorf("got %q", id)
+	}
+	if got := source.(plugins.Supervised).Process(); got.Up || got.Restarts != 0 {
+		t.Errorf("got %+v", got)
+	}
+	var l landing
+	if err := source.Run(t.Context(), "", l.emit); err != nil || len(l.events) != 1 {
+		t.Errorf("%d events, %v", len(l.events), err)
+	}
+}
+
 func TestSourceStops(t *testing.T) {
+	t.Parallel()
 	source := openSource(t, command(t, "count"), counterSettings{To: 3, Mode: "stay"})
 	pid := pidOf(source)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -173,7 +225,8 @@ func TestSourceStops(t *testing.T) {
 // TestSourceIsKilled kills the process again and again. Every event is landed, in
 // order, and some twice.
 func TestSourceIsKilled(t *testing.T) {
-	const all = 20_000
+	t.Parallel()
+	const all = 5000
 	source := openSource(t, command(t, "count"), counterSettings{To: all})
 	cursor, last := "", 0
 	var kills atomic.Int64
@@ -186,7 +239,7 @@ func TestSourceIsKilled(t *testing.T) {
 			}
 			last, cursor = n, e.Cursor
 		}
-		if int64(last) > 1000*kills.Load() && kills.Load() < 8 {
+		if int64(last) > 500*kills.Load() && kills.Load() < 8 {
 			kills.Add(1)
 			syscall.Kill(pidOf(source), syscall.SIGKILL)
 		}

@@ -3,12 +3,14 @@ package plugins_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +18,7 @@ import (
 
 	goplugin "github.com/hashicorp/go-plugin"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc"
 
 	"github.com/mzdio/mzd/core"
 	"github.com/mzdio/mzd/plugins"
@@ -26,6 +29,10 @@ import (
 // the environment says which.
 const actAs = "MZD_TEST_PLUGIN"
 
+// noExitSleep is for the race detector: otherwise a process sleeps for a second
+// before it exits.
+const noExitSleep = "atexit_sleep_ms=0"
+
 var acts = map[string]func(){
 	// Plugins as anybody writes them.
 	"keeper": func() { plugins.ServeSink(newKeeper, plugins.Doc("Keeps rows in a file."), plugins.Version("1.2")) },
@@ -35,6 +42,8 @@ var acts = map[string]func(){
 	"websocket": func() { plugins.NewSink("websocket", "Serves views.", websocket.New).Serve() },
 	"null":      func() { plugins.ServeSink(newNull) },
 	"adder":     func() { plugins.ServeSink(newAdder) },
+
+	"deserted": runDeserted,
 
 	// No plugins at all.
 	"garbage": func() { fmt.Println("Hello, world!"); select {} },
@@ -71,6 +80,25 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+// runDeserted serves a sink until it is written, and then nobody listens any more.
+func runDeserted() {
+	var server *grpc.Server
+	services := rudeSink(func(s writeServer) error {
+		go server.Stop()
+		<-s.Context().Done()
+		return nil
+	})
+	goplugin.Serve(&goplugin.ServeConfig{
+		HandshakeConfig:  plugins.Handshake,
+		VersionedPlugins: map[int]goplugin.PluginSet{1: {plugins.PluginKey: plugins.Register(services)}},
+		GRPCServer: func(o []grpc.ServerOption) *grpc.Server {
+			server = plugins.NewServer(o)
+			return server
+		},
+	})
+	io.Copy(io.Discard, os.Stdin)
+}
+
 // command runs the test binary as a plugin. It is without certificates, which cost
 // much time to make; tests that are about them say so.
 func command(t testing.TB, act string) plugins.Command {
@@ -79,7 +107,7 @@ func command(t testing.TB, act string) plugins.Command {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return plugins.Command{Path: exe, Env: map[string]string{actAs: act}, TLS: "off"}
+	return plugins.Command{Path: exe, Env: map[string]string{actAs: act, "GORACE": noExitSleep}, TLS: "off"}
 }
 
 // secured is command with certificates.
@@ -212,8 +240,18 @@ type keeper struct {
 type keptBatch struct {
 	View, Lower, Upper string
 	Columns            []core.Column
-	Updates            []core.Update
+	Updates            []core.Update // of a large row, a digest
 	Sum                uint64
+}
+
+func keep(b core.Batch) keptBatch {
+	updates := slices.Clone(b.Updates.Slice())
+	for i, u := range updates {
+		if len(u.Row) > 1<<10 { // which would take long to write and to read
+			updates[i].Row = core.Row(fmt.Sprintf("%d bytes %x", len(u.Row), sha256.Sum256([]byte(u.Row))))
+		}
+	}
+	return keptBatch{b.View.Name, b.Lower.String(), b.Upper.String(), b.View.Columns, updates, b.Sum}
 }
 
 func newKeeper(ctx context.Context, s keeperSettings) (*keeper, error) {
@@ -265,12 +303,14 @@ func (k *keeper) Write(ctx context.Context, cut []core.Batch) error {
 		return delayed{errors.New("too many requests")}
 	case "exit":
 		os.Exit(0)
+	case "escapes":
+		return errors.New("\x1b[2Jgone\nfor now")
 	case "long":
 		return errors.New(strings.Repeat("long \xff", 10_000))
 	}
 	var kept []keptBatch
 	for _, b := range cut {
-		kept = append(kept, keptBatch{b.View.Name, b.Lower.String(), b.Upper.String(), b.View.Columns, b.Updates.Slice(), b.Sum})
+		kept = append(kept, keep(b))
 	}
 	return k.append(kept)
 }
@@ -364,6 +404,9 @@ func (c *counter) Run(ctx context.Context, cursor string, emit core.EmitFunc) er
 		err := emit(ctx, core.Event{ID: "id" + text, Cursor: text, Time: time.Unix(int64(n), 0), Data: []byte(text)})
 		if err != nil && c.File != "" {
 			os.WriteFile(c.File, fmt.Appendf(nil, "%v permanent=%v", err, errors.Is(err, core.ErrPermanent)), 0o600)
+		}
+		if err != nil && c.Mode == "deaf" {
+			select {}
 		}
 		if err != nil {
 			return err

@@ -78,7 +78,24 @@ func ParseJSONSchema(data []byte) (*Schema, error) {
 // A reader turns a JSON Schema into a [Schema].
 type reader struct {
 	root  json.RawMessage
+	defs  map[string]keywords // of root, by the keyword that has them; nil: not read yet
 	nodes int
+}
+
+// definitions returns what $ref may lead to, which is read once: there may be very
+// many of either.
+func (r *reader) definitions(home string) (keywords, error) {
+	if r.defs == nil {
+		var root struct {
+			Defs        keywords `json:"$defs"`
+			Definitions keywords `json:"definitions"`
+		}
+		if err := json.Unmarshal(r.root, &root); err != nil {
+			return nil, err
+		}
+		r.defs = map[string]keywords{"$defs": root.Defs, "definitions": root.Definitions}
+	}
+	return r.defs[home], nil
 }
 
 // node is a schema with what belongs to the field that it is of.
@@ -204,16 +221,9 @@ func (r *reader) reference(k keywords, path Path, depth int) (node, error) {
 			continue
 		}
 		name = strings.NewReplacer("~1", "/", "~0", "~").Replace(name)
-		var root struct {
-			Defs        keywords `json:"$defs"`
-			Definitions keywords `json:"definitions"`
-		}
-		if err := json.Unmarshal(r.root, &root); err != nil {
+		defs, err := r.definitions(home)
+		if err != nil {
 			return node{}, Errorf(at, "%s", err)
-		}
-		defs := root.Defs
-		if home == "definitions" {
-			defs = root.Definitions
 		}
 		if !defs.has(name) {
 			return node{}, Errorf(at, "%q is not in the schema", ref)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -76,6 +77,9 @@ func (c *catalog) known(ctx context.Context) config.Known {
 	k := known()
 	k.Describe = func(b config.Binary) (*schema.Schema, error) {
 		info, err := c.describe(ctx, b)
+		if pin, ok := errors.AsType[*plugins.PinError](err); ok {
+			err = schema.Errorf("sha256", "%s", pin)
+		}
 		return info.Settings, err
 	}
 	return k

@@ -55,7 +55,7 @@ func TestPluginWalk(t *testing.T) {
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.Env = append(os.Environ(), "MZD="+checkout, "PATH="+python+os.Getenv("PATH"), "GORACE=atexit_sleep_ms=0")
+	cmd.Env = append(os.Environ(), "MZD="+checkout, "PATH="+python+os.Getenv("PATH"))
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	if err != nil {

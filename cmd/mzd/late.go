@@ -25,12 +25,17 @@ type late[T any] struct {
 	instance T
 	opened   bool
 	closed   bool
-	err      error // why it did not open when it was tried last
+	failures uint64 // tries to open it that failed
+	err      error  // of the last one
 }
 
-// get returns the plugin, which it opens if it is not open.
+// get returns the plugin, which it opens if it is not open. Of several that wait
+// for it, one tries.
 func (l *late[T]) get(ctx context.Context) (T, error) {
 	var none T
+	l.mu.Lock()
+	before := l.failures
+	l.mu.Unlock()
 	select {
 	case l.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -38,35 +43,41 @@ func (l *late[T]) get(ctx context.Context) (T, error) {
 	}
 	defer func() { <-l.turn }()
 	l.mu.Lock()
-	instance, opened, closed := l.instance, l.opened, l.closed
+	instance, opened, closed, failed, err := l.instance, l.opened, l.closed, l.failures != before, l.err
 	l.mu.Unlock()
 	switch {
 	case closed:
 		return none, errors.New("plugin is closed")
 	case opened:
 		return instance, nil
+	case failed:
+		return none, err
 	}
-	instance, err := l.connect(ctx)
+	instance, err = l.connect(ctx)
 	if err != nil && ctx.Err() != nil {
 		return none, ctx.Err()
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err = err; err != nil {
+		l.failures++
 		return none, err
 	}
 	l.instance, l.opened = instance, true
 	return instance, nil
 }
 
-// state returns how the process is doing, and why it could not be opened.
-func (l *late[T]) state() (plugins.ProcessStatus, error) {
+// state returns how the process is doing. Tries to open it count like those that
+// [plugins] makes from then on.
+func (l *late[T]) state() plugins.ProcessStatus {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s, ok := any(l.instance).(plugins.Supervised); ok && l.opened {
-		return s.Process(), nil
+		state := s.Process()
+		state.Restarts += l.failures
+		return state
 	}
-	return plugins.ProcessStatus{}, l.err
+	return plugins.ProcessStatus{Err: l.err, Restarts: max(l.failures, 1) - 1}
 }
 
 // warm opens the plugin before it is needed. Whoever needs it tells its error.
@@ -88,7 +99,7 @@ func (l *late[T]) Close() error {
 
 // A binary is what the daemon knows of a late plugin of either kind.
 type binary interface {
-	state() (plugins.ProcessStatus, error)
+	state() plugins.ProcessStatus
 	about() (plugins.Info, bool)
 	warm(context.Context)
 }
@@ -152,7 +163,11 @@ func newLate[T any](d *daemon, kind, name string, c config.Plug, open func(conte
 			}
 			instance, err := open(ctx, info, settings)
 			if s, ok := any(instance).(plugins.Supervised); ok && err == nil && s.Process().Up { // otherwise it is tried again, and told
-				plugins.EnvOf(ctx).Logger.Info("plugin runs", "plugin", c.Binary.Path, "version", info.Version, "protocol", info.Protocol, "pid", s.Process().Pid)
+				args := []any{"plugin", c.Binary.Path, "version", info.Version, "protocol", info.Protocol, "pid", s.Process().Pid}
+				if address := addressOf(instance); address != "" {
+					args = append(args, "address", "http://"+address+"/")
+				}
+				plugins.EnvOf(ctx).Logger.Info("plugin runs", args...)
 			}
 			return instance, err
 		},
@@ -178,7 +193,7 @@ func (s lateSink) Write(ctx context.Context, cut []core.Batch) error {
 func (s lateSink) Addr() net.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if l, ok := s.instance.(interface{ Addr() net.Addr }); ok {
+	if l, ok := s.instance.(listener); ok {
 		return l.Addr()
 	}
 	return nil
@@ -243,7 +258,7 @@ func (s lateSource) Run(ctx context.Context, cursor string, emit core.EmitFunc) 
 // Identify implements [core.Identifier]. It tries to open the source once: what
 // landed is read while everything else waits.
 func (s lateIdentifier) Identify(data []byte) string {
-	if _, err := s.state(); err != nil {
+	if s.state().Err != nil {
 		return ""
 	}
 	source, err := s.get(context.Background())

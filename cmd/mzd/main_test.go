@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -20,6 +21,7 @@ import (
 // TestMain makes the test binary act as mzd where a test or a script runs
 // "mzd", as an mzd with more sinks where the test of crashes does, and as plugins.
 func TestMain(m *testing.M) {
+	os.Setenv("GORACE", "atexit_sleep_ms=0") // which is a second otherwise, for every process that exits
 	testscript.Main(m, map[string]func(){
 		"mzd": main, "mzd-recording": mainRecording, "mzd-sink-test": mainTestSink, "mzd-source-test": mainTestSource,
 	})
@@ -45,7 +47,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("TAKEN", l.Addr().String())
 			e.Setenv("PLUGINS", filepath.Dir(plugin))
-			e.Setenv("GORACE", "atexit_sleep_ms=0") // which is a second otherwise, for every command
+			e.Setenv("GORACE", os.Getenv("GORACE"))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

@@ -6,8 +6,8 @@ import "github.com/prometheus/client_golang/prometheus"
 type pluginMetrics struct{ states func() []plugged }
 
 var (
-	pluginUp       = prometheus.NewDesc("mzd_plugin_up", "1 while the plugin runs, 0 while it has ended by itself and waits to be started again.", []string{"plugin"}, nil)
-	pluginRestarts = prometheus.NewDesc("mzd_plugin_restarts_total", "Times the plugin was started again after it had ended by itself.", []string{"plugin"}, nil)
+	pluginUp       = prometheus.NewDesc("mzd_plugin_up", "1 while the plugin runs, 0 while it has ended by itself, or has not started, and waits to be started again, and when it has failed for good.", []string{"plugin"}, nil)
+	pluginRestarts = prometheus.NewDesc("mzd_plugin_restarts_total", "Times the plugin was started again after it had ended by itself, or had not started.", []string{"plugin"}, nil)
 )
 
 // Describe implements [prometheus.Collector].

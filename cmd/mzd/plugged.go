@@ -16,7 +16,7 @@ type plugged struct {
 	Protocol int    `json:"protocol,omitempty"` // of a binary: the version that it and mzd speak
 	Up       bool   `json:"up"`
 	Pid      int    `json:"pid,omitempty"` // of a binary
-	Restarts uint64 `json:"restarts"`      // after it has ended by itself
+	Restarts uint64 `json:"restarts"`      // after it has ended by itself, or was not started
 	Error    string `json:"error,omitempty"`
 }
 
@@ -29,7 +29,7 @@ func (d *daemon) plugins(sources []ingest.Status, sinks []hub.SinkStatus) []plug
 		all = append(all, d.plugged(p))
 	}
 	for _, s := range sinks {
-		p := plugged{Name: "sinks." + s.Name, Plugin: d.cfg.Sinks[s.Name].Plugin, Up: !s.Down, Restarts: s.Restarts}
+		p := plugged{Name: "sinks." + s.Name, Plugin: d.cfg.Sinks[s.Name].Plugin, Up: !s.Down && !s.Failed, Restarts: s.Restarts}
 		if s.Trouble != nil {
 			p.Error = s.Trouble.Error
 		}
@@ -47,13 +47,13 @@ func (d *daemon) plugged(p plugged) plugged {
 		return p
 	}
 	info, _ := b.about()
-	process, err := b.state()
+	process := b.state()
 	p.Version, p.Protocol = info.Version, info.Protocol
 	p.Up, p.Pid, p.Restarts = p.Up && process.Up, process.Pid, process.Restarts
 	switch {
 	case p.Error != "" || p.Up:
-	case err != nil:
-		p.Error = err.Error()
+	case process.Err != nil:
+		p.Error = process.Err.Error()
 	default:
 		p.Error = "its process does not run; it is started when it is needed"
 	}

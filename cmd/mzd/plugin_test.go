@@ -86,6 +86,7 @@ func TestMisbehavingPlugins(t *testing.T) {
 		}
 		fmt.Fprintf(&sinks, "\n  %s: {plugin: %q, views: [counter], %s}", tt.name, path, tt.config)
 	}
+	sinks.WriteString("\n  fatal: {plugin: exec, views: [counter], settings: {command: [sh, -c, 'read m; echo fatal no more; read m']}}")
 	d := newDaemon(t, pipeline{stream: serve(t, sim), views: "{counter: {}}", sinks: sinks.String()})
 	d.write("pipeline.yaml", readFile(t, filepath.Join(d.dir, "pipeline.yaml"))+fmt.Sprintf("\n  counts: {plugin: %q, to: {file: data/counts}}\n", source))
 	d.start()
@@ -110,8 +111,10 @@ func TestMisbehavingPlugins(t *testing.T) {
 				left += fmt.Sprintf("\n%s: %+v", tt.name, p)
 			}
 		}
-		if p := states["sources.counts"]; p.Restarts < 2 {
-			left += fmt.Sprintf("\ncounts: %+v", p)
+		for _, name := range []string{"sources.counts", "sinks.exit"} { // one that never starts is tried again, too
+			if p := states[name]; p.Restarts < 2 {
+				left += fmt.Sprintf("\n%s: %+v", name, p)
+			}
 		}
 		if left == "" {
 			break
@@ -147,7 +150,7 @@ func TestMisbehavingPlugins(t *testing.T) {
 	metrics := get(t, "http://"+d.admin+"/metrics")
 	for _, want := range []string{
 		`mzd_plugin_up{plugin="sinks.good"} 1`, `mzd_plugin_up{plugin="sinks.flood"} 1`, `mzd_plugin_up{plugin="sinks.web"} 1`,
-		`mzd_plugin_up{plugin="sinks.exit"} 0`, `mzd_plugin_up{plugin="sinks.other"} 0`, `mzd_plugin_up{plugin="sinks.old"} 0`,
+		`mzd_plugin_up{plugin="sinks.exit"} 0`, `mzd_plugin_up{plugin="sinks.other"} 0`, `mzd_plugin_up{plugin="sinks.old"} 0`, `mzd_plugin_up{plugin="sinks.fatal"} 0`,
 		`mzd_plugin_up{plugin="sinks.garbage"} 0`, `mzd_plugin_up{plugin="sources.counts"} `, `mzd_plugin_up{plugin="sources.wikipedia"} 1`,
 		`mzd_plugin_restarts_total{plugin="sinks.good"} 0`,
 	} {
@@ -155,8 +158,11 @@ func TestMisbehavingPlugins(t *testing.T) {
 			t.Errorf("metrics lack %s", want)
 		}
 	}
-	if regexp.MustCompile(`mzd_plugin_restarts_total\{plugin="(sinks.crash|sources.counts)"\} 0`).MatchString(metrics) {
-		t.Error("metrics know of no restarts of crash or counts")
+	if regexp.MustCompile(`mzd_plugin_restarts_total\{plugin="(sinks.crash|sinks.exit|sources.counts)"\} 0`).MatchString(metrics) {
+		t.Error("metrics know of no restarts of crash, exit or counts")
+	}
+	if !regexp.MustCompile(`mzd_sink_deliveries_total\{outcome="error",sink="exit",view="counter"\} [1-9]`).MatchString(metrics) {
+		t.Error("metrics know of no delivery that failed because the plugin does not start")
 	}
 	if p := d.plugins()["sinks.good"]; p.Version != "1.2.3" || p.Pid == 0 || !p.Up {
 		t.Errorf("got %+v, want a version and a process", p)

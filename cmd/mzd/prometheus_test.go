@@ -306,7 +306,7 @@ log: {format: json}
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				messages := 0
-				follow(ctx, transport, d.web, []string{"counter"}, "", []string{"&interval=300ms", "", ""}[i], func([]byte) bool {
+				follow(ctx, transport, d.web, []string{"counter"}, "", []string{"&interval=300ms", "&mismatch=", ""}[i], func([]byte) bool {
 					messages++
 					return messages < 50
 				})

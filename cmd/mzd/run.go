@@ -272,7 +272,7 @@ func (d *daemon) openHub() (err error) {
 	d.hub, err = hub.New(hub.Options{
 		Views: views, Sinks: d.sinks, Subscribe: d.subscriber(), Reasons: append(mz.Reasons(), initReason),
 		Dir: d.cfg.DataDir, FS: dataFS,
-		Retain: time.Duration(d.cfg.Retain), RetainBytes: int64(d.cfg.RetainBytes), RewriteBytes: rewriteBytes,
+		MaxRows: d.cfg.MaxRows, Retain: time.Duration(d.cfg.Retain), RetainBytes: int64(d.cfg.RetainBytes), RewriteBytes: rewriteBytes,
 		Logger: d.log, Registerer: d.registry,
 	})
 	if err != nil {
@@ -330,10 +330,22 @@ func (d *daemon) addresses() []any {
 // addressOf returns the address that a sink listens on, if it listens.
 func (d *daemon) addressOf(sink string) string {
 	for _, s := range d.sinks {
-		if l, ok := s.Sink.(interface{ Addr() net.Addr }); ok && s.Name == sink {
-			if a := l.Addr(); a != nil { // that of a binary comes later
-				return a.String()
-			}
+		if s.Name == sink {
+			return addressOf(s.Sink)
+		}
+	}
+	return ""
+}
+
+// A listener is a sink that listens, if it has an address: that of a binary comes
+// late.
+type listener interface{ Addr() net.Addr }
+
+// addressOf returns the address that something listens on, empty if it does not.
+func addressOf(v any) string {
+	if l, ok := v.(listener); ok {
+		if a := l.Addr(); a != nil {
+			return a.String()
 		}
 	}
 	return ""

@@ -156,7 +156,9 @@ func (p logPlace) open() (*dataDir, error) {
 		}
 		d.path = cfg.DataDir
 		for _, s := range cfg.Sources {
-			d.landed = append(d.landed, s.To.File)
+			if s.To.File != "" {
+				d.landed = append(d.landed, s.To.File)
+			}
 		}
 	}
 	if _, err := os.Stat(d.path); err != nil {

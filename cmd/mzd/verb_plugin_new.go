@@ -68,7 +68,7 @@ func runNew(e env, o newOptions, operands []string) error {
 	} else if v := version().Version; !strings.ContainsAny(v, "(-+") { // (devel), or of a commit
 		o.Version = v
 	} else if o.Lang == "go" {
-		fmt.Fprintln(e.stderr, "plugin new: this mzd is no release, so that the module takes the newest one; -mzd DIRECTORY makes it use a source")
+		fmt.Fprintln(e.stderr, "plugin new: this mzd is no release, so that go mod tidy looks for the newest one and fails if it finds none; with -mzd DIRECTORY, that of mzd's source, it needs none")
 	}
 	if o.Dir == "" {
 		o.Dir = o.Name

@@ -43,7 +43,7 @@ func newMetrics(h *Hub) *metrics {
 		hub:         h,
 		reconnects:  counter("mzd_upstream_reconnects_total", "Streams of the upstream that ended, by reason.", "view", "reason"),
 		resnapshots: counter("mzd_upstream_resnapshots_total", "Snapshots taken of a view that was there already: the upstream's history was gone, or is another one.", "view"),
-		deliveries:  counter("mzd_sink_deliveries_total", "Writes of a sink, by outcome.", "sink", "view", "outcome"),
+		deliveries:  counter("mzd_sink_deliveries_total", "Writes of a sink, by outcome. A sink that cannot tell its position fails, too.", "sink", "view", "outcome"),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "mzd_sink_delivery_duration_seconds", Help: "How long writes of a sink took.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 10),
@@ -60,7 +60,7 @@ func newMetrics(h *Hub) *metrics {
 func (m *metrics) synced(took time.Duration) { m.syncs.Observe(took.Seconds()) }
 
 func (m *metrics) ofView(name string, reasons []string) viewMetrics {
-	for _, r := range append([]string{keyError("").Reason(), otherReason}, reasons...) {
+	for _, r := range append([]string{keyError("").Reason(), tooManyRowsError(0).Reason(), otherReason}, reasons...) {
 		m.reconnects.WithLabelValues(name, r)
 	}
 	return viewMetrics{
@@ -156,8 +156,10 @@ func (c gauges) Collect(ch chan<- prometheus.Metric) {
 		gauge(connected, truth(s.State == Live || s.State == CatchingUp || s.State == Sealed), v.Name)
 		gauge(logBytes, float64(s.LogBytes), v.Name)
 		count(viewUpdates, stats.Updates, v.Name)
-		gauge(logSince, stats.Since.Seconds(), v.Name)
-		if lag(now, stats.Durable) != nil { // it is a time
+		if stats.Since.IsWall() {
+			gauge(logSince, stats.Since.Seconds(), v.Name)
+		}
+		if stats.Durable.IsWall() {
 			gauge(logDurable, stats.Durable.Seconds(), v.Name)
 		}
 		count(compactions, stats.Compactions, v.Name)

@@ -59,6 +59,8 @@ type SinkStatus struct {
 	// when it is called.
 	Down     bool   `json:"-"`
 	Restarts uint64 `json:"-"`
+	// Failed says that some of its groups have failed for good.
+	Failed bool `json:"-"`
 }
 
 // SinkedView is how far a sink is with a view.
@@ -141,7 +143,8 @@ func (v *view) status(now time.Time) ViewStatus {
 func (g *group) addTo(s *SinkStatus, now time.Time) {
 	if !g.broadcasts() && len(g.views) > 1 {
 		for _, v := range g.views {
-			if v.Trouble() != nil {
+			upper, _ := v.data.Frontier()
+			if v.Trouble() != nil && upper.Time < core.EndOfTime { // a constant holds up nobody
 				s.WaitsFor = append(s.WaitsFor, v.Name)
 			}
 		}
@@ -162,7 +165,7 @@ func (g *group) addTo(s *SinkStatus, now time.Time) {
 	s.Restarts += g.restarts
 	if p := g.trouble.problem(); p != nil {
 		p.Permanent = g.permanent
-		s.Ready, s.Trouble = false, p
+		s.Ready, s.Trouble, s.Failed = false, p, s.Failed || p.Permanent
 	}
 }
 

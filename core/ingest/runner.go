@@ -110,7 +110,9 @@ func (r *Runner) Run(ctx context.Context) error {
 	for {
 		before := r.begin()
 		started := time.Now()
+		steady := time.AfterFunc(steadyRun, r.works) // a quiet source need not say so
 		err := r.src.Run(ctx, r.to.Position().Cursor, r.emit)
+		steady.Stop()
 		if ctx.Err() != nil {
 			r.enter(Stopped, nil)
 			return ctx.Err()
@@ -195,12 +197,30 @@ func (r *Runner) emit(ctx context.Context, events ...core.Event) error {
 		}
 	}
 	if s.State != Streaming {
-		if s.Error != "" {
-			r.log.Info("source streams again")
-		}
-		r.set(Streaming, nil)
+		s.State, s.Since = Streaming, time.Now()
+	}
+	if len(events) > 0 || s.Error == "" {
+		r.recovered()
 	}
 	return nil
+}
+
+// works notes that the source has been running for a while.
+func (r *Runner) works() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.status.State == Streaming {
+		r.recovered()
+	}
+}
+
+// recovered notes that the trouble is over, if there was any: that a source is
+// connected, or a command runs, does not mean that it works. r.mu is held.
+func (r *Runner) recovered() {
+	if r.status.Error != "" {
+		r.log.Info("source streams again")
+	}
+	r.status.Reason, r.status.Error = "", ""
 }
 
 // begin notes that the source is run, and returns how many events it had.
@@ -208,7 +228,7 @@ func (r *Runner) begin() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.landErr = nil
-	// The error of the last try stays visible until events arrive.
+	// The error of the last try stays visible until the next one works.
 	r.status.State, r.status.Since, r.status.NextTry = Connecting, time.Now(), time.Time{}
 	return r.status.Events
 }

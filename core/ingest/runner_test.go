@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -228,6 +229,42 @@ type sourceFunc func(context.Context, string, core.EmitFunc) error
 
 func (f sourceFunc) Run(ctx context.Context, cursor string, emit core.EmitFunc) error {
 	return f(ctx, cursor, emit)
+}
+
+// TestRecovery says that a source works again only when it does: when it brings
+// events, or has run for a while. That it has connected is not enough.
+func TestRecovery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		fails := func(_ context.Context, _ string, emit core.EmitFunc) error {
+			emit(t.Context())
+			return errors.New("exit status 1")
+		}
+		quiet := func(ctx context.Context, _ string, emit core.EmitFunc) error {
+			emit(ctx)
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		brings := func(ctx context.Context, _ string, emit core.EmitFunc) error {
+			emit(ctx, core.Event{Cursor: "1"})
+			return errors.New("exit status 2")
+		}
+		src := script{fails, fails, fails, brings, fails, quiet}
+		r := ingest.New("wiki", &src, &memory{}, ingest.Options{
+			Logger: slog.New(slog.NewTextHandler(&log, nil)), Backoff: backoff.Backoff{Max: time.Second},
+		})
+		go r.Run(t.Context())
+		time.Sleep(9 * time.Second) // of tries, and of the last one, which lasts
+		synctest.Wait()
+		if s := r.Status(); s.State != ingest.Streaming || s.Error != "exit status 1" || strings.Count(log.String(), "streams again") != 1 {
+			t.Errorf("got %+v and the log\n%s\nwant an error that is not over, and one that was", s, &log)
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if s := r.Status(); s.State != ingest.Streaming || s.Error != "" || s.Reason != "" || strings.Count(log.String(), "streams again") != 2 {
+			t.Errorf("got %+v and the log\n%s\nwant no error", s, &log)
+		}
+	})
 }
 
 func TestStop(t *testing.T) {

@@ -20,7 +20,7 @@ type Status struct {
 	State     State     `json:"state"`
 	Since     time.Time `json:"since"`               // of the state
 	Reason    string    `json:"reason,omitempty"`    // why it waits
-	Error     string    `json:"error,omitempty"`     // what went wrong, until events arrive again
+	Error     string    `json:"error,omitempty"`     // what went wrong, until events arrive again or a run has lasted
 	NextTry   time.Time `json:"next_try,omitzero"`   // when it waits
 	Target    string    `json:"target"`              // what it lands into
 	Cursor    string    `json:"cursor"`              // where it goes on

@@ -32,7 +32,7 @@ func TestModel(t *testing.T) {
 	everything := mix{
 		{550, (*model).append}, {20, (*model).rebase}, {1, (*model).reset}, {80, (*model).wait}, {90, (*model).compact},
 		{50, (*model).hold}, {20, (*model).crash}, {80, (*model).readBetween}, {100, (*model).read},
-		{4, (*model).seal}, {25, (*model).fill},
+		{4, (*model).seal}, {25, (*model).fill}, {50, (*model).stand},
 	}
 	for seed := *firstSeed; seed < *firstSeed+*seeds; seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { everything.play(t, seed, 800, false) })
@@ -90,8 +90,10 @@ type model struct {
 	upper   core.Time
 	tokens  []core.Token // of all histories
 	holds   []*held
-	full    bool // the disk
-	size    int  // of the view, about: small, so that updates meet, or of many chunks
+	stands  []*held // where a restart must be able to go on
+	full    bool    // the disk
+	size    int     // of the view, about: small, so that updates meet, or of many chunks
+	bytes   int64   // of exact history, at most
 
 	history   int                     // the number of this one
 	histories [][]core.Update         // what was told of each, in the end
@@ -121,6 +123,7 @@ func newModel(t *testing.T, seed uint64, disk bool) *model {
 		historyOf: map[core.Generation]int{},
 	}
 	m.size = []int{8, 8, 500}[seed%3]
+	m.bytes = []int64{0, 1000}[seed/3%2]
 	if disk {
 		m.fs = durabletest.New()
 	}
@@ -170,7 +173,7 @@ func text(updates []core.Update) string {
 }
 
 func (m *model) open() {
-	o := viewlog.Options{Retain: retain, RewriteBytes: 500} // so that files are written anew all the time
+	o := viewlog.Options{Retain: retain, RetainBytes: m.bytes, RewriteBytes: 500} // so that files are written anew all the time
 	if m.fs == nil {
 		m.log = viewlog.New("v", o)
 		return
@@ -248,6 +251,41 @@ func (m *model) crash() {
 	m.durable[m.history] = upper.Time
 	m.moved(upper.Time)
 	m.check(core.Token{}, upper.Time)
+	stands := m.stands
+	m.stands = nil
+	for _, s := range stands {
+		if m.historyOf[s.at.Generation] == m.history {
+			m.standAt(s.at)
+		}
+	}
+}
+
+// stand is what a sink does that keeps its position: it moves to what it may read,
+// if that is on disk.
+func (m *model) stand() {
+	if m.fs == nil {
+		return
+	}
+	r := m.log.DurableReader()
+	frontier, _ := r.Frontier()
+	at, ok := r.Readable(frontier.Time - min(frontier.Time, core.Time(m.r.IntN(40))))
+	if !ok || frontier.IsZero() {
+		return
+	}
+	if len(m.stands) > 2 {
+		m.stands[0].Release()
+		m.stands = m.stands[1:]
+	}
+	m.standAt(core.Token{Time: at, Generation: frontier.Generation})
+}
+
+func (m *model) standAt(at core.Token) {
+	m.tell("stand at %s", at)
+	h, err := m.log.Hold(at)
+	if err != nil {
+		m.fail("stand: %v", err)
+	}
+	m.stands = append(m.stands, &held{h, at})
 }
 
 func (m *model) wait() {

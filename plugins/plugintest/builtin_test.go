@@ -32,6 +32,12 @@ import (
 // actAs makes the test binary one of the plugins, or a command of one.
 const actAs = "MZD_PLUGINTEST_ACT"
 
+// acting is the environment of one. The race detector would let it sleep for a second
+// before it exits.
+func acting(as string) map[string]string {
+	return map[string]string{actAs: as, "GORACE": "atexit_sleep_ms=0"}
+}
+
 func TestMain(m *testing.M) {
 	switch kind, name, _ := strings.Cut(os.Getenv(actAs), " "); kind {
 	case "sink":
@@ -65,7 +71,7 @@ func external(t *testing.T, kind, name string) (plugins.Command, plugins.Info) {
 		t.Fatal(err)
 	}
 	// Certificates take longer than all the rest.
-	c := plugins.Command{Path: exe, Env: map[string]string{actAs: kind + " " + name}, TLS: "off"}
+	c := plugins.Command{Path: exe, Env: acting(kind + " " + name), TLS: "off"}
 	info, err := c.Describe(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -140,7 +146,7 @@ func TestExecSink(t *testing.T) {
 		}
 		return plugintest.Sink{
 			Plugin:   plugin,
-			Settings: asJSON(t, map[string]any{"command": []string{exe, r.file, instead}, "env": map[string]string{actAs: "receiver"}}),
+			Settings: asJSON(t, map[string]any{"command": []string{exe, r.file, instead}, "env": acting("receiver")}),
 			Observe:  r.observe,
 			Outage:   answering("error come back later"),
 			Gone:     answering("fatal never come back"),
@@ -264,7 +270,7 @@ func TestExecSource(t *testing.T) {
 		return plugintest.Source{
 			Plugin: plugin,
 			Settings: asJSON(t, map[string]any{
-				"command": []string{exe}, "env": map[string]string{actAs: "lines"}, "cursor": "/next", "id": "/id",
+				"command": []string{exe}, "env": acting("lines"), "cursor": "/next", "id": "/id",
 			}),
 			Events: 12,
 		}

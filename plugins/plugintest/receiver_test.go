@@ -54,13 +54,14 @@ func newReceiver(t *testing.T) *receiver {
 	return &receiver{file: t.TempDir() + "/messages", staged: make(map[string][]receivedMessage), views: make(map[string]received)}
 }
 
-// append notes a message.
+// appendMessage notes a message. A newline comes before it, too: the receiver before
+// this one may have been killed in the middle of one, which must not tear this one.
 func appendMessage(file string, body []byte) error {
 	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(append(bytes.Clone(body), '\n'))
+	_, err = fmt.Fprintf(f, "\n%s\n", body)
 	return errors.Join(err, f.Close())
 }
 
@@ -84,11 +85,14 @@ func (r *receiver) observe(_ context.Context, v *core.View) ([]json.RawMessage, 
 		if err != nil {
 			return nil, err
 		}
+		r.read += int64(len(line))
+		if !json.Valid(line) {
+			continue // empty, or torn and so not acknowledged
+		}
 		var m receivedMessage
 		if err := json.Unmarshal(line, &m); err != nil {
 			return nil, err
 		}
-		r.read += int64(len(line))
 		r.take(m)
 	}
 	var rows []json.RawMessage
@@ -98,6 +102,28 @@ func (r *receiver) observe(_ context.Context, v *core.View) ([]json.RawMessage, 
 		}
 	}
 	return rows, nil
+}
+
+// TestTornMessage kills a receiver in the middle of a message, at every byte.
+func TestTornMessage(t *testing.T) {
+	message := func(n int) []byte {
+		return fmt.Appendf(nil, `{"type":"base","view":"v","token":"%d-g","inserted":[[%[1]d,"the row"]],"deleted":[]}`, n)
+	}
+	for n := range message(1) {
+		r := newReceiver(t)
+		if err := os.WriteFile(r.file, message(1)[:n], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, what := range []string{"before it comes again", "after that"} {
+			rows, err := r.observe(t.Context(), &core.View{Name: "v"})
+			if want := what == "after that"; err != nil || (len(rows) == 1) != want {
+				t.Errorf("torn after %d bytes, %s: got %s, %v", n, what, rows, err)
+			}
+			if err := appendMessage(r.file, message(1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
 
 // take stages a part, and applies the message that it completes.

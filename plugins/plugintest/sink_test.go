@@ -195,6 +195,7 @@ func (open opener) sink(t *target) plugintest.Sink {
 }
 
 func TestCorrectSinks(t *testing.T) {
+	t.Parallel()
 	for name, open := range map[string]opener{
 		"positioner": func(_ *target, m *mirror) core.Sink { return m },
 		"plain":      func(_ *target, m *mirror) core.Sink { return silent{m} },
@@ -219,6 +220,7 @@ func TestCorrectSinks(t *testing.T) {
 		"starts over": func(_ *target, m *mirror) core.Sink { return &forgetful{mirror: m, began: make(map[string]bool)} },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				target := newTarget()
 				defer close(target.end)
@@ -636,8 +638,10 @@ var soak = flag.Bool("soak", false, "hold every broken sink against every rule")
 
 // TestBrokenSinks finds each mistake, by the rule that it breaks and by no other.
 func TestBrokenSinks(t *testing.T) {
+	t.Parallel()
 	for _, tt := range brokenSinks {
 		t.Run(tt.flaw, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				target := newTarget()
 				defer close(target.end)

@@ -131,6 +131,7 @@ func (r runner) Run(ctx context.Context, cursor string, emit core.EmitFunc) erro
 }
 
 func TestCorrectSources(t *testing.T) {
+	t.Parallel()
 	for name, open := range map[string]sourceOpener{
 		"follower": func(_ *feed, f *follower) core.Source { return f },
 		"repeats": func(_ *feed, f *follower) core.Source {
@@ -167,6 +168,7 @@ func TestCorrectSources(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				expectNoFailure(t, plugintest.CheckSource(t.Context(), open.source(newFeed()), nil))
 			})
@@ -321,8 +323,10 @@ func concurrently(f *follower, calls int) func(context.Context, string, core.Emi
 // TestBrokenSources finds each mistake, by the rule that it breaks and by no
 // other.
 func TestBrokenSources(t *testing.T) {
+	t.Parallel()
 	for _, tt := range brokenSources {
 		t.Run(tt.flaw, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				feed := newFeed()
 				defer close(feed.end)

@@ -50,6 +50,7 @@ func run(t *testing.T, dir, name string, args ...string) {
 // TestGo does what the README of a module says: it builds it, and runs its tests,
 // which are the suite.
 func TestGo(t *testing.T) {
+	t.Parallel()
 	source, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
@@ -75,21 +76,30 @@ func TestGo(t *testing.T) {
 	}
 }
 
-// needPython makes the commands of a test find a Python with gRPC first, or skips
-// it.
-func needPython(t *testing.T) {
-	t.Helper()
-	var err error
+// errNoPython is why there is no Python with gRPC.
+var errNoPython error
+
+// TestMain makes the commands of the tests find a Python with gRPC first.
+func TestMain(m *testing.M) {
 	for _, path := range []string{os.Getenv("PATH"), "/usr/bin:" + os.Getenv("PATH")} {
-		t.Setenv("PATH", path)
-		if err = exec.CommandContext(t.Context(), "python3", "-c", "import grpc, google.protobuf").Run(); err == nil {
-			return
+		os.Setenv("PATH", path)
+		if errNoPython = exec.Command("python3", "-c", "import grpc, google.protobuf").Run(); errNoPython == nil {
+			break
 		}
 	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal("python3 with grpc and protobuf: ", err)
+	os.Exit(m.Run())
+}
+
+// needPython skips a test where there is none.
+func needPython(t *testing.T) {
+	t.Helper()
+	switch {
+	case errNoPython == nil:
+	case os.Getenv("CI") == "true":
+		t.Fatal("python3 with grpc and protobuf: ", errNoPython)
+	default:
+		t.Skip("python3 with grpc and protobuf: ", errNoPython)
 	}
-	t.Skip("python3 with grpc and protobuf: ", err)
 }
 
 // inPython writes a plugin in Python, and asks it what it is.
@@ -102,7 +112,7 @@ func inPython(t *testing.T, kind string) (dir string, cmd plugins.Command, info 
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(info.Kind) != kind || info.Name != o.Name || info.Doc == "" {
+	if string(info.Kind) != kind || info.Name != o.Name || info.Doc == "" || info.Version == "" {
 		t.Errorf("it says that it is %+v", info)
 	}
 	return dir, cmd, info
@@ -110,6 +120,7 @@ func inPython(t *testing.T, kind string) (dir string, cmd plugins.Command, info 
 
 func TestPythonSink(t *testing.T) {
 	needPython(t)
+	t.Parallel()
 	dir, cmd, info := inPython(t, "sink")
 	file := filepath.Join(t.TempDir(), "views.db")
 	settings, err := json.Marshal(map[string]string{"file": file})
@@ -133,6 +144,7 @@ func TestPythonSink(t *testing.T) {
 
 func TestPythonSource(t *testing.T) {
 	needPython(t)
+	t.Parallel()
 	_, cmd, info := inPython(t, "source")
 	plugintest.TestSource(t, plugintest.Source{
 		Plugin: cmd.Source(info), Settings: json.RawMessage(`{"interval": 0.001}`), External: true, Events: 10,

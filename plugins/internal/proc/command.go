@@ -3,6 +3,7 @@ package proc
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -14,11 +15,16 @@ import (
 )
 
 // CheckCommand returns what is wrong with the settings "command" and "env" of a
-// plugin, see [Command].
+// plugin, see [Command]: also that there is no such command on this machine.
 func CheckCommand(command []string, env map[string]string) error {
 	var errs []error
-	if len(command) == 0 || command[0] == "" {
+	switch {
+	case len(command) == 0 || command[0] == "":
 		errs = append(errs, schema.Errorf("command", "names no command, such as [sh, -c, ...]"))
+	case !strings.ContainsRune(command[0], 0):
+		if _, err := lookUp(command[0]); err != nil {
+			errs = append(errs, schema.Errorf(schema.Path("command").Index(0), "%s", err))
+		}
 	}
 	for i, arg := range command {
 		if strings.ContainsRune(arg, 0) {
@@ -37,11 +43,27 @@ func CheckCommand(command []string, env map[string]string) error {
 // environment of [Env]. A name is looked up in this process's PATH. The error is
 // that there is no such command now.
 func Command(command []string, env map[string]string) (*exec.Cmd, error) {
-	path, err := exec.LookPath(command[0])
+	path, err := lookUp(command[0])
 	if err != nil {
 		return nil, err
 	}
 	return &exec.Cmd{Path: path, Args: command, Env: Env(env)}, nil
+}
+
+// lookUp returns the path of a command.
+func lookUp(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	switch {
+	case err == nil:
+		return path, nil
+	case errors.Is(err, exec.ErrNotFound):
+		return "", fmt.Errorf("there is no command %q in the PATH of mzd", name)
+	case errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("there is no file %q (a relative path starts in the working directory)", name)
+	case errors.Is(err, fs.ErrPermission):
+		return "", fmt.Errorf("%q is not executable; run chmod +x %s", name, name)
+	}
+	return "", err
 }
 
 // Name returns what to call a command in messages.

@@ -94,9 +94,16 @@ func (c *conversation) ask(ctx context.Context, line []byte) (string, error) {
 
 // write writes a line, or a part of one if ctx ends before the command has read it.
 func (c *conversation) write(ctx context.Context, line []byte) error {
-	stop := context.AfterFunc(ctx, func() { c.process.Stdin.SetWriteDeadline(time.Now()) })
-	defer stop()
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		c.process.Stdin.SetWriteDeadline(time.Now())
+		close(interrupted)
+	})
 	_, err := c.process.Stdin.Write(append(line, '\n'))
+	if !stop() {
+		<-interrupted // or it would interrupt the next line
+		c.process.Stdin.SetWriteDeadline(time.Time{})
+	}
 	switch {
 	case err == nil:
 		return nil

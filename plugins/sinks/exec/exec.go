@@ -73,7 +73,8 @@ func (s Settings) withDefaults() Settings {
 	return s
 }
 
-// Validate says what is wrong with the settings, beyond their types.
+// Validate says what is wrong with the settings, beyond their types: also that there
+// is no such command.
 func (s Settings) Validate() error {
 	s = s.withDefaults()
 	errs := []error{proc.CheckCommand(s.Command, s.Env)}
@@ -95,17 +96,10 @@ type Sink struct {
 
 var _ core.Sink = (*Sink)(nil)
 
-// New makes a sink from its settings. It starts nothing, but looks whether there
-// is such a command.
+// New makes a sink from its settings. It starts nothing.
 func New(ctx context.Context, s Settings) (*Sink, error) {
 	s = s.withDefaults()
-	err := s.Validate()
-	if err == nil {
-		if _, missing := proc.Command(s.Command, s.Env); missing != nil {
-			err = schema.Errorf("command", "%s", missing)
-		}
-	}
-	if err != nil {
+	if err := s.Validate(); err != nil {
 		return nil, &plugins.SettingsError{Plugin: "exec", Err: err}
 	}
 	return &Sink{
@@ -126,6 +120,9 @@ func (s *Sink) Write(ctx context.Context, cut []core.Batch) error {
 	case s.turn <- struct{}{}:
 		defer func() { <-s.turn }()
 	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	command, err := s.running()

@@ -322,6 +322,29 @@ func TestKilled(t *testing.T) {
 	}
 }
 
+// TestEndedBefore writes with a context that has ended, which is as if nobody had
+// written, also for what is written next.
+func TestEndedBefore(t *testing.T) {
+	sink, _, dir := shell(t, keep, nil)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	var cuts []core.Batch
+	for at := core.Time(2); at < 300; at++ {
+		b := change(top10, at, `["Ada"]`)
+		cuts = append(cuts, b)
+		if err := sink.Write(ended, []core.Batch{b}); !errors.Is(err, context.Canceled) {
+			t.Fatalf("got %v, want %v", err, context.Canceled)
+		}
+		write(t, sink, b)
+	}
+	if err := sink.Close(); err != nil {
+		t.Error(err)
+	}
+	if got, want := read(t, filepath.Join(dir, "kept")), lines(1<<20, cuts...)+"bye\n"; got != want {
+		t.Errorf("got %d bytes, want %d; it begins with %.300s", len(got), len(want), got)
+	}
+}
+
 func TestStopTimeout(t *testing.T) {
 	sink, _, _ := shell(t, `while read -r message; do echo ok; done; exec sleep 1000`, func(s *exec.Settings) { s.StopTimeout = schema.Duration(time.Millisecond) })
 	write(t, sink, change(top10, 2, `["Ada"]`))
@@ -350,8 +373,9 @@ func TestSettings(t *testing.T) {
 		`{}`:                               "command: is required",
 		`{"command": []}`:                  "command: names no command, such as [sh, -c, ...]",
 		`{"command": ["a\u0000"]}`:         "command[0]: has a zero byte",
-		`{"command": ["./no such file"]}`:  `command: exec: "./no such file": stat ./no such file: no such file or directory`,
-		`{"command": ["no such command"]}`: `command: exec: "no such command": executable file not found in $PATH`,
+		`{"command": ["./no such file"]}`:  `command[0]: there is no file "./no such file" (a relative path starts in the working directory)`,
+		`{"command": ["no such command"]}`: `command[0]: there is no command "no such command" in the PATH of mzd`,
+		`{"command": ["./exec_test.go"]}`:  `command[0]: "./exec_test.go" is not executable; run chmod +x ./exec_test.go`,
 		`{"command": ["sh"], "env": {"a=b": "c"}, "max_message": 7}`: `env["a=b"]: is not the name of a variable and its value; max_message: not between 1KiB and 1GiB`,
 	} {
 		_, err := plugins.NewSink("exec", "", exec.New).Open(t.Context(), []byte(settings))

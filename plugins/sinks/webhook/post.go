@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -122,14 +123,14 @@ func (s *Sink) refused(resp *http.Response) error {
 }
 
 // isSecret reports whether a text has something in it that only the receiver may
-// see.
+// see: the secret, a word of a header, as in "Bearer 8ya7...", or of the URL, where
+// many services have what lets somebody post.
 func (s *Sink) isSecret(text string) bool {
+	_, place, _ := strings.Cut(s.settings.URL, "://")
+	_, place, _ = strings.Cut(place, "/")
+	words := append(strings.FieldsFunc(place, func(r rune) bool { return strings.ContainsRune("/?&=", r) }), s.settings.Secret)
 	for _, value := range s.settings.Headers {
-		for _, word := range strings.Fields(value) { // as in "Bearer 8ya7..."
-			if len(word) >= 8 && strings.Contains(text, word) {
-				return true
-			}
-		}
+		words = append(words, strings.Fields(value)...)
 	}
-	return s.settings.Secret != "" && strings.Contains(text, s.settings.Secret)
+	return slices.ContainsFunc(words, func(word string) bool { return len(word) >= 8 && strings.Contains(text, word) })
 }

@@ -26,6 +26,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -79,10 +80,15 @@ func (s Settings) Validate() error {
 	if _, err := keyOf(s.Secret); err != nil {
 		bad("secret", "%s", err)
 	}
-	for name, value := range s.Headers {
-		if problem := checkHeader(name, value); problem != "" {
+	seen := make(map[string]string)
+	for _, name := range slices.Sorted(maps.Keys(s.Headers)) {
+		canonical := http.CanonicalHeaderKey(name)
+		if other, twice := seen[canonical]; twice {
+			bad(schema.Path("headers").Key(name), "is the same header as %s", other)
+		} else if problem := checkHeader(name, s.Headers[name]); problem != "" {
 			bad(schema.Path("headers").Key(name), "%s", problem)
 		}
+		seen[canonical] = name
 	}
 	if s.Timeout < 0 {
 		bad("timeout", "must not be negative")
@@ -181,7 +187,7 @@ type Sink struct {
 	settings Settings
 	scope    []string // what ids begin with: the pipeline, the sink
 	key      []byte   // signs; none: nothing does
-	target   string   // the URL, for messages: without what may be secret
+	target   string   // the URL, for messages: scheme and host, since all else may be secret
 	client   *http.Client
 
 	mu    sync.Mutex // guards taken
@@ -218,7 +224,7 @@ func New(ctx context.Context, s Settings) (*Sink, error) {
 		settings: s,
 		scope:    []string{env.Pipeline, env.Name},
 		key:      key,
-		target:   (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String(),
+		target:   (&url.URL{Scheme: u.Scheme, Host: u.Host}).String(),
 		client:   newClient(s, newDialer(s)),
 		taken:    make(map[string]attempt),
 	}, nil

@@ -342,6 +342,12 @@ func TestFailures(t *testing.T) {
 		{name: "echo", answer: func(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "you sent "+r.Header.Get("Authorization"), 401)
 		}, want: "401 Unauthorized"},
+		{name: "echo of the path", answer: func(w http.ResponseWriter, r *http.Request) {
+			http.Error(w, "Cannot POST "+r.URL.Path, 404)
+		}, want: "404 Not Found"},
+		{name: "echo of the query", answer: func(w http.ResponseWriter, r *http.Request) {
+			http.Error(w, "no such key: "+r.URL.Query().Get("key"), 403)
+		}, want: "403 Forbidden"},
 		{name: "hung up", answer: hangUp, want: "EOF"},
 		{name: "broken off", answer: func(w http.ResponseWriter, r *http.Request) {
 			conn, _, err := http.NewResponseController(w).Hijack()
@@ -357,7 +363,7 @@ func TestFailures(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := receive(t, tt.answer)
-			s := webhook.Settings{URL: r.URL + "/hook?key=hunter2hunter2", Secret: secret, Headers: map[string]string{"Authorization": password}}
+			s := webhook.Settings{URL: r.URL + "/services/correct-horse?key=battery-staple", Secret: secret, Headers: map[string]string{"Authorization": password}}
 			if tt.name == "silence" {
 				s.Timeout = schema.Duration(200 * time.Millisecond)
 			}
@@ -365,11 +371,13 @@ func TestFailures(t *testing.T) {
 			cut := []core.Batch{batch(top10, 1, 2, 1, `["Ada",1]`)}
 			for range 2 {
 				err := sink.Write(t.Context(), cut)
-				if err == nil || !strings.HasPrefix(err.Error(), "post to "+r.URL+"/hook: ") || !strings.Contains(err.Error(), tt.want) {
+				if err == nil || !strings.HasPrefix(err.Error(), "post to "+r.URL+": ") || !strings.Contains(err.Error(), tt.want) {
 					t.Fatalf("got %v, want %s", err, tt.want)
 				}
-				if text := err.Error(); strings.Contains(text, "hunter2") || strings.Contains(text, secret) {
-					t.Errorf("shows what is secret: %s", text)
+				for _, hidden := range []string{"hunter2", secret, "correct-horse", "battery-staple"} {
+					if text := err.Error(); strings.Contains(text, hidden) {
+						t.Errorf("shows what is secret: %s", text)
+					}
 				}
 				if errors.Is(err, core.ErrPermanent) != tt.final {
 					t.Errorf("permanent: %t, want %t", !tt.final, tt.final)
@@ -519,6 +527,7 @@ func TestSettings(t *testing.T) {
 		{"short base64", webhook.Settings{URL: "https://a.example", Secret: "whsec_aGVsbG8="}, "secret: is not whsec_"},
 		{"no header", webhook.Settings{URL: "https://a.example", Headers: map[string]string{"a b": "x"}}, `headers["a b"]: is not the name`},
 		{"our header", webhook.Settings{URL: "https://a.example", Headers: map[string]string{"webhook-id": "x"}}, "headers.webhook-id: is a header that the sink itself sets"},
+		{"a header twice", webhook.Settings{URL: "https://a.example", Headers: map[string]string{"X-A": "1", "x-a": "2"}}, "headers.x-a: is the same header as X-A"},
 		{"two lines", webhook.Settings{URL: "https://a.example", Headers: map[string]string{"X": "hunter2\r\ny: z"}}, "headers.X: has a line break"},
 		{"negative", webhook.Settings{URL: "https://a.example", Timeout: -1, ConnectTimeout: -1}, "timeout: must not be negative"},
 		{"tiny", webhook.Settings{URL: "https://a.example", MaxBody: 10}, "max_body: not between"},

@@ -17,15 +17,19 @@ import (
 // position. On the waiter it has a delivery.
 type conn struct {
 	wire   wire
-	sub    *subscription
+	sub    *subscription // nil: nothing has been asked for
 	cohort *cohort
 	out    *delivery
-	home   *shard
-	slot   int32 // in its loop, or unwatched
-	index  int32 // in its cohort
+	home   *shard // nil: it is no stream
+	slot   int32  // in its loop, or unwatched
+	room   bool   // it is watched for room to write, too
+	index  int32  // in its cohort
 	seat   seat
 	heard  frameParser
 }
+
+// asks reports whether the client has not yet said what it wants.
+func (c *conn) asks() bool { return c.sub == nil }
 
 // standing is where a stream stands.
 type standing struct {
@@ -72,6 +76,11 @@ type delivery struct {
 	// when parting, when that began.
 	marked time.Time
 	taken  int
+}
+
+// goesOn reports whether there is something to write after rest.
+func (d *delivery) goesOn() bool {
+	return d.frames != nil && (d.part == nil || !d.part.last)
 }
 
 // parting is how far the end of a stream has come.
@@ -165,6 +174,7 @@ func (l *loop) close() []*conn {
 
 // adopt watches a connection.
 func (l *loop) adopt(c *conn, room bool) error {
+	c.room = room
 	if n := len(l.free); n > 0 {
 		c.slot = int32(l.free[n-1])
 		l.free = l.free[:n-1]

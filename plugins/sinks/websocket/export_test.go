@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/mzdio/mzd/core"
 )
@@ -14,6 +15,16 @@ import (
 // NewOn returns a sink that serves a listener of the test's.
 func NewOn(ctx context.Context, s Settings, ln net.Listener) *Sink {
 	return newSink(ctx, s.withDefaults(), ln)
+}
+
+// SetRequestTimeout sets how long a client may take for its request.
+func (s *Sink) SetRequestTimeout(d time.Duration) { s.requestTimeout = d }
+
+// PlainRequest returns the request for a stream that the bytes are, if it is
+// one that is not left to net/http, and what came after it.
+func PlainRequest(p []byte) (r *http.Request, early []byte) {
+	q := newRequestReader()
+	return q.plain(bytes.Clone(p))
 }
 
 // ParsePosition returns the position that a text names, as text.

@@ -47,48 +47,55 @@ func (g *gate) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if gated := g.admit(c); gated != nil {
-			return gated, nil
+		seat, refused, ok := g.admit(addressOf(c))
+		if !ok {
+			c.Close()
+			continue
 		}
-		c.Close()
+		if tcp, ok := c.(*net.TCPConn); ok {
+			limitKernel(tcp)
+		}
+		return &gatedConn{Conn: c, stall: g.stall, refused: refused, seat: seat}, nil
 	}
 }
 
-func (g *gate) admit(c net.Conn) net.Conn {
-	addr := addressOf(c)
-	gated := &gatedConn{Conn: c, stall: g.stall}
+// admit gives a connection from an address a seat, and says if it is only there
+// to be told that there is none.
+func (g *gate) admit(addr netip.Addr) (s seat, refused *apiError, ok bool) {
+	addr = placeOf(addr)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
 	case g.taken >= g.max+spare:
-		return nil
+		return seat{}, nil, false
 	case g.taken >= g.max:
-		gated.refused = &errTooMany
+		refused = &errTooMany
 	case g.maxOfAddress > 0 && g.by[addr] >= g.maxOfAddress+spare:
-		return nil
+		return seat{}, nil, false
 	case g.maxOfAddress > 0 && g.by[addr] >= g.maxOfAddress:
-		gated.refused = &errTooManyOfAddress
+		refused = &errTooManyOfAddress
 	}
 	g.taken++
 	if g.maxOfAddress > 0 {
 		g.by[addr]++
 	}
-	gated.seat = seat{g, addr}
-	if tcp, ok := c.(*net.TCPConn); ok {
-		tcp.SetWriteBuffer(sendBuffer) // fails only if the peer has left
-		limitUnsent(tcp)
-	}
-	return gated
+	return seat{g, addr}, refused, true
 }
 
-// addressOf returns the address that a connection counts for: of IPv6 the
-// network, as a host may have any number of addresses in it.
+// addressOf returns the address of who has connected, the zero one if it has
+// none.
 func addressOf(c net.Conn) netip.Addr {
 	ap, err := netip.ParseAddrPort(c.RemoteAddr().String())
 	if err != nil {
 		return netip.Addr{}
 	}
-	addr := ap.Addr().Unmap().WithZone("")
+	return ap.Addr()
+}
+
+// placeOf returns what an address counts for: of IPv6 the network, as a host may
+// have any number of addresses in it.
+func placeOf(addr netip.Addr) netip.Addr {
+	addr = addr.Unmap().WithZone("")
 	if addr.Is6() {
 		network, _ := addr.Prefix(64) // the length is right
 		addr = network.Addr()
@@ -124,9 +131,31 @@ type gatedConn struct {
 	net.Conn
 	stall   time.Duration
 	refused *apiError // what its requests are answered
+	said    []byte    // what was read of it before; it comes first
+	readBy  time.Time // when the first request has to be there; zero: no matter
 
 	mu   sync.Mutex // guards seat
 	seat seat
+}
+
+// Read reads.
+func (c *gatedConn) Read(p []byte) (int, error) {
+	if len(c.said) == 0 {
+		return c.Conn.Read(p)
+	}
+	n := copy(p, c.said)
+	c.said = c.said[n:]
+	return n, nil
+}
+
+// SetReadDeadline sets when reading ends, for the first time not later than it had
+// to end before anybody set it.
+func (c *gatedConn) SetReadDeadline(t time.Time) error {
+	if !c.readBy.IsZero() && t.After(c.readBy) {
+		t = c.readBy
+	}
+	c.readBy = time.Time{}
+	return c.Conn.SetReadDeadline(t)
 }
 
 // writePiece is what a peer must make room for within the stall timeout.

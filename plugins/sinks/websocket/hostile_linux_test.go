@@ -30,16 +30,26 @@ var (
 // A socketMemory is what the kernel holds for a socket, in bytes.
 type socketMemory struct{ received, sent int }
 
-// serverSockets returns the server's ends of the connections of a site, whoever
-// in the process has them.
-func serverSockets(t *testing.T, s *site) []socketMemory {
+// serverSockets returns what the kernel holds for the connections of a site.
+func serverSockets(t *testing.T, s *site) (sockets []socketMemory) {
+	t.Helper()
+	for _, fd := range serverDescriptors(t, s) {
+		if m, err := memoryOf(fd); err == nil {
+			sockets = append(sockets, m)
+		}
+	}
+	return sockets
+}
+
+// serverDescriptors returns the server's ends of the connections of a site,
+// whoever in the process has them.
+func serverDescriptors(t *testing.T, s *site) (fds []int) {
 	t.Helper()
 	open, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		t.Fatal(err)
 	}
 	port := s.Addr().(*net.TCPAddr).Port
-	var sockets []socketMemory
 	for _, e := range open {
 		fd, err := strconv.Atoi(e.Name())
 		if err != nil {
@@ -52,11 +62,9 @@ func serverSockets(t *testing.T, s *site) []socketMemory {
 		if _, err := syscall.Getpeername(fd); err != nil {
 			continue // it listens, or the connection is over
 		}
-		if m, err := memoryOf(fd); err == nil {
-			sockets = append(sockets, m)
-		}
+		fds = append(fds, fd)
 	}
-	return sockets
+	return fds
 }
 
 func portOf(name syscall.Sockaddr) int {

@@ -18,11 +18,11 @@ import (
 )
 
 const (
-	readHeaderTimeout = 10 * time.Second
-	idleTimeout       = 2 * time.Minute // of a connection without a request
-	maxHeaderBytes    = 12 << 10        // net/http adds 4 KiB
-	maxURIBytes       = 8 << 10
-	shutdownGrace     = 2 * time.Second // to take the rest of a message and the goodbye
+	requestTimeout = 10 * time.Second // from the connection to the end of the first request's head
+	idleTimeout    = 2 * time.Minute  // of a connection without a request
+	maxHeaderBytes = 12 << 10         // net/http adds 4 KiB
+	maxURIBytes    = 8 << 10
+	shutdownGrace  = 2 * time.Second // to take the rest of a message and the goodbye
 )
 
 // A server is one run of [Sink.Serve].
@@ -31,6 +31,9 @@ type server struct {
 	views    []core.CutReader
 	byName   map[string]core.CutReader
 	backend  backend
+	handler  http.Handler
+	door     door // nil: net/http accepts
+	lobby    *lobby
 	shards   []*shard
 	waiter   *waiter
 	turn     atomic.Uint32 // spreads connections over the shards
@@ -57,8 +60,9 @@ func newServer(s *Sink, views []core.Reader) (*server, error) {
 // it started has ended.
 func (s *server) run(ctx context.Context, ln net.Listener) error {
 	s.backend = backendOf(ln)
-	if err := s.start(); err != nil {
-		ln.Close()
+	s.handler = s.routes()
+	if err := s.start(ln); err != nil {
+		s.abandon(ln)
 		return err
 	}
 	streams, stop := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -72,8 +76,8 @@ func (s *server) run(ctx context.Context, ln net.Listener) error {
 		rest.Go(func() { s.watch(streams, r) })
 	}
 	web := &http.Server{
-		Handler:           s.handler(),
-		ReadHeaderTimeout: readHeaderTimeout,
+		Handler:           s.handler,
+		ReadHeaderTimeout: s.requestTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // what strangers do
@@ -93,19 +97,16 @@ func (s *server) run(ctx context.Context, ln net.Listener) error {
 			}
 		},
 	}
-	gate := net.Listener(newGate(ln, s.settings))
-	if s.tls != nil {
-		gate = tls.NewListener(gate, s.tls)
-	}
 	failed := make(chan error, 1)
-	go func() { failed <- web.Serve(gate) }()
+	go func() { failed <- s.accept(web, ln) }()
 
 	var err error
 	select {
 	case err = <-failed:
 		err = fmt.Errorf("serve streams on %s: %w", s.addr, err)
+		s.shut(ln)
 	case <-ctx.Done():
-		gate.Close()
+		s.shut(ln)
 		<-failed
 	}
 	stop(errStopped)
@@ -126,21 +127,59 @@ func (s *server) run(ctx context.Context, ln net.Listener) error {
 	return err
 }
 
-// start makes the loops. One shard writes as fast as the kernel takes it, and
-// more of them help where there are cores that nothing else needs.
-func (s *server) start() error {
-	var err error
+// accept lets connections in until shut is called.
+func (s *server) accept(web *http.Server, ln net.Listener) error {
+	g := newGate(ln, s.settings)
+	switch {
+	case s.tls != nil:
+		return web.Serve(tls.NewListener(g, s.tls))
+	case s.door == nil:
+		return web.Serve(g)
+	}
+	var inside sync.WaitGroup
+	inside.Go(func() { web.Serve(s.lobby) })
+	defer inside.Wait()
+	defer s.lobby.Close()
+	return s.serveDoor(g)
+}
+
+func (s *server) shut(ln net.Listener) {
+	ln.Close()
+	if s.door != nil {
+		s.door.close()
+	}
+}
+
+// start makes the loops and, without TLS, the door. One shard writes as fast as
+// the kernel takes it, and more of them help where there are cores that nothing
+// else needs.
+func (s *server) start(ln net.Listener) (err error) {
 	if s.waiter, err = newWaiter(s); err != nil {
 		return err
 	}
 	for range max(1, runtime.GOMAXPROCS(0)-1) {
 		shard, err := newShard(s)
 		if err != nil {
-			return err // what is open is closed by the garbage collector
+			return err
 		}
 		s.shards = append(s.shards, shard)
 	}
-	return nil
+	if s.tls == nil {
+		s.lobby = newLobby(s, ln)
+		s.door, err = s.backend.open(ln)
+	}
+	return err
+}
+
+// abandon closes what start has made before it failed.
+func (s *server) abandon(ln net.Listener) {
+	s.shut(ln)
+	for _, shard := range s.shards {
+		shard.close()
+	}
+	if s.waiter != nil {
+		s.waiter.close()
+	}
 }
 
 // watch tells the shards when a log has moved, and now and then when its view
@@ -172,11 +211,14 @@ var errStopped = errors.New("the server is stopping")
 
 type connKey struct{}
 
-// connOf returns the connection of a request.
-func connOf(r *http.Request) *gatedConn { return r.Context().Value(connKey{}).(*gatedConn) }
+// connOf returns the connection of a request, nil if it came through a door.
+func connOf(r *http.Request) *gatedConn {
+	c, _ := r.Context().Value(connKey{}).(*gatedConn)
+	return c
+}
 
-// handler routes requests.
-func (s *server) handler() http.Handler {
+// routes returns what answers requests.
+func (s *server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/stream", s.serveStream)
 	mux.HandleFunc("GET /api/stream/{view}", s.serveStream)
@@ -217,7 +259,7 @@ func (s *server) handler() http.Handler {
 // beyond returns the limit that a request exceeds, if there is one.
 func beyond(r *http.Request) *apiError {
 	switch {
-	case connOf(r).refused != nil:
+	case connOf(r) != nil && connOf(r).refused != nil:
 		return connOf(r).refused
 	case len(r.RequestURI) > maxURIBytes:
 		return &errLongURI

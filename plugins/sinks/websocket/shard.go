@@ -31,7 +31,10 @@ const hotBytes = partBytes
 
 func newShard(srv *server) (*shard, error) {
 	s := &shard{srv: srv, groups: make(map[subscriptionKey]*group), byView: make(map[core.CutReader][]*group)}
-	return s, s.init(srv.backend)
+	if err := s.init(srv.backend); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // moved says that a log has moved, or that its view has stopped.
@@ -226,7 +229,7 @@ func (s *shard) write(g *group, co *cohort, f *frames, now time.Time) {
 	sent := 0
 	for i := len(co.members) - 1; i >= 0; i-- { // from the end, as one who leaves is replaced by the last
 		m := co.members[i]
-		n, blocked, err := m.wire.write(p.data)
+		n, blocked, err := m.wire.write(p.data, false)
 		switch {
 		case err != nil:
 			s.leave(m.conn, &delivery{end: endGone})
@@ -250,7 +253,7 @@ func (s *shard) heard(c *conn, h heard, now time.Time) {
 	case h.end != nil:
 		s.leave(c, &delivery{pong: pong, end: h.end})
 	case pong != nil:
-		n, blocked, err := c.wire.write(pong)
+		n, blocked, err := c.wire.write(pong, false)
 		switch {
 		case err != nil:
 			s.leave(c, &delivery{end: endGone})

@@ -135,7 +135,7 @@ func (t *tlsWire) read(p []byte) (int, error) {
 	return n, err
 }
 
-func (t *tlsWire) write(p []byte) (n int, blocked bool, err error) {
+func (t *tlsWire) write(p []byte, _ bool) (n int, blocked bool, err error) {
 	for {
 		if blocked, err = t.flush(); blocked || err != nil || len(p) == 0 {
 			return n, blocked, err
@@ -159,7 +159,7 @@ func (t *tlsWire) write(p []byte) (n int, blocked bool, err error) {
 
 // flush writes what is encrypted.
 func (t *tlsWire) flush() (blocked bool, err error) {
-	n, blocked, err := t.wire.write(t.rest)
+	n, blocked, err := t.wire.write(t.rest, false)
 	if t.rest = t.rest[n:]; len(t.rest) == 0 {
 		t.rest = nil
 	}

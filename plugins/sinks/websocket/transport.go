@@ -5,7 +5,6 @@ import (
 	"crypto/sha1"
 	"crypto/tls"
 	"encoding/base64"
-	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"time"
@@ -67,7 +66,7 @@ func (s *server) serveBody(w http.ResponseWriter, r *http.Request, sub *subscrip
 	if sub.form.chunked = r.ProtoAtLeast(1, 1); sub.form.chunked {
 		h.Set("Transfer-Encoding", "chunked")
 	}
-	s.takeOver(w, r, http.StatusOK, &conn{sub: sub, out: &delivery{standing: standing{at: at}, owed: true}})
+	s.takeOver(w, r, http.StatusOK, sub, &delivery{standing: standing{at: at}, owed: true})
 }
 
 // serveWebsocket upgrades the request (RFC 6455, 4.2) and streams, or sends the
@@ -97,7 +96,7 @@ func (s *server) serveWebsocket(w http.ResponseWriter, r *http.Request, sub *sub
 		h.Set("Sec-WebSocket-Extensions", answer)
 		sub.form.deflate = true
 	}
-	s.takeOver(w, r, http.StatusSwitchingProtocols, &conn{sub: sub, out: d})
+	s.takeOver(w, r, http.StatusSwitchingProtocols, sub, d)
 }
 
 // acceptKey answers the key of a handshake.
@@ -106,24 +105,20 @@ func acceptKey(key string) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// takeOver sends the head of the response and takes the connection out of the
-// hands of net/http and, where there is a better way, of the runtime.
-func (s *server) takeOver(w http.ResponseWriter, r *http.Request, status int, c *conn) {
+// takeOver begins a stream as the answer to a request: it takes the connection
+// out of the hands of net/http and, where there is a better way, of the runtime.
+func (s *server) takeOver(w http.ResponseWriter, r *http.Request, status int, sub *subscription, d *delivery) {
+	if a, ok := w.(*answer); ok {
+		a.status, a.sub, a.out = status, sub, d
+		return
+	}
 	hijacked, buffered, err := w.(http.Hijacker).Hijack()
 	if err != nil {
 		s.log.Error("take over a connection", "err", err)
 		return
 	}
-	head := fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nDate: %s\r\n", status, http.StatusText(status), time.Now().UTC().Format(http.TimeFormat))
-	fields := bytes.NewBuffer(head)
-	w.Header().Write(fields) // a buffer takes everything
-	fields.WriteString("\r\n")
-	if _, err := hijacked.Write(fields.Bytes()); err != nil {
-		hijacked.Close()
-		return
-	}
 	gated := connOf(r)
-	c.seat = gated.takeSeat()
+	c := &conn{sub: sub, out: d, seat: gated.takeSeat()}
 	if c.wire, err = s.backend.take(gated.Conn); err != nil {
 		s.log.Warn("take over a connection", "err", err)
 		gated.Conn.Close()
@@ -134,25 +129,30 @@ func (s *server) takeOver(w http.ResponseWriter, r *http.Request, status int, c 
 		c.wire = newTLSWire(encrypted, gated, c.wire)
 	}
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered()) // there are so many
-	h := c.parse(bytes.Clone(early))
+	s.begin(c, appendHead(nil, status, w.Header()), bytes.Clone(early))
+	s.waiter.hand(c) // it takes connections until the last request is done
+}
+
+// begin begins the stream of a connection with the head of a response. The client
+// has said something already, which may be changed.
+func (s *server) begin(c *conn, head, early []byte) {
+	c.out.rest = head
+	h := c.parse(early)
 	c.out.pong = h.pong()
 	if h.end != nil && c.out.end == nil {
 		c.out.end = h.end
 	}
-	s.entered(c)
-}
-
-// entered begins the stream of a connection.
-func (s *server) entered(c *conn) {
 	if c.sub.readers != nil {
 		s.metrics.clients.WithLabelValues(c.sub.form.transport.String()).Inc()
 	}
 	c.home = s.shards[int(s.turn.Add(1))%len(s.shards)]
-	s.waiter.hand(c) // it takes connections until the last request is done
 }
 
-// left ends the stream of a connection, which is closed.
+// left ends the stream of a connection, which is closed, if there was one.
 func (s *server) left(c *conn) {
+	if c.home == nil {
+		return
+	}
 	if c.sub.readers != nil {
 		s.metrics.clients.WithLabelValues(c.sub.form.transport.String()).Dec()
 	}

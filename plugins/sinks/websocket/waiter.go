@@ -3,20 +3,28 @@ package websocket
 import (
 	"bytes"
 	"errors"
+	"net/http"
 	"time"
 )
 
 // The waiter has the connections that wait for room to write, and those that
 // need more than a shard may give them: the base of a stream that begins, a large
 // change, what a slow client has missed. Each takes its own time; nobody waits
-// for it. When it has what it is owed it goes to its shard.
+// for it. When it has what it is owed it goes to its shard. Behind a door it also
+// has those who have not yet said what they want.
 type waiter struct {
 	loop
 	srv     *server
-	pinned  map[*frames]int // frames that are being sent, and to how many
-	bytes   int             // of those frames
-	due     time.Time       // when a connection may have to be given up; zero: never
-	closeBy time.Time       // when all have to be gone; zero: the server runs
+	pinned  map[*frames]int    // frames that are being sent, and to how many
+	bytes   int                // of those frames
+	ready   map[*shard][]*conn // go to their shards at the end of the turn
+	due     time.Time          // when a connection may have to be given up; zero: never
+	closeBy time.Time          // when all have to be gone; zero: the server runs
+
+	// For requests, one at a time.
+	requests requestReader
+	answered answer
+	head     []byte
 
 	last bool // no further connections will be handed over; guarded by mu
 }
@@ -32,8 +40,17 @@ const (
 )
 
 func newWaiter(srv *server) (*waiter, error) {
-	w := &waiter{srv: srv, pinned: make(map[*frames]int)}
-	return w, w.init(srv.backend)
+	w := &waiter{
+		srv:      srv,
+		pinned:   make(map[*frames]int),
+		ready:    make(map[*shard][]*conn),
+		requests: newRequestReader(),
+		answered: answer{header: make(http.Header)},
+	}
+	if err := w.init(srv.backend); err != nil {
+		return nil, err
+	}
+	return w, nil
 }
 
 // run runs the waiter until it is finished.
@@ -57,6 +74,7 @@ func (w *waiter) run() {
 		if !w.due.IsZero() && !now.Before(w.due) {
 			w.giveUp(now)
 		}
+		w.handOver(now)
 		if len(w.free) == len(w.conns) && w.finished() {
 			w.close()
 			return
@@ -86,6 +104,7 @@ const (
 	goesOn   outcome = iota // there may be room for more
 	waits                   // for room, or for the client
 	upToDate                // it goes to its shard
+	strays                  // it goes to net/http
 	ends                    // it is closed
 )
 
@@ -101,15 +120,60 @@ func (w *waiter) arrive(c *conn, now time.Time) {
 	if d.frames != nil {
 		w.pin(d.frames)
 	}
+	c.slot = unwatched
+	if c.asks() {
+		w.settle(c, w.ask(c, now), now)
+		return
+	}
 	if d.end == nil && !w.closeBy.IsZero() {
 		d.end = w.srv.stopping()
 	}
-	c.slot = unwatched
-	w.settle(c, w.push(c, now), now)
+	w.settle(c, w.begin(c, now), now)
+}
+
+// ask answers the request of a connection, if it has come.
+func (w *waiter) ask(c *conn, now time.Time) outcome {
+	if !w.closeBy.IsZero() {
+		return ends
+	}
+	p, err := w.requests.read(c.wire)
+	switch {
+	case errors.Is(err, errNothing):
+		return waits
+	case err != nil:
+		return ends
+	}
+	r, early := w.requests.plain(p)
+	if r == nil {
+		w.unwatch(c)
+		w.srv.lobby.enter(guest{wire: c.wire, seat: c.seat, since: c.out.marked, said: bytes.Clone(p)})
+		return strays
+	}
+	w.answer(c, r, early)
+	d := c.out
+	d.marked, d.quiet, d.idle = now, now, now
+	o := w.begin(c, now)
+	if d.part == nil { // what has not been written is not w.head's any more
+		d.rest = bytes.Clone(d.rest)
+	}
+	return o
+}
+
+// begin begins to write. What a connection is owed is taken before the rest is
+// written, so that the head of a response goes out with what follows it.
+func (w *waiter) begin(c *conn, now time.Time) outcome {
+	if d := c.out; d.owed && d.frames == nil && d.end == nil {
+		d.owed = w.take(c) == upToDate
+	}
+	return w.push(c, now)
 }
 
 // turn goes on with a connection after an event.
 func (w *waiter) turn(c *conn, e event, now time.Time) {
+	if c.asks() {
+		w.settle(c, w.ask(c, now), now)
+		return
+	}
 	if e.data {
 		h := w.hear(c)
 		if pong := h.pong(); pong != nil {
@@ -129,28 +193,24 @@ func (w *waiter) turn(c *conn, e event, now time.Time) {
 
 // settle puts a connection where the outcome says.
 func (w *waiter) settle(c *conn, o outcome, now time.Time) {
-	if o == upToDate {
-		if c.slot != unwatched {
-			w.release(c)
-			c.slot = unwatched
-		}
-		if c.home.hand(c) {
-			return
-		}
-		c.out.end = w.srv.stopping()
-		o = w.push(c, now)
-	}
-	if o == ends {
+	switch o {
+	case upToDate:
+		w.unwatch(c)
+		w.ready[c.home] = append(w.ready[c.home], c)
+		return
+	case ends:
 		w.drop(c)
 		return
+	case strays:
+		return
 	}
-	lingers := c.out.parting == lingered
 	var err error
-	switch {
+	switch room := !c.asks() && c.out.parting != lingered; {
 	case c.slot == unwatched:
-		err = w.adopt(c, !lingers)
-	case lingers:
-		err = w.poller.rewatch(c.wire, int(c.slot), false)
+		err = w.adopt(c, room)
+	case c.room != room:
+		c.room = room
+		err = w.poller.rewatch(c.wire, int(c.slot), room)
 	}
 	if err != nil {
 		w.srv.log.Warn("lost a connection", "err", err)
@@ -162,6 +222,21 @@ func (w *waiter) settle(c *conn, o outcome, now time.Time) {
 	}
 }
 
+// handOver gives connections to their shards. Those of a shard that has ended
+// end, too.
+func (w *waiter) handOver(now time.Time) {
+	for s, cs := range w.ready {
+		if len(cs) > 0 && !s.hand(cs...) {
+			for _, c := range cs {
+				c.out.end = w.srv.stopping()
+				w.settle(c, w.push(c, now), now)
+			}
+		}
+		clear(cs)
+		w.ready[s] = cs[:0]
+	}
+}
+
 // push writes until there is no more room, nothing more to write, or it is the
 // turn of others.
 func (w *waiter) push(c *conn, now time.Time) outcome {
@@ -170,7 +245,7 @@ func (w *waiter) push(c *conn, now time.Time) outcome {
 		return ends
 	}
 	for budget := turnBytes; budget > 0 && d.parting != lingered; {
-		n, blocked, err := c.wire.write(d.rest)
+		n, blocked, err := c.wire.write(d.rest, d.goesOn())
 		if err != nil {
 			return ends
 		}
@@ -330,6 +405,10 @@ func (w *waiter) endAll(now time.Time) {
 		if c == nil {
 			continue
 		}
+		if c.asks() {
+			w.drop(c)
+			continue
+		}
 		if c.out.end == nil {
 			c.out.end = w.srv.stopping()
 		}
@@ -339,10 +418,14 @@ func (w *waiter) endAll(now time.Time) {
 
 // deadline returns when a connection is given up if nothing changes.
 func (w *waiter) deadline(c *conn) time.Time {
-	at := c.out.marked.Add(time.Duration(w.srv.settings.StallTimeout))
-	if c.out.parting == lingered {
-		at = c.out.marked.Add(partingTime)
+	patience := time.Duration(w.srv.settings.StallTimeout)
+	switch {
+	case c.asks():
+		patience = w.srv.requestTimeout
+	case c.out.parting == lingered:
+		patience = partingTime
 	}
+	at := c.out.marked.Add(patience)
 	if !w.closeBy.IsZero() && w.closeBy.Before(at) {
 		at = w.closeBy
 	}
@@ -356,25 +439,41 @@ func (w *waiter) giveUp(now time.Time) {
 		if c == nil {
 			continue
 		}
-		at := w.deadline(c)
-		if !at.After(now) {
-			if c.out.end == nil {
-				c.out.end = endStalled
-			}
-			w.drop(c)
+		if w.deadline(c).After(now) {
+			w.settle(c, waits, now)
 			continue
 		}
-		if w.due.IsZero() || at.Before(w.due) {
-			w.due = at
+		if o := w.lastTry(c, now); w.deadline(c).After(now) {
+			w.settle(c, o, now)
+			continue
 		}
+		if c.out.end == nil {
+			c.out.end = endStalled
+		}
+		w.drop(c)
+	}
+}
+
+// lastTry writes to a client who seems to have stalled: the poller waits until
+// there is more room than [minimumTaken].
+func (w *waiter) lastTry(c *conn, now time.Time) outcome {
+	if c.asks() || c.out.parting == lingered || !w.closeBy.IsZero() {
+		return waits
+	}
+	return w.push(c, now)
+}
+
+// unwatch looks after a connection no longer.
+func (w *waiter) unwatch(c *conn) {
+	if c.slot != unwatched {
+		w.release(c)
+		c.slot = unwatched
 	}
 }
 
 // drop closes a connection.
 func (w *waiter) drop(c *conn) {
-	if c.slot != unwatched {
-		w.release(c)
-	}
+	w.unwatch(c)
 	if f := c.out.frames; f != nil {
 		w.unpin(f)
 	}

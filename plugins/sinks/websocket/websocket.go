@@ -123,6 +123,8 @@ type Sink struct {
 	tls      *tls.Config // nil: none
 	actions  Actions
 
+	requestTimeout time.Duration
+
 	// mu guards listener: bound by New, nil once Serve or Close has taken it.
 	mu       sync.Mutex
 	listener net.Listener
@@ -170,6 +172,8 @@ func newSink(ctx context.Context, s Settings, ln net.Listener) *Sink {
 		metrics:  newMetrics(),
 		assets:   loadAssets(),
 		listener: ln,
+
+		requestTimeout: requestTimeout,
 	}
 	if isLoopback(sink.addr) {
 		sink.actions = actionsOf(ctx)
@@ -179,6 +183,7 @@ func newSink(ctx context.Context, s Settings, ln net.Listener) *Sink {
 
 func listen(ctx context.Context, address string) (net.Listener, error) {
 	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // has no TCP_NOTSENT_LOWAT
 	ln, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("serve streams on %s: %w (stop what uses the address, or set another one as listen)", address, err)

@@ -17,8 +17,9 @@ type wire interface {
 	// write takes as much as there is room for, and reports whether there is no
 	// more of it: then the poller says when there is. It may be called again
 	// before, and with nothing, to see. What it was given must not be changed
-	// until there is room again.
-	write(p []byte) (n int, blocked bool, err error)
+	// until there is room again. With more, the caller goes on writing at once, and
+	// the end of p may wait for that.
+	write(p []byte, more bool) (n int, blocked bool, err error)
 
 	// finish says that nothing more will be written.
 	finish()
@@ -62,6 +63,13 @@ type backend interface {
 	// take takes a connection over, which the caller must not use again.
 	take(net.Conn) (wire, error)
 	newPoller() (poller, error)
+
+	// open returns a door for a listener, which stays open itself; nil if there is
+	// no better way in than net/http's.
+	open(net.Listener) (door, error)
+	// giveBack returns a connection for a wire that came through the door. The
+	// wire must not be used again, also if there is an error.
+	giveBack(wire) (net.Conn, error)
 }
 
 // base returns the wire that a poller can watch.
@@ -95,6 +103,10 @@ const goReadBytes = 512
 type goroutines struct{}
 
 func (goroutines) newPoller() (poller, error) { return newGoPoller(), nil }
+
+func (goroutines) open(net.Listener) (door, error) { return nil, nil }
+
+func (goroutines) giveBack(wire) (net.Conn, error) { return nil, errors.ErrUnsupported }
 
 func (goroutines) take(c net.Conn) (wire, error) {
 	w := &goWire{conn: c, consumed: make(chan struct{}, 1), closed: make(chan struct{})}
@@ -151,7 +163,7 @@ func (w *goWire) read(p []byte) (int, error) {
 // go on.
 const goWritePiece = 16 << 10
 
-func (w *goWire) write(p []byte) (int, bool, error) {
+func (w *goWire) write(p []byte, _ bool) (int, bool, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.writing || w.writeErr != nil || len(p) == 0 {

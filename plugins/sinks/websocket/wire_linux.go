@@ -52,39 +52,46 @@ func (sockets) take(c net.Conn) (wire, error) {
 }
 
 func (s socket) read(p []byte) (int, error) {
-	n, err := transfer(syscall.SYS_READ, s, p)
+	n, err := transfer(syscall.SYS_RECVFROM, s, p, 0)
 	switch {
 	case err == syscall.EAGAIN:
 		return 0, errNothing
 	case err != 0:
-		return 0, os.NewSyscallError("read", err)
+		return 0, os.NewSyscallError("recvfrom", err)
 	case n == 0:
 		return 0, io.EOF
 	}
 	return n, nil
 }
 
-func (s socket) write(p []byte) (int, bool, error) {
+// msgMore is MSG_MORE, which package syscall does not name.
+const msgMore = 0x8000
+
+func (s socket) write(p []byte, more bool) (int, bool, error) {
 	if len(p) == 0 {
 		return 0, false, nil
 	}
-	n, err := transfer(syscall.SYS_WRITE, s, p)
+	flags := syscall.MSG_NOSIGNAL
+	if more {
+		flags |= msgMore
+	}
+	n, err := transfer(syscall.SYS_SENDTO, s, p, flags)
 	switch {
 	case err == syscall.EAGAIN:
 		return 0, true, nil
 	case err != 0:
-		return 0, false, os.NewSyscallError("write", err)
+		return 0, false, os.NewSyscallError("sendto", err)
 	}
 	return n, n < len(p), nil
 }
 
-// transfer reads or writes at least a byte. Like the other calls here it never
+// transfer receives or sends at least a byte. Like the other calls here it never
 // waits in the kernel, and so does not tell the scheduler that it is there: that
 // keeps the runtime's monitor awake, which looks for calls that do wait, and
 // was measured to take more than a tenth of what the writes take.
-func transfer(call uintptr, s socket, p []byte) (int, syscall.Errno) {
+func transfer(call uintptr, s socket, p []byte, flags int) (int, syscall.Errno) {
 	for {
-		n, _, errno := syscall.RawSyscall(call, uintptr(s), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+		n, _, errno := syscall.RawSyscall6(call, uintptr(s), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), uintptr(flags), 0, 0)
 		if errno != syscall.EINTR {
 			return int(n), errno
 		}
@@ -94,39 +101,44 @@ func transfer(call uintptr, s socket, p []byte) (int, syscall.Errno) {
 func (s socket) finish() { syscall.Shutdown(int(s), syscall.SHUT_WR) }
 func (s socket) close()  { syscall.Close(int(s)) }
 
-// epoll is the poller of sockets.
-//
-// The goroutine that waits does so in the poller of the runtime, which watches
-// the epoll descriptor itself. So no thread is blocked, and to wake it is to let
-// its deadline pass, which costs no system call.
+// epoll is the poller of sockets. Its goroutine waits in the kernel, on a thread
+// of its own: the poller of the runtime would be another one before it.
 type epoll struct {
 	fd     int
-	file   *os.File
-	raw    syscall.RawConn
+	bell   int // an eventfd
 	ready  []syscall.EpollEvent
 	events []event
 
-	mu    sync.Mutex // guards woken, until and the deadline of file
-	woken bool
-	until time.Time
+	mu     sync.Mutex // guards what follows
+	asleep bool       // the goroutine waits, or is about to
+	woken  bool       // somebody has called wake since it last did
 }
+
+// bellSlot is the slot of the bell.
+const bellSlot = -1
 
 func (sockets) newPoller() (poller, error) {
 	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	syscall.SetNonblock(fd, true) // os.NewFile asks whether it is
-	p := &epoll{fd: fd, file: os.NewFile(uintptr(fd), "epoll"), ready: make([]syscall.EpollEvent, 256)}
-	if p.raw, err = p.file.SyscallConn(); err == nil {
-		err = p.file.SetReadDeadline(time.Time{})
+	bell, _, errno := syscall.RawSyscall(syscall.SYS_EVENTFD2, 0, syscall.O_CLOEXEC|syscall.O_NONBLOCK, 0)
+	if errno != 0 {
+		syscall.Close(fd)
+		return nil, os.NewSyscallError("eventfd2", errno)
 	}
-	if err != nil {
+	p := &epoll{fd: fd, bell: int(bell), ready: make([]syscall.EpollEvent, 256)}
+	// Each ring is an event, whether anybody reads it or not.
+	e := syscall.EpollEvent{Events: syscall.EPOLLIN | edgeTriggered, Fd: bellSlot}
+	if err := syscall.EpollCtl(fd, syscall.EPOLL_CTL_ADD, p.bell, &e); err != nil {
 		p.close()
-		return nil, fmt.Errorf("wait for epoll: %w", err)
+		return nil, os.NewSyscallError("epoll_ctl", err)
 	}
 	return p, nil
 }
+
+// edgeTriggered is EPOLLET, which package syscall has as a negative number.
+const edgeTriggered = 1 << 31
 
 func (p *epoll) watch(w wire, slot int, room bool) error {
 	return p.control(syscall.EPOLL_CTL_ADD, w, slot, room)
@@ -155,17 +167,17 @@ func (p *epoll) control(op int, w wire, slot int, room bool) error {
 
 func (p *epoll) wait(until time.Time) []event {
 	n := p.poll()
-	if n == 0 && p.mayWait(until) {
-		p.raw.Read(func(uintptr) bool { // an error is that it is time
-			n = p.poll()
-			return n > 0
-		})
+	if n == 0 && p.mayWait() {
+		n = p.sleep(until)
 	}
 	p.mu.Lock()
-	p.woken = false // whoever looks for news does so when wait has returned
+	p.asleep, p.woken = false, false // whoever looks for news does so when wait has returned
 	p.mu.Unlock()
 	p.events = p.events[:0]
 	for _, e := range p.ready[:n] {
+		if e.Fd == bellSlot {
+			continue
+		}
 		p.events = append(p.events, event{
 			slot: int(e.Fd),
 			data: e.Events&^syscall.EPOLLOUT != 0,
@@ -177,40 +189,50 @@ func (p *epoll) wait(until time.Time) []event {
 
 // poll returns how many events there are.
 func (p *epoll) poll() int {
-	for {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.ready[0])), uintptr(len(p.ready)), 0, 0, 0)
-		switch errno {
-		case 0:
-			return int(n)
-		case syscall.EINTR:
-		default:
-			panic(os.NewSyscallError("epoll_wait", errno)) // the descriptor is this poller's alone
-		}
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.ready[0])), uintptr(len(p.ready)), 0, 0, 0)
+	return p.count(n, errno)
+}
+
+// sleep waits for events.
+func (p *epoll) sleep(until time.Time) int {
+	timeout := -1 // never
+	if !until.IsZero() {
+		timeout = int(max(0, time.Until(until)+time.Millisecond-1) / time.Millisecond)
+	}
+	n, _, errno := syscall.Syscall6(syscall.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.ready[0])), uintptr(len(p.ready)), uintptr(timeout), 0, 0)
+	return p.count(n, errno)
+}
+
+func (p *epoll) count(n uintptr, errno syscall.Errno) int {
+	switch errno {
+	case 0:
+		return int(n)
+	case syscall.EINTR:
+		return 0
+	default:
+		panic(os.NewSyscallError("epoll_pwait", errno)) // the descriptor is this poller's alone
 	}
 }
 
-// mayWait sets the deadline, unless somebody has called wake.
-func (p *epoll) mayWait(until time.Time) bool {
+// mayWait reports whether nobody has called wake.
+func (p *epoll) mayWait() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.woken {
-		return false
-	}
-	if !until.Equal(p.until) {
-		p.until = until
-		p.file.SetReadDeadline(until)
-	}
-	return true
+	p.asleep = !p.woken
+	return p.asleep
 }
 
 func (p *epoll) wake() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.woken {
-		p.woken = true
-		p.until = time.Unix(1, 0)
-		p.file.SetReadDeadline(p.until)
+	if p.asleep && !p.woken {
+		one := [8]byte{1}
+		syscall.RawSyscall(syscall.SYS_WRITE, uintptr(p.bell), uintptr(unsafe.Pointer(&one)), 8)
 	}
+	p.woken = true
 }
 
-func (p *epoll) close() { p.file.Close() }
+func (p *epoll) close() {
+	syscall.Close(p.fd)
+	syscall.Close(p.bell)
+}

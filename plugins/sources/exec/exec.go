@@ -68,7 +68,8 @@ func (s Settings) withDefaults() Settings {
 	return s
 }
 
-// Validate says what is wrong with the settings, beyond their types.
+// Validate says what is wrong with the settings, beyond their types: also that there
+// is no such command.
 func (s Settings) Validate() error {
 	s = s.withDefaults()
 	errs := []error{proc.CheckCommand(s.Command, s.Env)}
@@ -106,17 +107,10 @@ var (
 	_ core.Identifier = (*Source)(nil)
 )
 
-// New makes a source from its settings. It starts nothing, but looks whether there
-// is such a command.
+// New makes a source from its settings. It starts nothing.
 func New(ctx context.Context, s Settings) (*Source, error) {
 	s = s.withDefaults()
-	err := s.Validate()
-	if err == nil {
-		if _, missing := proc.Command(s.Command, s.Env); missing != nil {
-			err = schema.Errorf("command", "%s", missing)
-		}
-	}
-	if err != nil {
+	if err := s.Validate(); err != nil {
 		return nil, &plugins.SettingsError{Plugin: "exec", Err: err}
 	}
 	source := &Source{settings: s, name: proc.Name(s.Command), log: plugins.EnvOf(ctx).Logger}

@@ -203,7 +203,7 @@ func TestSettings(t *testing.T) {
 		`{"command": [""], "cursor": "id", "id": "/a~2", "max_line": 7, "env": {"MZD_CURSOR": "1"}}`: "command: names no command, such as [sh, -c, ...]; " +
 			"env.MZD_CURSOR: is what the source itself sets; cursor: is not a path such as /meta/id; " +
 			"id: has a ~ that is neither ~0, which stands for ~, nor ~1, which stands for /; max_line: not between 1KiB and 32MiB",
-		`{"command": ["no such command"]}`: `command: exec: "no such command": executable file not found in $PATH`,
+		`{"command": ["no such command"]}`: `command[0]: there is no command "no such command" in the PATH of mzd`,
 	} {
 		_, err := plugins.NewSource("exec", "", exec.New).Open(t.Context(), []byte(settings))
 		if err == nil || !errors.Is(err, core.ErrPermanent) || err.Error() != "settings of exec: "+want {

@@ -49,8 +49,11 @@ func (s Settings) Validate() error {
 	if !streamNames.MatchString(s.Stream) {
 		bad("stream", "not the name of a stream, such as recentchange")
 	}
-	if u, err := url.Parse(s.URL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+	switch u, err := url.Parse(s.URL); {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "":
 		bad("url", "not an address such as https://stream.wikimedia.org/v2/stream")
+	case u.User != nil:
+		bad("url", "holds a user or a password, which would be logged; the streams ask for none")
 	}
 	if !contactText.MatchString(s.Contact) {
 		bad("contact", "not an address in plain ASCII, without parentheses")

@@ -43,7 +43,7 @@ var (
 // New makes a source from its settings. It connects to nothing.
 func New(ctx context.Context, s Settings) (*Source, error) {
 	if err := s.Validate(); err != nil {
-		return nil, fmt.Errorf("settings of wikimedia: %w: %w", err, core.ErrPermanent)
+		return nil, &plugins.SettingsError{Plugin: "wikimedia", Err: err}
 	}
 	s = s.withDefaults()
 	return &Source{

@@ -514,15 +514,17 @@ func TestLog(t *testing.T) {
 
 func TestSettings(t *testing.T) {
 	for field, s := range map[string]wikimedia.Settings{
-		"stream":    {Stream: "../recentchange"},
-		"url":       {URL: "stream.wikimedia.org"},
-		"contact":   {Contact: "me\r\nX: y"},
-		"format":    {Format: "xml"},
-		"since":     {Since: "yesterday"},
-		"max_event": {MaxEvent: 1},
+		"stream":                     {Stream: "../recentchange"},
+		"url":                        {URL: "stream.wikimedia.org"},
+		"settings of wikimedia: url": {URL: "https://me:hunter2@stream.wikimedia.org/v2/stream"},
+		"contact":                    {Contact: "me\r\nX: y"},
+		"format":                     {Format: "xml"},
+		"since":                      {Since: "yesterday"},
+		"max_event":                  {MaxEvent: 1},
 	} {
 		_, err := wikimedia.New(t.Context(), s)
-		if !errors.Is(err, core.ErrPermanent) || !strings.Contains(err.Error(), field+":") {
+		var refused *plugins.SettingsError
+		if !errors.As(err, &refused) || !errors.Is(err, core.ErrPermanent) || !strings.Contains(err.Error(), field+":") || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: got %v", field, err)
 		}
 	}

@@ -47,6 +47,11 @@
 // its envelope. (gRPC's own limit is 4 MiB; raise it.) It must not send larger
 // ones.
 //
+// Time: a plugin has 30 seconds to print its line and 30 for Open; for Position,
+// and for each cut, what "ack_timeout" in the configuration says; and 10 for Close,
+// and for a source to end its stream when mzd cannot take its events. One that takes
+// longer is ended, and started again for the next call.
+//
 // Standard error: each line becomes a record of mzd's log. A line that is a JSON
 // object with "@level" (trace, debug, info, warn, error) and "@message" keeps its
 // level and its other keys. Standard output, after the first line, is logged
