@@ -173,8 +173,8 @@ func (e *Engine) saveCatalog(add *object, remove []*object) error {
 // may be beyond them.
 func (o *object) readsBack() error {
 	parsed, err := sql.Parse(o.text)
-	if e := (*sql.Error)(nil); errors.As(err, &e) {
-		return &Error{Code: e.Code, Message: fmt.Sprintf("the definition of %s cannot be kept: in its normal form, %v", o.title(), err),
+	if err != nil {
+		return &Error{Code: "54001", Message: fmt.Sprintf("the definition of %s cannot be kept: in its normal form, %v", o.title(), err),
 			Hint: "Write it in a simpler way, or divide it into views."}
 	}
 	if text := normal(parsed[0].Statement); text != o.text {
