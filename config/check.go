@@ -43,7 +43,7 @@ func (d *document) config(known Known) *Config {
 		s.Views = d.sinkViews(name, s.Views, views)
 		cfg.Sinks[name] = s
 	}
-	d.checkRetention(&cfg, tree)
+	d.checkBounds(&cfg, tree)
 	d.checkListeners(&cfg)
 	d.checkTargets(&cfg)
 	return &cfg
@@ -151,9 +151,9 @@ func (d *document) checkListeners(cfg *Config) {
 	}
 }
 
-// checkRetention reports bounds of history that leave none: whoever is a moment
-// behind would get the whole view again.
-func (d *document) checkRetention(cfg *Config, tree any) {
+// checkBounds reports bounds that leave nothing. Without history whoever is a
+// moment behind would get the whole view again.
+func (d *document) checkBounds(cfg *Config, tree any) {
 	check := func(key schema.Path, bound int64, such string) {
 		if bound == 0 && lookup(tree, string(key)) != nil && !d.reported(key) {
 			d.report(key, schema.Errorf("", "would keep no history; write %s, or leave it out for the default", such))
@@ -161,6 +161,9 @@ func (d *document) checkRetention(cfg *Config, tree any) {
 	}
 	check("retain", int64(cfg.Retain), "a duration such as 30s")
 	check("retain_bytes", int64(cfg.RetainBytes), "a size such as 16MiB")
+	if cfg.MaxRows < 0 {
+		d.report("max_rows", schema.Errorf("", "must be a number of rows, or 0 for any number"))
+	}
 }
 
 // reported reports whether there is a problem with the path already.

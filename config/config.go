@@ -33,6 +33,7 @@ type Config struct {
 	PluginDir   string            `json:"plugin_dir" doc:"Directory of plugins that are binaries, called mzd-source-NAME and mzd-sink-NAME. None: they are named by their paths."`
 	Sources     map[string]Source `json:"sources" doc:"What brings events in, by name. None: something else feeds the views."`
 	Views       map[string]View   `json:"views" required:"true" doc:"The views to carry, by name. At least one."`
+	MaxRows     int64             `json:"max_rows" default:"10000000" doc:"How many rows a view may have, equal ones counted one by one, as receivers get them. One that has more stands still, with an error that says so, until it has fewer. 0: any number."`
 	Retain      schema.Duration   `json:"retain" default:"10m" doc:"How much exact history to keep per view. Readers that were away for longer begin again from the whole view, or catch up in one step."`
 	RetainBytes schema.Bytes      `json:"retain_bytes" default:"256MiB" doc:"How much memory that history may take per view, about. What is beyond it is merged before its time, the oldest first."`
 	Sinks       map[string]Sink   `json:"sinks" doc:"What carries changes out, by name."`

@@ -240,8 +240,12 @@ func (t *stream) part() []flow.Row {
 		return rows
 	}
 	t.pending, t.owed = nil, false
-	if t.progress && t.stage != ended {
+	switch {
+	case !t.progress:
+	case t.stage != ended:
 		rows = append(rows, t.progressed(t.next))
+	case t.view.sealed && t.asOf < endOfTime && !t.limited: // who resumes would wait for more; Materialize leaves that to them
+		rows = append(rows, t.progressed(endOfTime))
 	}
 	return rows
 }

@@ -91,6 +91,7 @@ func newBrowser(ctx context.Context, t *testing.T, width, height int) *browser {
 	b.call("Target.attachToTarget", map[string]any{"targetId": target.TargetID, "flatten": true}, &attached)
 	b.session = attached.SessionID
 	b.call("Page.enable", nil, nil)
+	b.call("Runtime.enable", nil, nil)
 	b.size(width, height)
 	return b
 }
@@ -114,12 +115,18 @@ func (b *browser) call(method string, params, result any) {
 			ID     int
 			Result json.RawMessage
 			Error  *struct{ Message string }
+
+			Method string // of an event
+			Params struct{ ExceptionDetails exception }
 		}
 		if err := wsjson.Read(b.ctx, b.conn, &reply); err != nil {
 			b.t.Fatalf("%s: %v", method, err)
 		}
 		switch {
-		case reply.ID != b.calls: // an event
+		case reply.Method == "Runtime.exceptionThrown":
+			b.t.Errorf("the page threw %v", reply.Params.ExceptionDetails)
+			continue
+		case reply.ID != b.calls: // another event
 			continue
 		case reply.Error != nil:
 			b.t.Fatalf("%s: %s", method, reply.Error.Message)
@@ -130,6 +137,17 @@ func (b *browser) call(method string, params, result any) {
 		}
 		return
 	}
+}
+
+// An exception is one that a page has thrown.
+type exception struct {
+	Text      string
+	URL       string
+	Exception struct{ Description string }
+}
+
+func (e exception) String() string {
+	return strings.TrimSpace(fmt.Sprintf("%s %s %s", e.Text, e.Exception.Description, e.URL))
 }
 
 // size sets the size of the window.
@@ -160,14 +178,11 @@ func (b *browser) eval(expression string) string {
 	b.t.Helper()
 	var reply struct {
 		Result           struct{ Value any }
-		ExceptionDetails *struct {
-			Text      string
-			Exception struct{ Description string }
-		}
+		ExceptionDetails *exception
 	}
 	b.call("Runtime.evaluate", map[string]any{"expression": expression, "awaitPromise": true, "returnByValue": true}, &reply)
 	if e := reply.ExceptionDetails; e != nil {
-		b.t.Fatalf("%s: %s %s", expression, e.Text, e.Exception.Description)
+		b.t.Fatalf("%s: %v", expression, e)
 	}
 	return fmt.Sprint(reply.Result.Value)
 }

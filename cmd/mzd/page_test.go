@@ -89,6 +89,13 @@ func TestPage(t *testing.T) {
 	if got := b.eval(digits); got != fmt.Sprint(total) {
 		t.Errorf("the page says %s when the view has failed, want the last count", got)
 	}
+	for _, size := range screens {
+		b.size(size.width, size.height)
+		if got := b.eval(`document.documentElement.scrollWidth <= innerWidth`); got != "true" {
+			t.Errorf("%s: the page of a view that has failed is wider than the window", size.name)
+		}
+		b.screenshot("failed-" + size.name)
+	}
 	execute(ctx, t, d.sql, "CREATE MATERIALIZED VIEW counter AS SELECT count(*) FROM recentchanges")
 	b.until(`document.getElementById("state-text").textContent === "live"`)
 	for _, size := range screens {

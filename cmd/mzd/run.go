@@ -272,7 +272,7 @@ func (d *daemon) openHub() (err error) {
 	d.hub, err = hub.New(hub.Options{
 		Views: views, Sinks: d.sinks, Subscribe: d.subscriber(), Reasons: append(mz.Reasons(), initReason),
 		Dir: d.cfg.DataDir, FS: dataFS,
-		Retain: time.Duration(d.cfg.Retain), RetainBytes: int64(d.cfg.RetainBytes), RewriteBytes: rewriteBytes,
+		MaxRows: d.cfg.MaxRows, Retain: time.Duration(d.cfg.Retain), RetainBytes: int64(d.cfg.RetainBytes), RewriteBytes: rewriteBytes,
 		Logger: d.log, Registerer: d.registry,
 	})
 	if err != nil {

@@ -173,6 +173,62 @@ func TestPageThroughTrouble(t *testing.T) {
 	d.stop()
 }
 
+// TestPageWithoutWebsockets looks at the page where websockets do not get through:
+// it goes by server-sent events, and by websocket once they do, without anybody
+// noticing.
+func TestPageWithoutWebsockets(t *testing.T) {
+	d := newDaemon(t, pipeline{
+		init:  "CREATE TABLE edits (editor text)",
+		views: `{counter: {query: "SELECT count(*) AS edits FROM edits"}, top10: {query: "SELECT editor FROM edits"}}`,
+	})
+	ctx := deadline(t, 2*time.Minute)
+	d.start()
+	b := newBrowser(ctx, t, 1200, 800)
+	b.call("Page.addScriptToEvaluateOnNewDocument", map[string]any{"source": `
+		window.blocked = true
+		window.late = 0 // by how much the clock is advanced
+		window.opened = 0
+		Date.now = ((now) => () => now() + late)(Date.now)
+		window.WebSocket = class extends WebSocket {
+			constructor(url) {
+				super(blocked ? url.replace("/api/", "/blocked/") : url)
+				this.addEventListener("open", () => opened++)
+			}
+		}`}, nil)
+	b.open("http://" + d.web + "/")
+	shows := func(count int) {
+		t.Helper()
+		b.until(fmt.Sprintf(`%s === "%d" && document.getElementById("state-text").textContent === "live" && !document.getElementById("verified").hidden`, digits, count))
+	}
+	shows(0)
+	b.eval(`window.states = []; new MutationObserver(() => states.push(document.getElementById("state-text").textContent))
+		.observe(document.getElementById("state-text"), {subtree: true, childList: true, characterData: true}); 0`)
+	count := 0
+	pass := func() { // a third of a minute, in which something happens
+		b.eval(`late += 20_000`)
+		count++
+		execute(ctx, t, d.sql, "INSERT INTO edits VALUES ('Ada')")
+		shows(count)
+	}
+	pass()
+	if got := b.eval(`opened`); got != "0" {
+		t.Fatalf("%s websockets got through", got)
+	}
+	b.eval(`blocked = false`)
+	for range 16 { // more than five minutes
+		pass()
+	}
+	b.until(`opened === 2`) // one to see whether they do, and the one that goes on
+	pass()
+	if got := b.eval(`JSON.stringify(states)`); got != "[]" {
+		t.Errorf("the page has said %s", got)
+	}
+	if got := get(t, "http://"+d.admin+"/metrics"); !strings.Contains(got, `mzd_broadcast_clients{sink="web",transport="sse"} 0`) || !strings.Contains(got, `mzd_broadcast_clients{sink="web",transport="websocket"} 1`) {
+		t.Error("it does not go by a websocket alone")
+	}
+	d.stop()
+}
+
 // A wire is between a browser and a server. It can be cut, which both notice,
 // and lose what goes over it, which nobody does.
 type wire struct {

@@ -269,6 +269,39 @@ func TestTogetherAndBack(t *testing.T) {
 	})
 }
 
+// TestConstantJoinsACut has a sink that stands at the end of time with a constant,
+// and is to get it together with a view that moves.
+func TestConstantJoinsACut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs, u, r := durabletest.New(), &upstream{}, &recorder{}
+		var p *process
+		begin := func(together bool) (a, b *stream) {
+			a = u.offer("a", &stream{columns: oneColumn, identity: "env"})
+			b = u.offer("b", &stream{columns: oneColumn, identity: "env", resumed: p != nil})
+			p = launch(t, hub.Options{
+				Views: []hub.View{{Name: "a"}, {Name: "b"}}, Subscribe: u.subscribe, FS: fs,
+				Sinks: []hub.Sink{{Name: "out", Sink: r, Views: []string{"a", "b"}, Together: together}},
+			})
+			return a, b
+		}
+		a, b := begin(false)
+		b.batches <- batch(0, 10, "y+1")
+		equal(t, "what moves", r.take(), "b[0,10) y+1")
+		a.batches <- batch(0, core.EndOfTime, "x+1")
+		equal(t, "the constant", r.take(), fmt.Sprintf("a[0,%d) x+1", core.EndOfTime))
+		p.stop(t)
+
+		a, b = begin(true)
+		equal(t, "together", r.take(), "a[0,10) x+1 | b[10,10)")
+		b.batches <- batch(10, 20, "y+1")
+		equal(t, "what moves moves it", r.take(), "a[10,20) | b[10,20) y+1")
+		a.batches <- batch(0, core.EndOfTime, "x+1") // it is asked for again
+		b.batches <- batch(20, 30, "y-1")
+		equal(t, "and on", r.take(), "a[20,30) | b[20,30) y-1")
+		p.stop(t)
+	})
+}
+
 func lastOf(cuts string) string {
 	parts := strings.Split(cuts, "; ")
 	return parts[len(parts)-1]

@@ -56,6 +56,10 @@ type Options struct {
 	Subscribe Subscribe
 	Reasons   []string // the words of [Trouble] that Subscribe may use, for metrics
 
+	// MaxRows is how many rows a view may have, copies counted. One that has more
+	// stands still until it has fewer. 0: any number.
+	MaxRows int64
+
 	// Dir is the directory of logs and positions, made if there is none; one
 	// process at a time. Empty: everything is in memory, and begins again with
 	// the process.
@@ -253,18 +257,18 @@ func (h *Hub) Reader(name string) core.CutReader {
 	return nil
 }
 
-// trouble is the state of something that is retried: what is wrong and since
-// when. It is a value; its owner guards it.
+// trouble is the state of something that is retried. It is a value; its owner
+// guards it.
 type trouble struct {
-	err   error
-	since time.Time
+	err   error     // of the last try
+	since time.Time // when it last worked, whatever has been wrong since
 	next  time.Time // of the next try
 }
 
 // set notes a failed try and reports whether it says anything new.
 func (t *trouble) set(err error, next time.Time) (news bool) {
 	news = t.err == nil || t.err.Error() != err.Error()
-	if news {
+	if t.err == nil {
 		t.since = time.Now()
 	}
 	t.err, t.next = err, next

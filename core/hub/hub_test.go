@@ -1,9 +1,11 @@
 package hub_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -303,6 +305,37 @@ func TestSinkIsLeftAloneForAsLongAsItWants(t *testing.T) {
 	})
 }
 
+// TestTroubleLastsUntilItIsOver has a sink that fails in another way each time. What
+// is told is since when it does not work, and not since when in that way.
+func TestTroubleLastsUntilItIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		u, r := &upstream{}, &recorder{refuse: errors.New("first")}
+		s := u.offer("v", &stream{columns: oneColumn, identity: "env"})
+		h := start(t, hub.Options{
+			Views: []hub.View{{Name: "v"}}, Subscribe: u.subscribe,
+			Sinks:  []hub.Sink{{Name: "out", Sink: r, Views: []string{"v"}}},
+			Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		})
+		s.batches <- batch(0, 10, "a+1")
+		began := time.Now()
+		for port := range 6 {
+			<-time.After(10 * time.Minute)
+			r.setRefuse(fmt.Errorf("read tcp 10.0.0.1:%d: connection reset by peer", 40_000+port))
+		}
+		p := h.Status().Sinks[0].Trouble
+		if p == nil || !p.Since.Equal(began) || !strings.Contains(p.Error, "connection reset") {
+			t.Errorf("after an hour: %+v, want since %s", p, began)
+		}
+		r.setRefuse(nil)
+		<-time.After(time.Minute)
+		synctest.Wait()
+		if text := log.String(); !strings.Contains(text, `"sink works again" sink=out after=1h0m`) {
+			t.Errorf("an hour's trouble is over:\n%s", text)
+		}
+	})
+}
+
 func TestPermanentErrorWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u, r := &upstream{}, &recorder{}
@@ -499,10 +532,119 @@ func TestSealedView(t *testing.T) {
 		b := batch(0, core.EndOfTime, "a+1")
 		s.batches <- b
 		equal(t, "constant", r.take(), fmt.Sprintf("v[0,%d) a+1", core.EndOfTime))
-		<-time.After(time.Hour) // and the hub goes on, or start would say so
 		if st := h.Status().Views[0]; st.State != hub.Sealed || st.LagSeconds != nil {
 			t.Errorf("status: %+v, want sealed and no lag", st)
 		}
+	})
+}
+
+// TestConstantIsReplaced has an upstream with a constant that is another view one
+// day. While it is the same nothing moves, also where the upstream cannot tell.
+func TestConstantIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{}
+		var mu sync.Mutex
+		identity, rows, upper, asked := "first", "a+1", core.EndOfTime, 0
+		down := error(nil)
+		h := start(t, hub.Options{
+			Views: []hub.View{{Name: "v"}}, Sinks: []hub.Sink{{Name: "out", Sink: r, Views: []string{"v"}}},
+			Subscribe: func(context.Context, hub.Request) (hub.Stream, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				asked++
+				if down != nil {
+					return nil, down
+				}
+				s := &stream{columns: oneColumn, identity: identity, batches: make(chan any, 1)}
+				if identity == "" {
+					s.identity = fmt.Sprint("unknown ", asked)
+				}
+				s.batches <- batch(0, upper, rows)
+				return s, nil
+			},
+		})
+		become := func(i, r string, t core.Time, err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			identity, rows, upper, down = i, r, t, err
+		}
+		state := func(want hub.State) {
+			t.Helper()
+			if got := h.Status().Views[0].State; got != want {
+				t.Errorf("state %s, want %s", got, want)
+			}
+		}
+		sealed := fmt.Sprintf("v[0,%d) ", core.EndOfTime)
+		equal(t, "a constant", r.take(), sealed+"a+1")
+
+		<-time.After(time.Hour)
+		become("", "a+1", core.EndOfTime, nil)
+		<-time.After(time.Hour)
+		equal(t, "the same", r.take(), "")
+		state(hub.Sealed)
+		mu.Lock()
+		if asked < 100 || asked > 1000 {
+			t.Errorf("asked %d times in two hours", asked)
+		}
+		mu.Unlock()
+
+		become("second", "b+1", core.EndOfTime, nil)
+		<-time.After(time.Minute)
+		equal(t, "another constant", r.take(), sealed+"b+1")
+		state(hub.Sealed)
+
+		become("second", "b+1", core.EndOfTime, unreachable("dropped"))
+		<-time.After(time.Minute)
+		equal(t, "dropped", r.take(), "")
+		state(hub.Failed)
+		become("second", "b+1", core.EndOfTime, nil)
+		<-time.After(time.Minute)
+		equal(t, "there again", r.take(), "")
+		state(hub.Sealed)
+
+		become("third", "c+1", 10, nil)
+		<-time.After(time.Minute)
+		equal(t, "no constant any more", r.take(), "v[0,10) c+1")
+		state(hub.Live)
+	})
+}
+
+// TestTooManyRows gives a view more rows than it may have, first in its snapshot and
+// then by a change. It stands still, and goes on when there are fewer.
+func TestTooManyRows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, r := &upstream{}, &recorder{}
+		s := u.offer("v", &stream{columns: oneColumn, identity: "env"})
+		h := start(t, hub.Options{
+			Views: []hub.View{{Name: "v"}}, Subscribe: u.subscribe, MaxRows: 5,
+			Sinks: []hub.Sink{{Name: "out", Sink: r, Views: []string{"v"}}},
+		})
+		stands := func(want string) {
+			t.Helper()
+			equal(t, "written", r.take(), want)
+			if p := h.Status().Views[0].Trouble; p == nil || p.Reason != "too_large" || !strings.Contains(p.Error, "more than 5 rows") || !strings.Contains(p.Error, "max_rows") {
+				t.Errorf("trouble: %+v", p)
+			}
+		}
+		s.batches <- batch(0, 10, "a+1 b+5")
+		stands("")
+
+		s = u.offer("v", &stream{columns: oneColumn, identity: "env"})
+		<-time.After(time.Minute)
+		s.batches <- batch(0, 20, "a+1 b+4")
+		equal(t, "as many as may be", r.take(), "v[0,20) a+1 b+4")
+		s.batches <- batch(20, 30, "a-1 c+2")
+		stands("")
+
+		s = u.offer("v", &stream{columns: oneColumn, identity: "env", resumed: true})
+		<-time.After(time.Minute)
+		u.mu.Lock()
+		if last := u.opened[len(u.opened)-1]; last.Upper != 20 {
+			t.Errorf("asked for what comes after %d, want 20", last.Upper)
+		}
+		u.mu.Unlock()
+		s.batches <- batch(20, 30, "a-1 c+1")
+		equal(t, "fewer", r.take(), "v[20,30) a-1 c+1")
 	})
 }
 
@@ -584,8 +726,8 @@ mzd_view_updates_total{view="v"} 3
 		if err := testutil.GatherAndCompare(registry, strings.NewReader(metrics), names...); err != nil {
 			t.Error(err)
 		}
-		if n, err := testutil.GatherAndCount(registry, "mzd_upstream_reconnects_total", "mzd_sink_delivery_duration_seconds"); n != 4 || err != nil {
-			t.Errorf("reconnects and durations: %d series (%v), want 4", n, err)
+		if n, err := testutil.GatherAndCount(registry, "mzd_upstream_reconnects_total", "mzd_sink_delivery_duration_seconds"); n != 5 || err != nil {
+			t.Errorf("reconnects and durations: %d series (%v), want 5", n, err)
 		}
 	})
 }

@@ -60,7 +60,7 @@ func newMetrics(h *Hub) *metrics {
 func (m *metrics) synced(took time.Duration) { m.syncs.Observe(took.Seconds()) }
 
 func (m *metrics) ofView(name string, reasons []string) viewMetrics {
-	for _, r := range append([]string{keyError("").Reason(), otherReason}, reasons...) {
+	for _, r := range append([]string{keyError("").Reason(), tooManyRowsError(0).Reason(), otherReason}, reasons...) {
 		m.reconnects.WithLabelValues(name, r)
 	}
 	return viewMetrics{
@@ -156,8 +156,10 @@ func (c gauges) Collect(ch chan<- prometheus.Metric) {
 		gauge(connected, truth(s.State == Live || s.State == CatchingUp || s.State == Sealed), v.Name)
 		gauge(logBytes, float64(s.LogBytes), v.Name)
 		count(viewUpdates, stats.Updates, v.Name)
-		gauge(logSince, stats.Since.Seconds(), v.Name)
-		if lag(now, stats.Durable) != nil { // it is a time
+		if stats.Since.IsWall() {
+			gauge(logSince, stats.Since.Seconds(), v.Name)
+		}
+		if stats.Durable.IsWall() {
 			gauge(logDurable, stats.Durable.Seconds(), v.Name)
 		}
 		count(compactions, stats.Compactions, v.Name)

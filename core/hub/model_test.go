@@ -66,6 +66,7 @@ var operations = slices.Concat(
 	slices.Repeat([]func(*world){(*world).interrupt}, 6),
 	slices.Repeat([]func(*world){(*world).forget}, 3),
 	slices.Repeat([]func(*world){(*world).replace}, 2),
+	slices.Repeat([]func(*world){(*world).seal}, 1),
 	slices.Repeat([]func(*world){(*world).change}, 11),
 	slices.Repeat([]func(*world){(*world).kill}, 3),
 	slices.Repeat([]func(*world){(*world).fill}, 3),
@@ -73,6 +74,7 @@ var operations = slices.Concat(
 	slices.Repeat([]func(*world){(*world).crash}, 3),
 	slices.Repeat([]func(*world){(*world).stop}, 3),
 	slices.Repeat([]func(*world){(*world).end}, 3),
+	slices.Repeat([]func(*world){(*world).configure}, 2),
 )
 
 // randomScript makes n operations by chance, and waits between them.
@@ -122,6 +124,7 @@ type table struct {
 }
 
 type epoch struct {
+	first   core.Time // it can be seen from here on
 	upper   core.Time
 	since   core.Time // history before it is gone
 	rows    contents
@@ -131,9 +134,12 @@ type epoch struct {
 // begin begins an epoch. A row that only it has tells it from the others.
 func (tb *table) begin(upper core.Time, rows contents) {
 	rows[mark(len(tb.epochs))] = 1
-	e := &epoch{upper: upper, since: upper, rows: rows}
+	e := &epoch{first: upper, upper: upper, since: upper, rows: rows}
+	if upper == core.EndOfTime {
+		e.first = 1 // a constant has always been
+	}
 	for row, n := range rows {
-		e.updates = append(e.updates, core.Update{Time: upper - 1, Row: row, Diff: n})
+		e.updates = append(e.updates, core.Update{Time: e.first - 1, Row: row, Diff: n})
 	}
 	tb.epochs = append(tb.epochs, e)
 }
@@ -157,7 +163,8 @@ func (e *epoch) at(t core.Time) contents {
 
 // world is the upstream, the disk and the receivers; it outlives processes.
 type world struct {
-	r *rand.Rand // of the operation
+	r     *rand.Rand // of the operation
+	bytes int64      // of exact history, at most
 
 	mu        sync.Mutex // guards what follows, and what it points to
 	tables    map[string]*table
@@ -170,7 +177,7 @@ type world struct {
 }
 
 func newWorld(seed uint64) *world {
-	w := &world{r: rand.New(rand.NewPCG(seed, 0)), fs: durabletest.New(), tables: make(map[string]*table)}
+	w := &world{r: rand.New(rand.NewPCG(seed, 0)), bytes: []int64{0, 1000}[seed%2], fs: durabletest.New(), tables: make(map[string]*table)}
 	for _, name := range []string{"a", "b", "c"} {
 		tb := &table{name: name, moved: make(chan struct{}), broke: make(chan struct{})}
 		tb.begin(100, contents{})
@@ -206,7 +213,7 @@ func (w *world) launch() {
 	var err error
 	w.p, err = newProcess(hub.Options{
 		Views: []hub.View{{Name: "a"}, {Name: "b"}, {Name: "c"}}, Sinks: sinks, FS: w.fs,
-		Subscribe: w.subscribe, Retain: 5 * time.Second, RewriteBytes: 500, Logger: slog.New(slog.DiscardHandler),
+		Subscribe: w.subscribe, Retain: 5 * time.Second, RetainBytes: w.bytes, RewriteBytes: 500, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		w.wrong("start process %d: %v", w.process, err)
@@ -294,7 +301,7 @@ func (w *world) forget() {
 // replace puts another database in the place of a view's.
 func (w *world) replace() {
 	tb := w.table()
-	upper := core.Time(1 + w.r.IntN(int(2*tb.now().upper)))
+	upper := core.Time(1 + w.r.IntN(int(2*min(tb.now().upper, 1000))))
 	rows := contents{"[9]": 1}
 	if w.r.IntN(2) == 0 {
 		rows = maps.Clone(tb.now().rows)
@@ -302,6 +309,15 @@ func (w *world) replace() {
 	}
 	w.tell("another database has %s, at %d: %v", tb.name, upper, rows)
 	tb.begin(upper, rows)
+	tb.interrupt()
+}
+
+// seal puts a constant in the place of a view.
+func (w *world) seal() {
+	tb := w.table()
+	rows := contents{core.Row(fmt.Sprintf("[%d]", w.r.IntN(8))): 1}
+	w.tell("%s is a constant: %v", tb.name, rows)
+	tb.begin(core.EndOfTime, rows)
 	tb.interrupt()
 }
 
@@ -353,6 +369,18 @@ func (w *world) crash() {
 func (w *world) stop() { w.restart(true) }
 func (w *world) end()  { w.restart(false) }
 
+// configure changes whether the views of a sink move together. What is under way then
+// may come again in other cuts, or as bases.
+func (w *world) configure() {
+	rc := w.receivers[w.r.IntN(2)]
+	rc.config.Together = !rc.config.Together
+	w.tell("from the next process on %s gets its views together: %v", rc.config.Name, rc.config.Together)
+	w.restart(w.r.IntN(2) == 0)
+	for _, v := range rc.views {
+		v.pending, v.taken, v.loose = "", "", true
+	}
+}
+
 // restart ends the process and begins another. The caller holds mu.
 func (w *world) restart(inOrder bool) {
 	p, fs := w.p, w.fs
@@ -398,6 +426,9 @@ func (w *world) restart(inOrder bool) {
 func (w *world) advance() {
 	tb := w.table()
 	e := tb.now()
+	if e.upper == core.EndOfTime {
+		return
+	}
 	upper := e.upper + core.Time(1+w.r.IntN(10))
 	var updates []core.Update
 	for range w.r.IntN(4) {
@@ -541,6 +572,7 @@ type received struct {
 	start core.Time  // where rows begin; not 0 for one that skipped the snapshot
 	epoch int        // of which the rows are, as far as anybody can tell
 	rows  contents   // since start
+	loose bool       // the cuts have changed since
 
 	// Of the cuts that begin with this view:
 	pending string // the one that it did not acknowledge; empty: none
@@ -622,6 +654,7 @@ func (rc *receiver) check(cut []core.Batch, text string) string {
 		switch {
 		case rc.config.Name == "own" && b.Upper == v.at:
 			return "" // again, as it was applied and not acknowledged
+		case v.loose && (b.IsBase() || b.Upper == v.at):
 		case b.IsBase() && !v.at.IsZero() && !rc.mayRestart(cut):
 			return "a base for no reason"
 		case !b.IsBase() && b.Lower != v.at && (!rc.config.SkipSnapshot || !v.at.IsZero()):
@@ -652,8 +685,10 @@ func (rc *receiver) apply(cut []core.Batch, text string, process int) {
 	for _, b := range cut {
 		v := rc.views[b.View.Name]
 		epochs := rc.w.tables[b.View.Name].epochs
+		loose := v.loose
+		v.loose = false
 		switch {
-		case b.Upper == v.at && rc.config.Name == "own":
+		case b.Upper == v.at && (rc.config.Name == "own" || loose && !b.IsBase()):
 			continue
 		case b.IsBase():
 			v.rows, v.start = contents{}, 0
@@ -681,7 +716,7 @@ func (v *received) fits(e *epoch) bool {
 			rows.add([]core.Update{{Row: row, Diff: n}})
 		}
 	}
-	return v.at.Time <= e.upper && maps.Equal(rows, e.at(v.at.Time))
+	return v.at.Time >= e.first && v.at.Time <= e.upper && maps.Equal(rows, e.at(v.at.Time))
 }
 
 func cutText(cut []core.Batch) string {
@@ -703,13 +738,21 @@ func (w *world) finish() {
 			return
 		}
 	}
-	top := core.Time(0)
+	top, moving := core.Time(0), []*table{}
 	for _, tb := range w.tables {
-		top = max(top, tb.now().upper)
+		for _, e := range tb.epochs {
+			if e.upper < core.EndOfTime {
+				top = max(top, e.upper)
+			}
+		}
+		if tb.now().upper < core.EndOfTime {
+			moving = append(moving, tb)
+		}
 	}
-	// Time goes on, so that the views have a time in common.
+	// Time goes on, so that the views have a time in common, which is after all that
+	// a sink has seen of a constant.
 	for i := range core.Time(2) {
-		for _, tb := range w.tables {
+		for _, tb := range moving {
 			tb.now().upper = top + 5 + i
 			close(tb.moved)
 			tb.moved = make(chan struct{})
@@ -719,8 +762,13 @@ func (w *world) finish() {
 	for _, rc := range w.receivers {
 		for name, v := range rc.views {
 			started := !rc.config.SkipSnapshot || !v.at.IsZero()
-			if e := w.tables[name].now(); started && (v.at.Time != e.upper || !v.fits(e)) {
-				w.wrong("in the end %s has %s at %s: %v; want %d: %v", rc.config.Name, name, v.at, v.rows, e.upper, e.rows)
+			e, upper := w.tables[name].now(), w.tables[name].now().upper
+			moves := func(name string) bool { return slices.Contains(moving, w.tables[name]) }
+			if rc.config.Together && slices.ContainsFunc(rc.config.Views, moves) {
+				upper = min(upper, top+6)
+			}
+			if started && (v.at.Time != upper || !v.fits(e)) {
+				w.wrong("in the end %s has %s at %s: %v; want %d: %v", rc.config.Name, name, v.at, v.rows, upper, e.rows)
 			}
 		}
 	}

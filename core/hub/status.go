@@ -143,7 +143,8 @@ func (v *view) status(now time.Time) ViewStatus {
 func (g *group) addTo(s *SinkStatus, now time.Time) {
 	if !g.broadcasts() && len(g.views) > 1 {
 		for _, v := range g.views {
-			if v.Trouble() != nil {
+			upper, _ := v.data.Frontier()
+			if v.Trouble() != nil && upper.Time < core.EndOfTime { // a constant holds up nobody
 				s.WaitsFor = append(s.WaitsFor, v.Name)
 			}
 		}

@@ -23,7 +23,7 @@ const (
 	CatchingUp State = "catching_up" // connected; the first complete batch has not come yet
 	Live       State = "live"
 	Failed     State = "failed" // waiting to try again; what was known is still served
-	Sealed     State = "sealed" // constant: it will never change again
+	Sealed     State = "sealed" // constant: it will never change, unless another view takes its place
 )
 
 var states = []State{Connecting, CatchingUp, Live, Failed, Sealed}
@@ -34,6 +34,7 @@ type view struct {
 	View
 	data      *viewlog.Log
 	subscribe Subscribe
+	maxRows   int64 // 0: any number
 	log       *slog.Logger
 	metrics   viewMetrics
 
@@ -48,6 +49,7 @@ func newView(c View, data *viewlog.Log, o Options, m *metrics) *view {
 		View:      c,
 		data:      data,
 		subscribe: o.Subscribe,
+		maxRows:   o.MaxRows,
 		log:       o.Logger.With("view", c.Name),
 		metrics:   m.ofView(c.Name, o.Reasons),
 		state:     Connecting,
@@ -61,7 +63,7 @@ func (v *view) close() {
 	v.data.Run(ended) // nothing came in, so that there is nothing to lose
 }
 
-// run follows the view until ctx ends or the view is sealed.
+// run follows the view until ctx ends.
 func (v *view) run(ctx context.Context) {
 	retry := retryWait
 	for {
@@ -71,7 +73,11 @@ func (v *view) run(ctx context.Context) {
 		}
 		if err == nil {
 			v.enter(Sealed)
-			return
+			retry.Reset()
+			if v.watch(ctx) != nil {
+				return
+			}
+			continue
 		}
 		wait := retry.Next()
 		if !retryable(err) {
@@ -82,6 +88,39 @@ func (v *view) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// watch looks at a view that is sealed, now and then, and returns nil when it is
+// to be followed again, if only to say what is wrong. A constant never changes, but
+// it may be dropped, or another view may take its name, and the stream that would
+// tell has ended.
+func (v *view) watch(ctx context.Context) error {
+	for {
+		if err := backoff.Wait(ctx, longestWait); err != nil {
+			return err
+		}
+		if replaced, err := v.replaced(ctx); replaced || err != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// replaced reports whether the upstream has another view than the one that the log
+// holds. An upstream that cannot tell never says the same twice.
+func (v *view) replaced(ctx context.Context) (bool, error) {
+	var told [2]string
+	for i := range told {
+		s, err := v.subscribe(ctx, Request{Name: v.Name, Query: v.Query})
+		if err != nil {
+			return false, err
+		}
+		told[i] = s.Identity()
+		s.Close()
+		if told[i] == v.data.Identity() {
+			return false, nil
+		}
+	}
+	return told[0] == told[1], nil
 }
 
 // follow runs one subscription. It returns nil when the view is sealed.
@@ -104,14 +143,14 @@ func (v *view) follow(ctx context.Context, retry *backoff.Backoff) error {
 		if err != nil {
 			return err
 		}
+		if upper == core.EndOfTime {
+			return nil
+		}
 		v.enter(Live)
 		if time.Since(opened) > longestWait {
 			retry.Reset() // and not before: some streams die of their snapshot, again and again
 		}
 		v.data.Compact()
-		if upper == core.EndOfTime {
-			return nil
-		}
 	}
 }
 
@@ -139,6 +178,13 @@ func (v *view) append(ctx context.Context, s Stream) (core.Time, error) {
 	if b.Upper.Time <= upper.Time && b.Updates.Len() == 0 {
 		return upper.Time, nil
 	}
+	rows := v.data.Stats().Rows
+	for u := range b.Updates.All() {
+		rows += int64(u.Diff)
+	}
+	if err := v.checkRows(rows); err != nil {
+		return 0, err
+	}
 	return b.Upper.Time, v.data.Append(b.Lower.Time, b.Upper.Time, b.Updates.Slice())
 }
 
@@ -150,8 +196,7 @@ func (v *view) restart(ctx context.Context, s Stream) (core.Time, error) {
 	if err != nil {
 		return 0, err
 	}
-	snapshot := v.data.Snapshot()
-	at, err := s.Snapshot(ctx, snapshot.Add)
+	snapshot, at, err := v.snapshot(ctx, s)
 	if err != nil {
 		return 0, err
 	}
@@ -180,6 +225,45 @@ func (v *view) restart(ctx context.Context, s Stream) (core.Time, error) {
 	}
 	return at, v.data.Reset(described, s.Identity(), at, snapshot)
 }
+
+// snapshot reads the snapshot that a stream begins with, and its time. It reads no
+// further than the view may be large.
+func (v *view) snapshot(ctx context.Context, s Stream) (*viewlog.Snapshot, core.Time, error) {
+	reading, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	snapshot, rows := v.data.Snapshot(), int64(0)
+	at, err := s.Snapshot(reading, func(row []byte, copies core.Diff) {
+		rows += int64(copies)
+		if err := v.checkRows(rows); err != nil {
+			stop(err)
+			return
+		}
+		snapshot.Add(row, copies)
+	})
+	if cause := context.Cause(reading); cause != nil {
+		err = cause
+	}
+	return snapshot, at, err
+}
+
+// checkRows checks a number of rows, copies counted.
+func (v *view) checkRows(rows int64) error {
+	if v.maxRows > 0 && rows > v.maxRows {
+		return tooManyRowsError(v.maxRows)
+	}
+	return nil
+}
+
+// tooManyRowsError says that the view has more rows than it may. Receivers get a
+// row as often as it is there, so that a few rows can be too many.
+type tooManyRowsError int64
+
+func (e tooManyRowsError) Error() string {
+	return fmt.Sprintf("the view has more than %d rows, equal ones counted one by one; narrow it, make one row of equal ones with GROUP BY and count(*), or raise max_rows", int64(e))
+}
+
+func (e tooManyRowsError) Reason() string  { return "too_large" }
+func (e tooManyRowsError) Retryable() bool { return false }
 
 // describe makes the view of columns and the configured key.
 func (v *view) describe(columns []core.Column) (*core.View, error) {

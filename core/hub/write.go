@@ -289,7 +289,9 @@ func (g *group) next(ctx context.Context) ([]core.Batch, error) {
 }
 
 // onward reads a log from a position on, and never back: views that moved alone
-// before may stand at different times, and then those ahead wait for the others.
+// before may stand at different times, and then those ahead wait for the others. A
+// constant does not: it is the same at all times, and may be at the end of them,
+// where nobody ever comes.
 type onward struct {
 	core.CutReader
 	log      *viewlog.Log
@@ -299,11 +301,23 @@ type onward struct {
 // Readable is that of the log, unless it is before the position.
 func (r onward) Readable(t core.Time) (core.Time, bool) {
 	t, ok := r.CutReader.Readable(t)
-	if ok && t < r.position.Time {
-		_, err := r.log.Between(r.position, r.position)
-		ok = err != nil // the position is void
+	return t, ok && (t >= r.position.Time || r.void() || r.constant(t))
+}
+
+// void reports whether the log cannot continue from the position.
+func (r onward) void() bool {
+	_, err := r.log.Between(r.position, r.position)
+	return err != nil
+}
+
+// constant reports whether nothing happens any more from t on.
+func (r onward) constant(t core.Time) bool {
+	upper, _ := r.log.Frontier()
+	if upper.Time < core.EndOfTime {
+		return false
 	}
-	return t, ok
+	since, err := r.log.Between(core.Token{Time: t, Generation: r.position.Generation}, r.position)
+	return err == nil && since.Updates.Len() == 0
 }
 
 // durable reports whether the cut is durable in the logs as they are now.

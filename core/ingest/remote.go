@@ -30,10 +30,12 @@ type Remote struct {
 	log      *slog.Logger
 	position atomic.Pointer[Position]
 
-	turn   chan struct{} // held by whoever lands; guards everything below
-	recent *window
-	saved  savedCursor
-	closed bool
+	turn     chan struct{} // held by whoever lands; guards everything below
+	recent   *window
+	saved    savedCursor
+	takes    bool // the target has taken events
+	refusals int  // how many it has refused since it took some
+	closed   bool
 }
 
 // target is the database that a Remote lands in.
@@ -95,8 +97,8 @@ func openRemote(path string, to target, log *slog.Logger) (*Remote, error) {
 // Land implements [Landing]. Calls take turns.
 //
 // Events that the target refuses are found by halving, and left out and counted,
-// but only if it takes others of the same call: a target that takes nothing is
-// not what it should be, and that is an error.
+// but only while it takes others, of the same call or of those before: a target
+// that takes nothing is not what it should be, and that is an error.
 func (r *Remote) Land(ctx context.Context, events []core.Event) (Landed, error) {
 	select {
 	case r.turn <- struct{}{}:
@@ -118,8 +120,12 @@ func (r *Remote) Land(ctx context.Context, events []core.Event) (Landed, error) 
 		}
 		items = items[n:]
 	}
-	if len(d.refused) > 0 && d.landed.Events == 0 {
-		return Landed{}, fmt.Errorf("land in %s: %w", r.to.name(), d.refused[0])
+	if d.landed.Events > 0 {
+		r.takes, r.refusals = true, 0
+	} else if len(d.refused) > 0 {
+		if r.refusals += len(d.refused); !r.takes || r.refusals >= maxRefused {
+			return Landed{}, fmt.Errorf("land in %s: %w", r.to.name(), d.refused[0])
+		}
 	}
 	for _, refused := range d.refused {
 		r.log.Warn("event refused by the database", "error", refused)
@@ -185,8 +191,8 @@ func (d *delivery) reject(reason string) {
 	d.landed.Rejected[reason]++
 }
 
-// maxRefused is how many events are looked for in vain before a target counts as
-// one that takes nothing.
+// maxRefused is how many events a target refuses, one after the other, before it
+// counts as one that takes nothing.
 const maxRefused = 10
 
 // put lands a batch, or its halves where it is refused as a whole.

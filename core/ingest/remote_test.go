@@ -242,6 +242,28 @@ func TestTable(t *testing.T) {
 					t.Errorf("got %v", got)
 				}
 			})
+			t.Run("refused alone", func(t *testing.T) {
+				// Of a source that emits one by one, a bad event must not stop all others.
+				r := openTable(t, newCursor(t), "alone", false)
+				poison := core.Event{Cursor: "after poison", Data: []byte(`{"id":"\ud800"}`)}
+				refuses(t, r, "land in table alone: ", poison)
+				for i := range 3 {
+					if got := mustLand(t, r, numbered(i, 1)...); got.Events != 1 {
+						t.Errorf("got %+v", got)
+					}
+					for range 9 {
+						if got := mustLand(t, r, poison); got.Events != 0 || got.Rejected["refused"] != 1 {
+							t.Errorf("got %+v", got)
+						}
+					}
+					if got := r.Position().Cursor; got != "after poison" {
+						t.Errorf("got the cursor %s", got)
+					}
+				}
+				for range 3 { // for all we know it takes nothing any more
+					refuses(t, r, "land in table alone: ", poison)
+				}
+			})
 			t.Run("refused", func(t *testing.T) {
 				r := openTable(t, newCursor(t), "refused", false)
 				poison := func(i int) core.Event {

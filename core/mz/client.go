@@ -215,11 +215,15 @@ func (c *Client) begin(ctx context.Context, w *wire, r Request, target target, r
 		return nil, err
 	}
 	s := &Stream{wire: w, name: r.Name, log: c.log.With("view", r.Name)}
-	s.resumed = resume && id.since(r.Identity) == ""
-	if s.resumed {
+	known := id.since(r.Identity) == ""
+	s.resumed = resume && known
+	switch {
+	case s.resumed:
 		err = s.resume(ctx, d, target, r.Upper)
-	} else {
+	case known:
 		err = s.snapshot(ctx, d, target, r.Upper)
+	default: // what the caller holds is of other clocks
+		err = s.snapshot(ctx, d, target, 0)
 	}
 	if err != nil {
 		return nil, err

@@ -12,8 +12,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/hub"
 	"github.com/mzdio/mzd/core/mz"
 	"github.com/mzdio/mzd/engine"
 	"github.com/mzdio/mzd/engine/pgwire"
@@ -208,7 +213,7 @@ func TestEngineErrors(t *testing.T) {
 	s = m.subscribe(mz.Request{Name: "counter"}) // goes on
 	m.until(s, new(core.Time), map[core.Row]core.Diff{}, map[core.Row]core.Diff{`[2]`: 1})
 	m.exec("DROP VIEW counter")
-	if e := failure(t, s); e.Reason() != mz.Dropped || e.Retryable() {
+	if e := failure(t, s); e.Reason() != mz.Dropped || !e.Retryable() {
 		t.Errorf("dropped: %v", e)
 	}
 
@@ -222,6 +227,64 @@ func TestEngineErrors(t *testing.T) {
 	var se *mz.StatementError
 	if !errors.As(err, &se) || se.Line != 4 || se.Column != 10 || strings.Count(err.Error(), "4:10") != 1 {
 		t.Errorf("error in a statement: %v, want it at 4:10", err)
+	}
+}
+
+// A view that is replaced while it is followed is followed on, at once: the one that
+// takes its place is there when the stream ends.
+func TestEngineReplaces(t *testing.T) {
+	t.Parallel()
+	m := runEngine(t, engine.Options{})
+	m.append("1")
+	m.exec(views)
+	registry := prometheus.NewRegistry()
+	h, err := hub.New(hub.Options{
+		Views: []hub.View{{Name: "counter"}}, Registerer: registry,
+		Subscribe: func(ctx context.Context, r hub.Request) (hub.Stream, error) {
+			s, err := m.client.Subscribe(ctx, mz.Request(r))
+			if err != nil {
+				return nil, err
+			}
+			return s, nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	running := make(chan error, 1)
+	go func() { running <- h.Run(ctx) }()
+	const replacements = 5 // and not many more: a stream that lives for a moment only is waited for
+	n := 0
+	for b, err := range h.Reader("counter").Follow(ctx, core.Token{}) {
+		if err != nil {
+			t.Errorf("after %d replacements: %v", n, err)
+			break
+		}
+		if !b.IsBase() || fmt.Sprint(b.Updates.Slice()) != fmt.Sprintf("[{%d 1 [%d]}]", b.Upper.Time-1, n+1) {
+			continue
+		}
+		if n == replacements {
+			break
+		}
+		n++
+		m.exec(fmt.Sprintf("CREATE OR REPLACE MATERIALIZED VIEW counter AS SELECT count(*) + %d AS count FROM events", n))
+	}
+	cancel()
+	if err := <-running; err != nil {
+		t.Error(err)
+	}
+	want := fmt.Sprintf(`
+# HELP mzd_upstream_reconnects_total Streams of the upstream that ended, by reason.
+# TYPE mzd_upstream_reconnects_total counter
+mzd_upstream_reconnects_total{reason="bad_key",view="counter"} 0
+mzd_upstream_reconnects_total{reason="dropped",view="counter"} %d
+mzd_upstream_reconnects_total{reason="other",view="counter"} 0
+mzd_upstream_reconnects_total{reason="too_large",view="counter"} 0
+`, replacements)
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "mzd_upstream_reconnects_total"); err != nil {
+		t.Error(err)
 	}
 }
 

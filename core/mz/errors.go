@@ -54,9 +54,10 @@ func (e *Error) Error() string { return e.message }
 // Reason returns one of the reasons above.
 func (e *Error) Reason() string { return e.reason }
 
-// Retryable reports whether the same request may succeed without anybody
-// changing anything. Where it is false a retry helps only after somebody did,
-// so it can be slow.
+// Retryable reports whether the same request may succeed soon: without anybody
+// changing anything, or because a view that is not there is being replaced, or
+// made for the first time. Where it is false a retry helps only after somebody
+// has changed something else, so it can be slow.
 func (e *Error) Retryable() bool { return e.retryable }
 
 // Unwrap returns what lies below: a [*pgconn.PgError] for what the server
@@ -135,7 +136,7 @@ func classify(pg *pgconn.PgError) (reason string, retryable bool, message string
 	case isHistoryGone(pg):
 		return HistoryGone, true, message
 	case says("has been terminated because"), pg.Code == "42704" && says("was dropped"):
-		return Dropped, false, message + "; it is followed again when it exists again"
+		return Dropped, true, message + "; it is followed again when it exists again"
 	case strings.HasPrefix(text, "Evaluation error:"):
 		return Evaluation, false, message + "; correct the view or the row that it cannot compute"
 	case says("fell behind"):
@@ -153,7 +154,7 @@ func classify(pg *pgconn.PgError) (reason string, retryable bool, message string
 	case says("unknown cluster"), says("no replicas available"):
 		return Other, false, message + "; name a cluster that runs as a parameter of materialize.url: ?cluster=NAME"
 	case pg.Code == "42704", pg.Code == "42P01", pg.Code == "3F000", pg.Code == "3D000", says("unknown catalog item"), says("unknown schema"), says("unknown database"):
-		return NoSuchView, false, message + "; create it, or correct its name under views"
+		return NoSuchView, true, message + "; create it, or correct its name under views"
 	case says("cached plan must not change result type"):
 		return ColumnsChanged, true, message
 	case strings.HasPrefix(pg.Code, "57P"), strings.HasPrefix(pg.Code, "08"):

@@ -189,7 +189,7 @@ func (s *Stream) read() (core.Batch, error) {
 			}
 		case *pgproto3.CommandComplete:
 			if s.dropped != "" {
-				return core.Batch{}, &Error{reason: Dropped, message: s.dropped}
+				return core.Batch{}, &Error{reason: Dropped, retryable: true, message: s.dropped}
 			}
 			if b, sealed := s.progress.end(); sealed {
 				return b, nil

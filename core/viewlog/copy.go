@@ -41,7 +41,7 @@ func (l *Log) Copy(b core.Batch) error {
 
 func (l *Log) copyBase(b core.Batch) error {
 	whole := contentsOf(b.Updates.All())
-	if b.Upper.IsZero() {
+	if b.Upper.Time == 0 {
 		return fmt.Errorf("copy %s to time 0: %w", b.View.Name, ErrGap)
 	}
 	if _, _, sum := whole.count(); sum != b.Sum {

@@ -395,6 +395,66 @@ func TestDiskFull(t *testing.T) {
 	})
 }
 
+// TestDiskHangs goes on while a sync neither ends nor fails. What waits behind it
+// must not cost the more memory the longer that lasts.
+func TestDiskHangs(t *testing.T) {
+	for _, first := range []bool{true, false} { // over the first snapshot, or later
+		synctest.Test(t, func(t *testing.T) { diskHangs(t, first) })
+	}
+}
+
+func diskHangs(t *testing.T, first bool) {
+	fs := durabletest.New()
+	options := viewlog.Options{FS: fs, Retain: retain, RetainBytes: 4 << 10}
+	o := openWith(t, options)
+	begin := func() { must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, snapshot(o, nil))) }
+	if !first {
+		begin()
+		synctest.Wait()
+	}
+	wakes := make(chan struct{})
+	fs.Fail(func(_ int, op string) error {
+		if op == "sync" {
+			<-wakes
+		}
+		return nil
+	})
+	if first {
+		begin()
+		synctest.Wait()
+	}
+	const steps = 5000
+	for n := 1; n <= steps; n++ {
+		o.step(n)
+		if n%100 == 0 {
+			pass(time.Second)
+		}
+	}
+	if s := o.Stats(); s.Durable > 1 || s.Upper != steps+1 {
+		t.Errorf("durable until %d of %d, want 1 of %d", s.Durable, s.Upper, steps+1)
+	}
+	close(wakes)
+	pass(time.Second)
+	s := o.Stats()
+	if s.Durable != steps+1 {
+		t.Errorf("with the disk back: durable until %d", s.Durable)
+	}
+	middle, _ := o.Frontier()
+	middle.Time, _ = o.DurableReader().Readable(steps / 2)
+	if s.DiskBytes > 20<<10 {
+		t.Errorf("%d steps that cancel out took %d bytes", steps, s.DiskBytes)
+	}
+	must(t, o.stop())
+	again := openWith(t, options)
+	if n := again.holds(); n != steps {
+		t.Errorf("came back at step %d, want %d", n, steps)
+	}
+	if _, err := again.Hold(middle); err != nil {
+		t.Errorf("a sink could stand there: %v", err)
+	}
+	must(t, again.stop())
+}
+
 // TestSealedWhileDiskFull seals a view while the disk is full. What waits is
 // merged then, and yet a reader from the middle must get all that it missed
 // after a restart: nothing will ever happen that would put it right.
@@ -495,6 +555,58 @@ func TestSolidProgressStaysReadable(t *testing.T) {
 			t.Errorf("sinks may stand at %d (%v), and after a restart only at %d", between, ok, got)
 		}
 		must(t, again.stop())
+	})
+}
+
+// TestMemoryAndDiskMergeDifferently merges changes on disk, because it was full, and
+// more of them in memory, because a reader holds what was before. A sink must not be
+// sent to a time at which only one of the two can be read.
+func TestMemoryAndDiskMergeDifferently(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := durabletest.New()
+		o := open(t, fs)
+		must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, snapshot(o, nil)))
+		begin, _ := o.Frontier()
+		synctest.Wait()
+		fs.Fail(func(_ int, op string) error {
+			if op == "write" {
+				return syscall.ENOSPC
+			}
+			return nil
+		})
+		must(t, o.Append(1, 3, nil))
+		for n := 3; n < 10; n++ {
+			o.step(n)
+		}
+		pass(time.Minute)
+		fs.Fail(nil)
+		pass(time.Minute)
+		for n := 10; n < 15; n++ {
+			o.step(n)
+			synctest.Wait()
+		}
+		hold, err := o.Hold(begin)
+		must(t, err)
+		pass(2 * retain)
+		if !o.Compact() {
+			t.Error("nothing was merged")
+		}
+		must(t, o.Append(15, 20, nil))
+		synctest.Wait()
+
+		for at := core.Time(1); at <= 20; at++ {
+			readable, ok := o.DurableReader().Readable(at)
+			if !ok {
+				t.Errorf("nothing is readable at or before %d", at)
+			}
+			again, err := viewlog.Open("dir", "v", viewlog.Options{FS: fs.Copy()})
+			must(t, err)
+			if _, err := again.Hold(core.Token{Time: readable, Generation: begin.Generation}); err != nil {
+				t.Errorf("for %d the reader is sent to %d; after a restart: %v", at, readable, err)
+			}
+		}
+		hold.Release()
+		must(t, o.stop())
 	})
 }
 
@@ -602,6 +714,35 @@ func TestTroubleIsNamed(t *testing.T) {
 			must(t, o.stop())
 		})
 	}
+}
+
+// TestTroubleIsLoggedOnce has a disk that fails for an hour, and then in another way.
+// Each try begins another file, and yet is not news.
+func TestTroubleIsLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var text bytes.Buffer
+		fs := durabletest.New()
+		o := openWith(t, viewlog.Options{FS: fs, Logger: slog.New(slog.NewTextHandler(&text, nil))})
+		for _, err := range []error{syscall.EIO, syscall.EROFS, nil} {
+			fs.Fail(func(_ int, op string) error {
+				if op == "sync" {
+					return err
+				}
+				return nil
+			})
+			if err == syscall.EIO {
+				must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, snapshot(o, nil)))
+			}
+			pass(time.Hour)
+		}
+		must(t, o.stop())
+		if n := strings.Count(text.String(), "cannot be written"); n != 2 {
+			t.Errorf("%d times, want 2:\n%.2000s", n, text.String())
+		}
+		if n := strings.Count(text.String(), "written again"); n != 1 {
+			t.Errorf("well again %d times, want 1:\n%.2000s", n, text.String())
+		}
+	})
 }
 
 // TestTornTailIsLogged checks that the end that is cut off is named.

@@ -251,10 +251,10 @@ func (m *model) inspect() {
 		at := 1 + core.Time(m.r.Uint64N(uint64(m.upper)+1))
 		m.tell("inspect at %d", at)
 		_, got, err := netOf(dir, "v", core.Token{}, core.Token{Time: at})
-		readable, ok := m.log.Readable(at)
+		readable, ok := m.log.DurableReader().Readable(at)
 		switch {
 		case err != nil && ok && readable == at:
-			m.fail("the log can be read at %d, not so the files: %v", at, err)
+			m.fail("a sink may read at %d, not so the files: %v", at, err)
 		case err == nil && at > m.upper:
 			m.fail("read at %d, where the log ends at %d", at, m.upper)
 		case err == nil && !maps.Equal(got, contentsAt(m.updates, at)):

@@ -52,7 +52,8 @@ type Options struct {
 	// need not be a clock.
 	Retain time.Duration
 	// RetainBytes bounds the memory of exact history, about: beyond it the
-	// oldest is merged before its time; 0: 256 MiB.
+	// oldest is merged before its time. What waits for the disk is merged beyond
+	// it too. 0: 256 MiB.
 	RetainBytes int64
 	// RewriteBytes is how much the files may grow beyond twice what is in them
 	// before they are written anew: less costs more writing, more costs disk
@@ -112,6 +113,7 @@ type Log struct {
 	view        *core.View
 	identity    string       // of the upstream
 	generations []generation // the last is current; none until the first Reset
+	begun       int          // how many histories have: a copy begins anew under the same generation
 	contents    contents     // the view at the time at
 	at          core.Time    // since <= at <= upper, and readable
 	since       core.Time
@@ -121,7 +123,7 @@ type Log struct {
 	holds       map[*Hold]core.Time
 	stats       Stats
 
-	pending  []record // appended and not taken by Run yet
+	pending  backlog  // appended and not taken by Run yet
 	coarse   []record // intervals, without updates, that are on disk in one piece, and in memory in many
 	rewrite  bool     // the files are to be written anew, of what is in memory
 	durable  core.Time
@@ -198,7 +200,8 @@ func (l *Log) begin(view *core.View, identity string, g generation, upper core.T
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.view, l.identity, l.generations = view, identity, []generation{g}
-	l.pending, l.coarse, l.rewrite, l.durable = nil, nil, true, 0
+	l.begun++
+	l.pending, l.coarse, l.rewrite, l.durable = backlog{}, nil, true, 0
 	l.contents, l.since = whole, endOfSolid(0, upper)
 	l.at = l.since
 	l.spans = spans{before: sum}
@@ -423,7 +426,7 @@ func (l *Log) read(from, to core.Token) (core.Batch, error) {
 // without the lock. The times of the sum mean nothing.
 func (l *Log) changes(from, to core.Time) func() []core.Update {
 	pieces := l.spans.pieces(l.spans.at(from), l.spans.at(to))
-	generation, compactions := l.generation(), l.stats.Compactions
+	begun, compactions := l.begun, l.stats.Compactions
 	return func() []core.Update {
 		merged := false
 		for i := range pieces {
@@ -433,7 +436,7 @@ func (l *Log) changes(from, to core.Time) func() []core.Update {
 		}
 		if merged {
 			l.mu.Lock()
-			if l.generation() == generation && l.stats.Compactions == compactions {
+			if l.begun == begun && l.stats.Compactions == compactions {
 				l.spans.keep(pieces, l.retainBytes/2)
 			}
 			l.mu.Unlock()
@@ -450,17 +453,17 @@ func (l *Log) changes(from, to core.Time) func() []core.Update {
 // changes. The log's own contents move along to later times, because whoever
 // comes next will rather ask for those.
 func (l *Log) whole(at core.Time) func() contents {
-	generation, c, began := l.generation(), l.contents, l.at
-	if at < began {
-		changes := l.changes(at, began)
+	begun, c, held := l.begun, l.contents, l.at
+	if at < held {
+		changes := l.changes(at, held)
 		return func() contents { return c.minus(changes()) }
 	}
-	changes := l.changes(began, at)
+	changes := l.changes(held, at)
 	return func() contents {
 		c := c.plus(changes())
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if l.generation() == generation && l.at == began {
+		if l.begun == begun && l.at == held {
 			l.contents, l.at = c, at
 		}
 		return c
@@ -510,20 +513,14 @@ type Hold struct{ log *Log }
 // Hold holds the position of the token until it is released. The error wraps
 // [core.ErrNotReadable] when the log cannot continue from there.
 func (l *Log) Hold(at core.Token) (*Hold, error) {
-	h := &Hold{log: l}
-	return h, h.Move(at)
-}
-
-// Move makes the hold keep another position instead. On an error it keeps the
-// one it had.
-func (h *Hold) Move(to core.Token) error {
-	h.log.mu.Lock()
-	defer h.log.mu.Unlock()
-	if !h.log.knows(to) {
-		return fmt.Errorf("hold %s at %s: %w", h.log.view.Name, to, core.ErrNotReadable)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.knows(at) {
+		return nil, fmt.Errorf("hold %s at %s: %w", l.view.Name, at, core.ErrNotReadable)
 	}
-	h.log.holds[h] = to.Time
-	return nil
+	h := &Hold{log: l}
+	l.holds[h] = at.Time
+	return h, nil
 }
 
 // Release gives the position up. It is safe to call it twice.

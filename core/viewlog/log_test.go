@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -32,7 +33,7 @@ func TestModel(t *testing.T) {
 	everything := mix{
 		{550, (*model).append}, {20, (*model).rebase}, {1, (*model).reset}, {80, (*model).wait}, {90, (*model).compact},
 		{50, (*model).hold}, {20, (*model).crash}, {80, (*model).readBetween}, {100, (*model).read},
-		{4, (*model).seal}, {25, (*model).fill},
+		{4, (*model).seal}, {25, (*model).fill}, {15, (*model).hang}, {50, (*model).stand},
 	}
 	for seed := *firstSeed; seed < *firstSeed+*seeds; seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { everything.play(t, seed, 800, false) })
@@ -90,8 +91,11 @@ type model struct {
 	upper   core.Time
 	tokens  []core.Token // of all histories
 	holds   []*held
-	full    bool // the disk
-	size    int  // of the view, about: small, so that updates meet, or of many chunks
+	stands  []*held // where a restart must be able to go on
+	full    bool    // the disk
+	hangs   func()  // ends a sync that hangs, and all that would; nil: none does
+	size    int     // of the view, about: small, so that updates meet, or of many chunks
+	bytes   int64   // of exact history, at most
 
 	history   int                     // the number of this one
 	histories [][]core.Update         // what was told of each, in the end
@@ -121,6 +125,7 @@ func newModel(t *testing.T, seed uint64, disk bool) *model {
 		historyOf: map[core.Generation]int{},
 	}
 	m.size = []int{8, 8, 500}[seed%3]
+	m.bytes = []int64{0, 1000}[seed/3%2]
 	if disk {
 		m.fs = durabletest.New()
 	}
@@ -130,7 +135,12 @@ func newModel(t *testing.T, seed uint64, disk bool) *model {
 // play does the operations, and checks everything in the end. The error tells
 // what was done, and what was wrong then.
 func (m *model) play(script []operation) (err error) {
-	defer func() { m.stop() }()
+	defer func() {
+		if m.hangs != nil {
+			m.hangs()
+		}
+		m.stop()
+	}()
 	defer func() {
 		switch p := recover().(type) {
 		case nil:
@@ -170,7 +180,7 @@ func text(updates []core.Update) string {
 }
 
 func (m *model) open() {
-	o := viewlog.Options{Retain: retain, RewriteBytes: 500} // so that files are written anew all the time
+	o := viewlog.Options{Retain: retain, RetainBytes: m.bytes, RewriteBytes: 500} // so that files are written anew all the time
 	if m.fs == nil {
 		m.log = viewlog.New("v", o)
 		return
@@ -198,6 +208,9 @@ func (m *model) crash() {
 		return
 	}
 	flushed, how := m.r.IntN(2) == 0, m.r.IntN(3)
+	if m.hangs != nil {
+		m.hang()
+	}
 	if flushed {
 		synctest.Wait() // everything has become durable
 	}
@@ -248,6 +261,41 @@ func (m *model) crash() {
 	m.durable[m.history] = upper.Time
 	m.moved(upper.Time)
 	m.check(core.Token{}, upper.Time)
+	stands := m.stands
+	m.stands = nil
+	for _, s := range stands {
+		if m.historyOf[s.at.Generation] == m.history {
+			m.standAt(s.at)
+		}
+	}
+}
+
+// stand is what a sink does that keeps its position: it moves to what it may read,
+// if that is on disk.
+func (m *model) stand() {
+	if m.fs == nil {
+		return
+	}
+	r := m.log.DurableReader()
+	frontier, _ := r.Frontier()
+	at, ok := r.Readable(frontier.Time - min(frontier.Time, core.Time(m.r.IntN(40))))
+	if !ok || frontier.IsZero() {
+		return
+	}
+	if len(m.stands) > 2 {
+		m.stands[0].Release()
+		m.stands = m.stands[1:]
+	}
+	m.standAt(core.Token{Time: at, Generation: frontier.Generation})
+}
+
+func (m *model) standAt(at core.Token) {
+	m.tell("stand at %s", at)
+	h, err := m.log.Hold(at)
+	if err != nil {
+		m.fail("stand: %v", err)
+	}
+	m.stands = append(m.stands, &held{h, at})
 }
 
 func (m *model) wait() {
@@ -281,6 +329,9 @@ func (m *model) fill() {
 	if m.fs == nil {
 		return
 	}
+	if m.hangs != nil {
+		m.hang()
+	}
 	if m.full = !m.full; !m.full {
 		m.tell("room on the disk")
 		m.fs.Fail(nil)
@@ -294,6 +345,28 @@ func (m *model) fill() {
 		}
 		if left--; left < 0 {
 			return syscall.ENOSPC
+		}
+		return nil
+	})
+}
+
+// hang has syncs hang, or ends that.
+func (m *model) hang() {
+	if m.fs == nil || m.full {
+		return
+	}
+	if m.hangs != nil {
+		m.tell("syncs end")
+		m.hangs()
+		m.hangs = nil
+		return
+	}
+	m.tell("syncs hang")
+	wakes := make(chan struct{})
+	m.hangs = sync.OnceFunc(func() { close(wakes) })
+	m.fs.Fail(func(_ int, op string) error {
+		if op == "sync" {
+			<-wakes
 		}
 		return nil
 	})

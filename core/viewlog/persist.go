@@ -81,17 +81,17 @@ func (l *Log) Run(ctx context.Context) error {
 // flush makes durable what the log holds now.
 func (l *Log) flush() error {
 	l.mu.Lock()
-	if len(l.generations) == 0 || !l.rewrite && len(l.pending) == 0 {
+	if len(l.generations) == 0 || !l.rewrite && len(l.pending.records) == 0 {
 		l.mu.Unlock()
 		return nil
 	}
-	generation, rewrite, records, upper := l.generation(), l.rewrite, l.pending, l.upper
+	begun, rewrite, records, upper := l.begun, l.rewrite, l.pending.records, l.upper
 	var everything func() iter.Seq[record]
 	if rewrite || l.disk.grown() {
 		everything = l.everything()
 	}
 	m := manifest{Columns: l.view.Columns, Key: l.view.Key, Identity: l.identity, Generations: l.generations}
-	l.pending, l.rewrite = nil, false
+	l.pending, l.rewrite = backlog{}, false
 	l.mu.Unlock()
 
 	err := errNothing
@@ -108,11 +108,11 @@ func (l *Log) flush() error {
 	defer l.mu.Unlock()
 	l.note(err)
 	l.stats.DiskBytes = l.disk.total()
-	if generation != l.generation() {
+	if begun != l.begun {
 		return err // a new history has begun meanwhile, and is to be written anew
 	}
-	if rewritten {
-		l.coarse = nil
+	if rewritten { // as it is in memory, but for what has come since
+		l.coarse = slices.DeleteFunc(l.coarse, func(r record) bool { return r.lower < upper })
 	}
 	switch {
 	case err == nil:
@@ -120,15 +120,24 @@ func (l *Log) flush() error {
 	case rewrite:
 		l.rewrite = true
 	default:
-		records = mergeRecords(records)
-		l.pending = append(records, l.pending...)
-		l.coarsen(records[0])
+		l.mergePending(records)
 	}
 	return err
 }
 
 // errNothing is no error: nothing was tried yet.
 var errNothing = errors.New("nothing written")
+
+// mergePending makes one record of what waits, and of what was taken before it
+// and could not be written.
+func (l *Log) mergePending(before []record) {
+	records := mergeRecords(append(before, l.pending.records...))
+	l.pending = backlog{}
+	for _, r := range records {
+		l.pending.add(r)
+	}
+	l.coarsen(records[0])
+}
 
 // coarsen notes that an interval comes to disk in one piece, if the record is
 // solid: after a restart no time inside of it can be read. What waits while the disk is full is merged
@@ -146,7 +155,7 @@ func (l *Log) coarsen(r record) {
 // note keeps and logs the state of the disk.
 func (l *Log) note(err error) {
 	switch before := l.trouble; {
-	case err != nil && (before == nil || before.Error() != err.Error()):
+	case err != nil && (before == nil || cause(before) != cause(err)):
 		l.log.Error("the log cannot be written; views go on, sinks that keep positions wait", "view", l.view.Name, "error", err)
 	case err == nil && before != nil:
 		l.log.Info("the log can be written again", "view", l.view.Name)
@@ -154,16 +163,50 @@ func (l *Log) note(err error) {
 	l.trouble = err
 }
 
-// later keeps a record for Run. Progress after progress is one.
+// cause is the innermost text of an error: what failed, and not which file, of which
+// every try may have begun another.
+func cause(err error) string {
+	for e := err; e != nil; e = errors.Unwrap(e) {
+		err = e
+	}
+	return err.Error()
+}
+
+// later keeps a record for Run. A disk that takes nothing, not even an error, or
+// less than comes in must not cost more and more memory.
 func (l *Log) later(r record) {
 	if l.disk == nil || l.rewrite {
 		return
 	}
-	if n := len(l.pending); n > 0 && l.pending[n-1].isProgress() && r.isProgress() {
-		l.pending[n-1].upper = r.upper
+	l.pending.add(r)
+	if l.pending.rest > max(l.pending.first, l.retainBytes) {
+		l.mergePending(nil)
+	}
+}
+
+// backlog is records that wait to be written.
+type backlog struct {
+	records []record
+	first   int64 // bytes in memory of the first record, which may be many that were merged
+	rest    int64 // and of all others
+}
+
+// recordBytes is about what a record takes in memory beside its updates.
+const recordBytes = 96
+
+// add adds a record. Progress after progress is one.
+func (b *backlog) add(r record) {
+	n := len(b.records)
+	if n > 0 && b.records[n-1].isProgress() && r.isProgress() {
+		b.records[n-1].upper = r.upper
 		return
 	}
-	l.pending = append(l.pending, r)
+	b.records = append(b.records, r)
+	if bytes := recordBytes + size(r.updates); n == 0 {
+		b.first = bytes
+	} else {
+		b.rest += bytes
+	}
 }
 
 // everything prepares to tell the log as records. It is called like changes.
@@ -252,17 +295,25 @@ type durableReader struct{ *Log }
 func (r durableReader) Frontier() (core.Token, <-chan struct{}) { return r.Durable() }
 
 // Readable is that of the log as it is on disk: below the durable frontier, and
-// where a restart could still read it.
+// where a restart could still read it. Memory and disk may be merged differently,
+// so that what one of them can be read at may lie inside of a piece of the other.
 func (r durableReader) Readable(t core.Time) (core.Time, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t = min(t, r.durable)
-	for _, c := range slices.Backward(r.coarse) {
-		if c.lower < t && t < c.upper {
-			t = c.lower
+	t, ok := r.readable(min(t, r.durable))
+	for ok {
+		onDisk := t
+		for _, c := range r.coarse {
+			if c.lower < onDisk && onDisk < c.upper {
+				onDisk = c.lower
+			}
 		}
+		if onDisk == t {
+			break
+		}
+		t, ok = r.readable(onDisk)
 	}
-	return r.readable(t)
+	return t, ok
 }
 
 // Follow is that of the log, below the durable frontier.

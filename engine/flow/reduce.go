@@ -53,7 +53,7 @@ func (o *Reduce) Step(s *Step) Delta {
 	}
 	for _, g := range o.touched {
 		g.touched = false
-		o.answer(s.Context, g)
+		o.answer(g)
 		if g.rows == 0 && o.Keys > 0 {
 			o.forget(g)
 		}
@@ -123,18 +123,15 @@ func (o *Reduce) groupBytes(g *group, key int) int64 {
 }
 
 // answer says what changed about a group.
-func (o *Reduce) answer(c *Context, g *group) {
+func (o *Reduce) answer(g *group) {
 	o.measure(g)
 	var row Row
 	var failure *string
-	if (g.rows != 0 || o.Keys == 0) && !c.Exhausted() {
+	if g.rows != 0 || o.Keys == 0 {
 		var err error
 		if row, err = o.result(g); err != nil {
 			message := err.Error()
 			failure = &message
-		}
-		for _, d := range row[min(o.Keys, len(row)):] {
-			c.spendText(d)
 		}
 	}
 	if row != nil && g.said && CompareRows(row, g.row) == 0 {

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"testing"
 	"time"
 )
@@ -136,15 +137,15 @@ type check struct {
 	Subject
 	ctx    context.Context
 	client *http.Client
-	quiet  <-chan error // of streams in which nothing happens: what was wrong with each; nil: nobody listens yet
+	quiet  func() []error // waits for streams in which nothing happens: what was wrong with them; nil: nobody listens yet
 }
 
 // quietTransports are those that speak where nothing happens, and by a message.
 var quietTransports = []string{"websocket", "sse"}
 
-// listen waits for what streams say in which nothing happens, beside all checks
-// because that takes a while.
-func (c *check) listen() <-chan error {
+// listen begins to wait for what streams say in which nothing happens, beside all
+// checks because that takes a while.
+func (c *check) listen() (heard func() []error) {
 	quiet := make(chan error, len(quietTransports))
 	for _, transport := range quietTransports {
 		s := c.open(transport, "/api/stream/fixed")
@@ -157,7 +158,22 @@ func (c *check) listen() <-chan error {
 			quiet <- err
 		}()
 	}
-	return quiet
+	return sync.OnceValue(func() (wrong []error) {
+		for range quietTransports {
+			if err := <-quiet; err != nil {
+				wrong = append(wrong, err)
+			}
+		}
+		return wrong
+	})
+}
+
+// restart restarts the server, once the streams in which nothing happens have spoken.
+func (c *check) restart() {
+	if c.quiet != nil {
+		c.quiet()
+	}
+	c.Restart()
 }
 
 func (c *check) dial(ctx context.Context) (net.Conn, error) {

@@ -555,7 +555,7 @@ func positionsOutliveTheServer(c *check) {
 	c.Table.Insert(Row{"a", 1})
 	s := c.open("ndjson", "/api/stream/people")
 	s.until(s.holds("people", row("a", 1)))
-	c.Restart()
+	c.restart()
 	again := c.open("ndjson", "/api/stream/people?since="+s.token)
 	again.state = s.clone()
 	c.Table.Insert(Row{"b", 1})
@@ -595,10 +595,8 @@ func silence(c *check) {
 	if c.quiet == nil {
 		c.quiet = c.listen()
 	}
-	for range quietTransports {
-		if err := <-c.quiet; err != nil {
-			c.Error(err)
-		}
+	for _, err := range c.quiet() {
+		c.Error(err)
 	}
 }
 
@@ -876,7 +874,7 @@ func stop(c *check) {
 			ended <- said
 		}()
 	}
-	c.Restart()
+	c.restart()
 	for range streams {
 		if said := <-ended; said != "" {
 			c.Errorf("a stream ended with %s, want stopping with retry_ms, and websockets with 1012", said)
