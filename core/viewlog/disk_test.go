@@ -398,46 +398,61 @@ func TestDiskFull(t *testing.T) {
 // TestDiskHangs goes on while a sync neither ends nor fails. What waits behind it
 // must not cost the more memory the longer that lasts.
 func TestDiskHangs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fs := durabletest.New()
-		options := viewlog.Options{FS: fs, Retain: retain, RetainBytes: 4 << 10}
-		o := openWith(t, options)
-		must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, snapshot(o, nil)))
+	for _, first := range []bool{true, false} { // over the first snapshot, or later
+		synctest.Test(t, func(t *testing.T) { diskHangs(t, first) })
+	}
+}
+
+func diskHangs(t *testing.T, first bool) {
+	fs := durabletest.New()
+	options := viewlog.Options{FS: fs, Retain: retain, RetainBytes: 4 << 10}
+	o := openWith(t, options)
+	begin := func() { must(t, o.Reset(&core.View{Name: "v"}, "upstream", 1, snapshot(o, nil))) }
+	if !first {
+		begin()
 		synctest.Wait()
-		wakes := make(chan struct{})
-		fs.Fail(func(_ int, op string) error {
-			if op == "sync" {
-				<-wakes
-			}
-			return nil
-		})
-		const steps = 5000
-		for n := 1; n <= steps; n++ {
-			o.step(n)
-			o.Compact()
-			if n%100 == 0 {
-				pass(time.Second)
-			}
+	}
+	wakes := make(chan struct{})
+	fs.Fail(func(_ int, op string) error {
+		if op == "sync" {
+			<-wakes
 		}
-		if s := o.Stats(); s.Durable != 1 || s.Upper != steps+1 {
-			t.Errorf("durable until %d of %d, want 1 of %d", s.Durable, s.Upper, steps+1)
-		}
-		close(wakes)
-		pass(time.Second)
-		s := o.Stats()
-		if at, _ := o.DurableReader().Readable(steps); s.Durable != steps+1 || at == steps {
-			t.Errorf("with the disk back: durable until %d, and %d is readable", s.Durable, at)
-		}
-		if s.DiskBytes > 20<<10 {
-			t.Errorf("%d steps that cancel out took %d bytes", steps, s.DiskBytes)
-		}
-		must(t, o.stop())
-		again := openWith(t, options)
-		if n := again.holds(); n != steps {
-			t.Errorf("came back at step %d, want %d", n, steps)
-		}
-		must(t, again.stop())
+		return nil
 	})
+	if first {
+		begin()
+		synctest.Wait()
+	}
+	const steps = 5000
+	for n := 1; n <= steps; n++ {
+		o.step(n)
+		if n%100 == 0 {
+			pass(time.Second)
+		}
+	}
+	if s := o.Stats(); s.Durable > 1 || s.Upper != steps+1 {
+		t.Errorf("durable until %d of %d, want 1 of %d", s.Durable, s.Upper, steps+1)
+	}
+	close(wakes)
+	pass(time.Second)
+	s := o.Stats()
+	if s.Durable != steps+1 {
+		t.Errorf("with the disk back: durable until %d", s.Durable)
+	}
+	middle, _ := o.Frontier()
+	middle.Time, _ = o.DurableReader().Readable(steps / 2)
+	if s.DiskBytes > 20<<10 {
+		t.Errorf("%d steps that cancel out took %d bytes", steps, s.DiskBytes)
+	}
+	must(t, o.stop())
+	again := openWith(t, options)
+	if n := again.holds(); n != steps {
+		t.Errorf("came back at step %d, want %d", n, steps)
+	}
+	if _, err := again.Hold(middle); err != nil {
+		t.Errorf("a sink could stand there: %v", err)
+	}
+	must(t, again.stop())
 }
 
 // TestSealedWhileDiskFull seals a view while the disk is full. What waits is

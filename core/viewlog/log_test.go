@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -32,7 +33,7 @@ func TestModel(t *testing.T) {
 	everything := mix{
 		{550, (*model).append}, {20, (*model).rebase}, {1, (*model).reset}, {80, (*model).wait}, {90, (*model).compact},
 		{50, (*model).hold}, {20, (*model).crash}, {80, (*model).readBetween}, {100, (*model).read},
-		{4, (*model).seal}, {25, (*model).fill}, {50, (*model).stand},
+		{4, (*model).seal}, {25, (*model).fill}, {15, (*model).hang}, {50, (*model).stand},
 	}
 	for seed := *firstSeed; seed < *firstSeed+*seeds; seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { everything.play(t, seed, 800, false) })
@@ -92,6 +93,7 @@ type model struct {
 	holds   []*held
 	stands  []*held // where a restart must be able to go on
 	full    bool    // the disk
+	hangs   func()  // ends a sync that hangs, and all that would; nil: none does
 	size    int     // of the view, about: small, so that updates meet, or of many chunks
 	bytes   int64   // of exact history, at most
 
@@ -133,7 +135,12 @@ func newModel(t *testing.T, seed uint64, disk bool) *model {
 // play does the operations, and checks everything in the end. The error tells
 // what was done, and what was wrong then.
 func (m *model) play(script []operation) (err error) {
-	defer func() { m.stop() }()
+	defer func() {
+		if m.hangs != nil {
+			m.hangs()
+		}
+		m.stop()
+	}()
 	defer func() {
 		switch p := recover().(type) {
 		case nil:
@@ -201,6 +208,9 @@ func (m *model) crash() {
 		return
 	}
 	flushed, how := m.r.IntN(2) == 0, m.r.IntN(3)
+	if m.hangs != nil {
+		m.hang()
+	}
 	if flushed {
 		synctest.Wait() // everything has become durable
 	}
@@ -319,6 +329,9 @@ func (m *model) fill() {
 	if m.fs == nil {
 		return
 	}
+	if m.hangs != nil {
+		m.hang()
+	}
 	if m.full = !m.full; !m.full {
 		m.tell("room on the disk")
 		m.fs.Fail(nil)
@@ -332,6 +345,28 @@ func (m *model) fill() {
 		}
 		if left--; left < 0 {
 			return syscall.ENOSPC
+		}
+		return nil
+	})
+}
+
+// hang has syncs hang, or ends that.
+func (m *model) hang() {
+	if m.fs == nil || m.full {
+		return
+	}
+	if m.hangs != nil {
+		m.tell("syncs end")
+		m.hangs()
+		m.hangs = nil
+		return
+	}
+	m.tell("syncs hang")
+	wakes := make(chan struct{})
+	m.hangs = sync.OnceFunc(func() { close(wakes) })
+	m.fs.Fail(func(_ int, op string) error {
+		if op == "sync" {
+			<-wakes
 		}
 		return nil
 	})

@@ -111,8 +111,8 @@ func (l *Log) flush() error {
 	if begun != l.begun {
 		return err // a new history has begun meanwhile, and is to be written anew
 	}
-	if rewritten {
-		l.coarse = nil
+	if rewritten { // as it is in memory, but for what has come since
+		l.coarse = slices.DeleteFunc(l.coarse, func(r record) bool { return r.lower < upper })
 	}
 	switch {
 	case err == nil:
