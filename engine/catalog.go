@@ -48,8 +48,18 @@ type catalog struct {
 func (e *Engine) catalog() catalog {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return catalog{e.id, maps.Clone(e.objects), e.system}
+	return catalog{e.id, e.objects, e.system}
 }
+
+// amend changes the catalog. The caller holds mu, or is the only one who knows the engine.
+func (e *Engine) amend(change func(objects map[string]*object)) {
+	next := maps.Clone(e.objects)
+	change(next)
+	e.objects = next
+}
+
+// add puts an object into the catalog, in place of another of its name. The caller holds mu, or is the only one who knows the engine.
+func (e *Engine) add(o *object) { e.amend(func(objects map[string]*object) { objects[o.Name] = o }) }
 
 // env is what a statement is planned in.
 func (c catalog) env(params plan.Params) plan.Env {
@@ -208,7 +218,7 @@ func (e *Engine) loadCatalog(extents map[string]extent, rows []core.Update) erro
 		if err != nil {
 			return fmt.Errorf("load catalog: %s %s: %w", saved.ID, saved.SQL, err)
 		}
-		e.objects[o.Name] = o
+		e.add(o)
 		if o.view != nil {
 			e.attach(o.view)
 		}
