@@ -50,10 +50,19 @@ func followByChance(t *testing.T, seed uint64) (err error) {
 	at := make([]core.Token, len(models))
 	there, cancel := context.WithCancel(t.Context())
 	cancel() // with a context that has ended FollowCut gives what is there
-	step := func() bool {
+	step := func() {
+		want, ok := latest(readers)
 		for cut, err := range core.FollowCut(there, readers, at) {
 			if err != nil {
-				return false
+				for i, r := range readers {
+					if frontier, _ := r.Frontier(); ok && at[i] != (core.Token{Time: want, Generation: frontier.Generation}) {
+						story.fail("no cut at %d after %v", want, at)
+					}
+				}
+				return
+			}
+			if !ok || cut[0].Upper.Time != want {
+				story.fail("a cut at %s, want %d, %v", cut[0].Upper, want, ok)
 			}
 			for i, b := range cut {
 				if b.Upper.Time != cut[0].Upper.Time {
@@ -65,7 +74,7 @@ func followByChance(t *testing.T, seed uint64) (err error) {
 				models[i].verify(b, b.Lower, b.Upper.Time)
 				at[i] = b.Upper
 			}
-			return true
+			return
 		}
 		panic("FollowCut ended without an error")
 	}
@@ -126,4 +135,23 @@ func followByChance(t *testing.T, seed uint64) (err error) {
 		}
 	}
 	return nil
+}
+
+// latest returns the largest time that all can be read at, by trying them all; or
+// the end of time, if all have come there.
+func latest(readers []core.CutReader) (core.Time, bool) {
+	upper := core.EndOfTime
+	for _, r := range readers {
+		frontier, _ := r.Frontier()
+		upper = min(upper, frontier.Time)
+	}
+	if upper == core.EndOfTime {
+		return upper, true
+	}
+	for t := upper; t > 0; t-- {
+		if !slices.ContainsFunc(readers, func(r core.CutReader) bool { at, ok := r.Readable(t); return !ok || at != t }) {
+			return t, true
+		}
+	}
+	return 0, false
 }
