@@ -169,12 +169,13 @@ func (e *Engine) saveCatalog(add *object, remove []*object) error {
 	return diskError("the catalog", err)
 }
 
-// readsBack refuses an object whose text a restart could not read: the normal form of a statement near the bounds may be beyond them.
+// readsBack refuses an object whose text a restart could not read, or would read otherwise: the normal form of a statement near the bounds
+// may be beyond them.
 func (o *object) readsBack() error {
 	parsed, err := sql.Parse(o.text)
 	if err != nil {
-		return &Error{Code: "54001", Message: fmt.Sprintf("the definition of %s is too complex to be kept: in its normal form, %v", o.title(), err),
-			Hint: "Divide it into views."}
+		return &Error{Code: "54001", Message: fmt.Sprintf("the definition of %s cannot be kept: in its normal form, %v", o.title(), err),
+			Hint: "Write it in a simpler way, or divide it into views."}
 	}
 	if text := normal(parsed[0].Statement); text != o.text {
 		return errorf("XX000", "the definition of %s cannot be kept: it would be read back as %s", o.title(), text)
@@ -216,7 +217,8 @@ func (e *Engine) loadCatalog(extents map[string]extent, rows []core.Update) erro
 	for _, saved := range s.Objects {
 		o, err := e.restore(saved, extents[saved.ID])
 		if err != nil {
-			return fmt.Errorf("load catalog: %s %s: %w", saved.ID, saved.SQL, err)
+			return fmt.Errorf("load catalog: %s %.200s: %w; take the object out of %s if it is not needed", saved.ID, saved.SQL, err,
+				filepath.Join(e.opt.DataDir, catalogFile))
 		}
 		e.add(o)
 		if o.view != nil {
