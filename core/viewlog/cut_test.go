@@ -31,7 +31,6 @@ func followByChance(t *testing.T, seed uint64) (err error) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	models := make([]*model, 3)
 	readers := make([]core.CutReader, len(models))
-	story := new(model) // of all that was done
 	defer func() {
 		if p := recover(); p != nil {
 			f, ok := p.(failure)
@@ -50,22 +49,31 @@ func followByChance(t *testing.T, seed uint64) (err error) {
 	at := make([]core.Token, len(models))
 	there, cancel := context.WithCancel(t.Context())
 	cancel() // with a context that has ended FollowCut gives what is there
-	step := func() bool {
+	step := func() {
+		want, ok := latest(readers)
 		for cut, err := range core.FollowCut(there, readers, at) {
 			if err != nil {
-				return false
+				for i, r := range readers {
+					if frontier, _ := r.Frontier(); ok && at[i] != (core.Token{Time: want, Generation: frontier.Generation}) {
+						models[0].fail("no cut at %d after %v", want, at)
+					}
+				}
+				return
+			}
+			if !ok || cut[0].Upper.Time != want {
+				models[0].fail("a cut at %s, want %d, %v", cut[0].Upper, want, ok)
 			}
 			for i, b := range cut {
 				if b.Upper.Time != cut[0].Upper.Time {
-					story.fail("a cut at %s and %s", cut[0].Upper, b.Upper)
+					models[0].fail("a cut at %s and %s", cut[0].Upper, b.Upper)
 				}
 				if !b.IsBase() && b.Lower != at[i] {
-					story.fail("a delta from %s for a reader at %s", b.Lower, at[i])
+					models[0].fail("a delta from %s for a reader at %s", b.Lower, at[i])
 				}
 				models[i].verify(b, b.Lower, b.Upper.Time)
 				at[i] = b.Upper
 			}
-			return true
+			return
 		}
 		panic("FollowCut ended without an error")
 	}
@@ -126,4 +134,23 @@ func followByChance(t *testing.T, seed uint64) (err error) {
 		}
 	}
 	return nil
+}
+
+// latest returns the largest time that all can be read at, by trying them all; or
+// the end of time, if all have come there.
+func latest(readers []core.CutReader) (core.Time, bool) {
+	upper := core.EndOfTime
+	for _, r := range readers {
+		frontier, _ := r.Frontier()
+		upper = min(upper, frontier.Time)
+	}
+	if upper == core.EndOfTime {
+		return upper, true
+	}
+	for t := upper; t > 0; t-- {
+		if !slices.ContainsFunc(readers, func(r core.CutReader) bool { at, ok := r.Readable(t); return !ok || at != t }) {
+			return t, true
+		}
+	}
+	return 0, false
 }
