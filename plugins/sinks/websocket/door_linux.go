@@ -42,7 +42,6 @@ func (d socketDoor) accept() (come []arrival, err error) {
 			var s int
 			var from syscall.Sockaddr
 			if s, from, err = syscall.Accept4(int(ln), syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC); err == nil {
-				socket(s).limit()
 				come = append(come, arrival{socket(s), addrOf(from)})
 			}
 		}

@@ -166,6 +166,6 @@ const comeBack = 3 * time.Second
 // another time, so that a thousand do not come back as one.
 func (s *server) stopping() *ended {
 	problem := errStopping
-	problem.retry = rand.N(comeBack)
+	problem.retry = time.Millisecond + rand.N(comeBack)
 	return &ended{code: codeRestart, reason: "mzd is stopping; come back with your token in some random time up to 3 s", problem: &problem}
 }
