@@ -71,7 +71,7 @@ soak: ## the long tests in full
 	$(GO) test $(RACE) -timeout 60m ./core/hub -run TestModel -seeds 1000
 	$(GO) test $(RACE) -timeout 60m ./core/mz -run TestRestarts -seeds 1000 -parallel 24
 	$(GO) test $(RACE) -timeout 60m ./plugins/sinks/websocket -run 'TestEveryState|TestTwoViews|TestNothingIsLeft|TestStalledClients' -seeds 50 -soak
-	$(GO) test $(RACE) -timeout 60m ./plugins/plugintest -run TestBrokenSinks -soak
+	$(GO) test $(RACE) -timeout 60m ./plugins/plugintest -run 'TestBrokenSinks|TestCorrectSinks' -soak
 	$(GO) test $(RACE) -timeout 60m ./cmd/mzd -run 'TestClients|TestFlood' -soak
 	$(GO) test $(RACE) -timeout 90m ./cmd/mzd -run 'TestCrash|TestWebhook|TestLanding|TestPostgresMirror' -soak -v
 	$(GO) test $(RACE) -timeout 60m ./engine/plan -run 'TestOracle|TestQueriesPostgres|TestIncremental' -queries 5000 -seeds 50

@@ -75,9 +75,9 @@ func nextCut(readers []CutReader, from []Token) (cut []Batch, moved []<-chan str
 	for i, r := range readers {
 		b, err := r.Read(from[i], at)
 		if errors.Is(err, ErrNotReadable) {
-			// Since its frontier was looked at the log has begun a new history, or
-			// has forgotten the time.
-			return nextCut(readers, from)
+			// Since its frontier was looked at the log has begun a new history, and
+			// has moved, or has forgotten the time, and then others have to come.
+			return nil, moved, nil
 		}
 		if err != nil {
 			return nil, nil, err

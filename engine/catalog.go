@@ -48,8 +48,18 @@ type catalog struct {
 func (e *Engine) catalog() catalog {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return catalog{e.id, maps.Clone(e.objects), e.system}
+	return catalog{e.id, e.objects, e.system}
 }
+
+// amend changes the catalog. The caller holds mu, or is the only one who knows the engine.
+func (e *Engine) amend(change func(objects map[string]*object)) {
+	next := maps.Clone(e.objects)
+	change(next)
+	e.objects = next
+}
+
+// add puts an object into the catalog, in place of another of its name. The caller holds mu, or is the only one who knows the engine.
+func (e *Engine) add(o *object) { e.amend(func(objects map[string]*object) { objects[o.Name] = o }) }
 
 // env is what a statement is planned in.
 func (c catalog) env(params plan.Params) plan.Env {
@@ -159,12 +169,13 @@ func (e *Engine) saveCatalog(add *object, remove []*object) error {
 	return diskError("the catalog", err)
 }
 
-// readsBack refuses an object whose text a restart could not read: the normal form of a statement near the bounds may be beyond them.
+// readsBack refuses an object whose text a restart could not read, or would read otherwise: the normal form of a statement near the bounds
+// may be beyond them.
 func (o *object) readsBack() error {
 	parsed, err := sql.Parse(o.text)
 	if err != nil {
-		return &Error{Code: "54001", Message: fmt.Sprintf("the definition of %s is too complex to be kept: in its normal form, %v", o.title(), err),
-			Hint: "Divide it into views."}
+		return &Error{Code: "54001", Message: fmt.Sprintf("the definition of %s cannot be kept: in its normal form, %v", o.title(), err),
+			Hint: "Write it in a simpler way, or divide it into views."}
 	}
 	if text := normal(parsed[0].Statement); text != o.text {
 		return errorf("XX000", "the definition of %s cannot be kept: it would be read back as %s", o.title(), text)
@@ -206,9 +217,10 @@ func (e *Engine) loadCatalog(extents map[string]extent, rows []core.Update) erro
 	for _, saved := range s.Objects {
 		o, err := e.restore(saved, extents[saved.ID])
 		if err != nil {
-			return fmt.Errorf("load catalog: %s %s: %w", saved.ID, saved.SQL, err)
+			return fmt.Errorf("load catalog: %s %.200s: %w; take the object out of %s if it is not needed", saved.ID, saved.SQL, err,
+				filepath.Join(e.opt.DataDir, catalogFile))
 		}
-		e.objects[o.Name] = o
+		e.add(o)
 		if o.view != nil {
 			e.attach(o.view)
 		}

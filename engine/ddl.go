@@ -82,7 +82,7 @@ func (e *Engine) createView(s *sql.CreateView) (*Result, error) {
 
 // publish puts an object into the catalog and lets Run begin with its work. The caller holds mu.
 func (e *Engine) publish(o *object) {
-	e.objects[o.Name] = o
+	e.add(o)
 	if o.view != nil {
 		e.hydrating = append(e.hydrating, o.view)
 	}
@@ -246,7 +246,7 @@ func (e *Engine) remove(gone []*object) {
 	for _, o := range gone {
 		e.mu.Lock()
 		if e.objects[o.Name] == o { // and not another that has taken its place
-			delete(e.objects, o.Name)
+			e.amend(func(objects map[string]*object) { delete(objects, o.Name) })
 		}
 		var streams []*view // of queries on the object
 		for _, v := range slices.Concat(e.graph, e.hydrating) {

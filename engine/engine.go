@@ -67,7 +67,7 @@ type Engine struct {
 
 	// mu guards the catalog, what is published of views and sources, and time.
 	mu         sync.Mutex
-	objects    map[string]*object // by name
+	objects    map[string]*object // by name; replaced, never changed, because [catalog] is read without mu
 	system     []*object          // the engine's own, constant
 	ticks      tickStats
 	upper      uint64        // all times below are closed

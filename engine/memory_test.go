@@ -128,7 +128,7 @@ func repeated(pattern string, n int) []string {
 func TestMemoryOfTexts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const texts, why = 100, "out of memory: "
-		w := newWorld(t, engine.Options{MaxBytes: 64 << 20})
+		w := newWorld(t, engine.Options{MaxBytes: 32 << 20})
 		w.exec("CREATE TABLE t (x text); CREATE MATERIALIZED VIEW n AS SELECT count(*) FROM t")
 		of := func(x string) string { return strings.ReplaceAll(expanded, "'xxxxxxxx'", x) } // 1 MiB for each character
 		w.exec("CREATE MATERIALIZED VIEW mapped AS SELECT " + of("x") + " AS x FROM t")
@@ -148,7 +148,7 @@ func TestMemoryOfTexts(t *testing.T) {
 			_, err := tryQuery(t.Context(), w.s, text)
 			settle()
 			runtime.ReadMemStats(&after)
-			if mib := (after.TotalAlloc - before.TotalAlloc) >> 20; mib > 500 {
+			if mib := (after.TotalAlloc - before.TotalAlloc) >> 20; mib > 400 {
 				t.Errorf("%s: %d MiB, then %v", name, mib, err)
 			}
 		}

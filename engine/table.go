@@ -39,7 +39,7 @@ func (e *Engine) createTable(s *sql.CreateTable) (*Result, error) {
 	if !e.opening {
 		o.view.readyFrom(e.upper - 1)
 	}
-	e.objects[o.Name] = o
+	e.add(o)
 	e.notify()
 	return done("CREATE TABLE"), nil
 }

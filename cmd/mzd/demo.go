@@ -204,7 +204,7 @@ func (p demoPipeline) greet(w io.Writer, o demoOptions, d *daemon, page string) 
 	if o.Live {
 		what = "Wikipedia's edits, live"
 	}
-	fmt.Fprintf(w, "mzd demo: %s\n\n  page       %s\n  stream     curl -N %sapi/stream/%s\n", what, page, page, p.try)
+	fmt.Fprintf(w, "mzd demo: %s\n\n  page       %s\n  to break   %ssplit\n  stream     curl -N %sapi/stream/%s\n", what, page, page, page, p.try)
 	if address := d.psql(); address != "" {
 		host, port, _ := net.SplitHostPort(address)
 		fmt.Fprintf(w, "  SQL        psql -h %s -p %s -U materialize materialize\n", host, port)

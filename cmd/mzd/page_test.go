@@ -122,7 +122,7 @@ func TestDemo(t *testing.T) {
 		var stdout logBuffer
 		d.startTo(&stdout, "demo", "-rate", "200", "-edits", "2500", "-listen", d.web, "-admin", d.admin, "-engine", d.sql, "-data-dir", dir)
 		<-stdout.contains("Ctrl-C ends it.")
-		for _, want := range []string{"http://" + d.web + "/", "http://" + d.admin + "/", dir, "psql -h 127.0.0.1 -p "} {
+		for _, want := range []string{"http://" + d.web + "/\n", "http://" + d.web + "/split\n", "http://" + d.admin + "/", dir, "psql -h 127.0.0.1 -p "} {
 			if !strings.Contains(stdout.String(), want) {
 				t.Errorf("the demo does not mention %s:\n%s", want, stdout.String())
 			}
@@ -244,16 +244,17 @@ func TestBars(t *testing.T) {
 		let shared = 0
 		for (let time = 0; time < 500; time += 20) {
 			animations().forEach((a) => { a.pause(); a.currentTime = time })
-			const items = [...list.children].sort((a, b) => names.indexOf(b.textContent.replace(/\d/g, "")) - names.indexOf(a.textContent.replace(/\d/g, "")))
+			const items = [...list.children]
 			const rects = items.map((li) => li.getBoundingClientRect())
 			for (const [i, a] of rects.entries()) for (const [j, b] of rects.entries()) {
 				const top = Math.max(a.top, b.top), bottom = Math.min(a.bottom, b.bottom)
 				if (i >= j || bottom - top < 2) continue
 				shared++
 				const seen = document.elementFromPoint(a.left + 30, (top + bottom) / 2)?.closest("li")
-				const better = Number(items[i].style.zIndex) > Number(items[j].style.zIndex) ? items[i] : items[j]
+				const height = (k) => Number(items[k].style.zIndex)
+				const better = items[height(i) > height(j) ? i : j]
 				if (seen && seen !== better) wrong.push(time + " ms: " + seen.textContent + " is above " + better.textContent)
-				if (getComputedStyle(better).backgroundColor === "rgba(0, 0, 0, 0)" || items[i].style.zIndex === items[j].style.zIndex) wrong.push("both are seen")
+				if (getComputedStyle(better).backgroundColor === "rgba(0, 0, 0, 0)" || height(i) === height(j)) wrong.push("both are seen")
 			}
 			const below = list.getBoundingClientRect().bottom
 			if (document.elementFromPoint(list.getBoundingClientRect().left + 30, below + 5)?.closest("#test")) wrong.push("a bar below the list")

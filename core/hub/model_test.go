@@ -75,6 +75,7 @@ var operations = slices.Concat(
 	slices.Repeat([]func(*world){(*world).stop}, 3),
 	slices.Repeat([]func(*world){(*world).end}, 3),
 	slices.Repeat([]func(*world){(*world).configure}, 2),
+	slices.Repeat([]func(*world){(*world).restore}, 2),
 )
 
 // randomScript makes n operations by chance, and waits between them.
@@ -381,6 +382,24 @@ func (w *world) configure() {
 	}
 }
 
+// restore puts what a receiver had at some time in the place of what it has, if it
+// keeps its own position.
+func (w *world) restore() {
+	rc := w.receivers[len(w.receivers)-1]
+	v := rc.views["c"]
+	if rc.backup == nil || w.r.IntN(2) == 0 {
+		w.tell("back up what own has, at %s", v.at)
+		b := *v
+		b.rows = maps.Clone(v.rows)
+		rc.backup = &b
+		return
+	}
+	w.tell("own has what it had at %s again", rc.backup.at)
+	w.restart(w.r.IntN(2) == 0)
+	*v, rc.backup = *rc.backup, nil
+	v.loose = true // what came after that may be forgotten
+}
+
 // restart ends the process and begins another. The caller holds mu.
 func (w *world) restart(inOrder bool) {
 	p, fs := w.p, w.fs
@@ -563,7 +582,7 @@ type receiver struct {
 	views  map[string]*received
 	mood   mood
 	killer int // kill the process at that write from now; 0: at none
-
+	backup *received
 }
 
 // received is what a receiver has of a view.
@@ -572,7 +591,7 @@ type received struct {
 	start core.Time  // where rows begin; not 0 for one that skipped the snapshot
 	epoch int        // of which the rows are, as far as anybody can tell
 	rows  contents   // since start
-	loose bool       // the cuts have changed since
+	loose bool       // its cuts or its place have been changed since: a base may come
 
 	// Of the cuts that begin with this view:
 	pending string // the one that it did not acknowledge; empty: none

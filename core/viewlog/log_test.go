@@ -495,6 +495,11 @@ func (m *model) check(from core.Token, at core.Time) {
 	if err != nil {
 		m.fail("read from %s at %d: %v", from, at, err)
 	}
+	m.verify(b, from, at)
+}
+
+// verify checks what was read from a token at a time.
+func (m *model) verify(b core.Batch, from core.Token, at core.Time) {
 	current := m.tokens[len(m.tokens)-1]
 	if want := (core.Token{Time: at, Generation: current.Generation}); b.Upper != want {
 		m.fail("read from %s at %d: upper %s, want %s", from, at, b.Upper, want)

@@ -82,6 +82,9 @@ type Test struct {
 // Distinct is L IS DISTINCT FROM R: inequality in which NULL equals NULL.
 type Distinct struct{ L, R Expr }
 
+// Try is X, and NULL where that is an error: for who computes it before it is known whether anybody asks.
+type Try struct{ X Expr }
+
 // ReadJSON follows a path of constant steps into a JSON text and casts what it finds, without making a value of anything on the
 // way. It is what chains of ->, ->>, #>, #>> and a cast at their end become.
 type ReadJSON struct {
@@ -101,6 +104,7 @@ func (e *Case) Type() Type     { return e.T }
 func (e *In) Type() Type       { return Bool }
 func (e *Test) Type() Type     { return Bool }
 func (e *Distinct) Type() Type { return Bool }
+func (e *Try) Type() Type      { return e.X.Type() }
 func (e *ReadJSON) Type() Type { return e.T }
 
 func (e *Col) Args() []Expr      { return nil }
@@ -112,6 +116,7 @@ func (e *Case) Args() []Expr     { return e.X }
 func (e *In) Args() []Expr       { return e.X }
 func (e *Test) Args() []Expr     { return []Expr{e.X} }
 func (e *Distinct) Args() []Expr { return []Expr{e.L, e.R} }
+func (e *Try) Args() []Expr      { return []Expr{e.X} }
 func (e *ReadJSON) Args() []Expr { return []Expr{e.X} }
 
 func (e *Col) WithArgs([]Expr) Expr        { return e }
@@ -123,6 +128,7 @@ func (e *Case) WithArgs(x []Expr) Expr     { return &Case{x, e.T} }
 func (e *In) WithArgs(x []Expr) Expr       { return &In{x} }
 func (e *Test) WithArgs(x []Expr) Expr     { return &Test{e.Kind, x[0]} }
 func (e *Distinct) WithArgs(x []Expr) Expr { return &Distinct{x[0], x[1]} }
+func (e *Try) WithArgs(x []Expr) Expr      { return &Try{x[0]} }
 func (e *ReadJSON) WithArgs(x []Expr) Expr {
 	return NewReadJSON(&ReadJSON{x[0], e.Path, e.Text, e.T})
 }
@@ -255,6 +261,15 @@ func (e *Distinct) Eval(c *Context, r Row) (Datum, error) {
 	return NewBool(Compare(l, x) != 0), nil
 }
 
+// Eval implements [Expr].
+func (e *Try) Eval(c *Context, r Row) (Datum, error) {
+	d, err := e.X.Eval(c, r)
+	if err != nil {
+		return Null, nil
+	}
+	return d, nil
+}
+
 // NewReadJSON returns the expression, joined with the one below where that reads JSON too.
 func NewReadJSON(e *ReadJSON) Expr {
 	if below, ok := e.X.(*ReadJSON); ok && below.T == Jsonb {
@@ -351,6 +366,8 @@ func (e *Test) String() string {
 	return "(" + e.X.String() + [...]string{" IS NULL)", " IS TRUE)", " IS FALSE)"}[e.Kind]
 }
 
+func (e *Try) String() string { return "try(" + e.X.String() + ")" }
+
 func (e *ReadJSON) String() string {
 	s := e.X.String()
 	for i, step := range e.Path {
@@ -414,6 +431,9 @@ func sameForm(a, b Expr) bool {
 		return ok && a.Kind == b.Kind
 	case *Distinct:
 		_, ok := b.(*Distinct)
+		return ok
+	case *Try:
+		_, ok := b.(*Try)
 		return ok
 	case *ReadJSON:
 		b, ok := b.(*ReadJSON)

@@ -162,12 +162,20 @@ func (m membership) meets(first int) []flow.Expr {
 	return []flow.Expr{m.equal.WithArgs([]flow.Expr{m.x, attached(Column{"member", m.y.Type()}, first)})}
 }
 
-// in plans x IN (query). It is true if a member equals x; else NULL if x is NULL and there are members, or if one of them is NULL; else
-// false.
+// tries is the condition that joins the members where perhaps nobody asks for x: then an error in it is none.
+func (m membership) tries(first int) []flow.Expr {
+	if len(m.x.Args()) > 0 {
+		m.x = &flow.Try{X: m.x}
+	}
+	return m.meets(first)
+}
+
+// in plans x IN (query). It is false if there are no members, whatever x is; else NULL if x is NULL; else true if a member equals x; else
+// NULL if one of them is NULL; else false.
 func (b *planner) in(e *sql.InQuery, s *scope) flow.Expr {
 	m := b.membership(e, s)
 	text := e.X.String() + " IN " + e.Query.String()
-	member := s.subqueries.add(attachment{text: text, rel: m.members, on: m.meets, outer: true})[0]
+	member := s.subqueries.add(attachment{text: text, rel: m.members, on: m.tries, outer: true})[0]
 	// The query is planned a second time, so that it counts twice: its operators are there twice.
 	y := &flow.Col{T: m.y.Type(), Name: "member"}
 	counts := s.subqueries.add(attachment{text: "counts of " + text, rel: &reduced{
@@ -175,11 +183,13 @@ func (b *planner) in(e *sql.InQuery, s *scope) flow.Expr {
 		cols: []Column{{"members", flow.Int8}, {"known", flow.Int8}},
 	}})
 	isNull := func(e flow.Expr) flow.Expr { return flow.Fold(&flow.Test{X: e}) }
-	unknown := &flow.Logic{Or: true,
-		L: b.operator("<", counts[1], counts[0], e.Pos()),
-		R: flow.Fold(&flow.Logic{L: isNull(m.x), R: b.some(counts[0], e.Pos())})}
+	unknown := &flow.Const{T: flow.Bool}
 	return negate(&flow.Case{T: flow.Bool, X: []flow.Expr{
-		negate(isNull(member), true), boolean(true), unknown, &flow.Const{T: flow.Bool}, boolean(false),
+		negate(b.some(counts[0], e.Pos()), true), boolean(false),
+		isNull(m.x), unknown,
+		negate(isNull(member), true), boolean(true),
+		b.operator("<", counts[1], counts[0], e.Pos()), unknown,
+		boolean(false),
 	}}, e.Not)
 }
 

@@ -159,9 +159,18 @@ func chain(op string) int {
 }
 func (e *Cast) String() string { return operand(e.X) + "::" + e.Type.String() }
 
+// extracts returns the field of an extract(field FROM x).
+func (e *Call) extracts() (field *Literal, ok bool) {
+	if e.Name != "extract" || len(e.Args) != 2 {
+		return nil, false
+	}
+	field, ok = e.Args[0].(*Literal)
+	return field, ok && field.Kind == String
+}
+
 func (e *Call) String() string {
-	if e.Name == "extract" && len(e.Args) == 2 {
-		return "extract(" + e.Args[0].String() + " FROM " + e.Args[1].String() + ")"
+	if field, ok := e.extracts(); ok {
+		return "extract(" + field.String() + " FROM " + e.Args[1].String() + ")"
 	}
 	if valueFunctions[e.Name] {
 		return e.Name

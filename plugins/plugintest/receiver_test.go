@@ -86,14 +86,13 @@ func (r *receiver) observe(_ context.Context, v *core.View) ([]json.RawMessage, 
 			return nil, err
 		}
 		r.read += int64(len(line))
-		if !json.Valid(line) {
-			continue // empty, or torn and so not acknowledged
-		}
 		var m receivedMessage
-		if err := json.Unmarshal(line, &m); err != nil {
+		switch err := json.Unmarshal(line, &m); {
+		case err == nil:
+			r.take(m)
+		case json.Valid(line):
 			return nil, err
-		}
-		r.take(m)
+		} // or it is empty, or torn and so not acknowledged
 	}
 	var rows []json.RawMessage
 	for row, n := range r.views[v.Name].rows {

@@ -289,7 +289,7 @@ func (p *sinkProbe) sees(views ...*view) {
 	}
 }
 
-// observe looks at a view; want is what may be there.
+// observe looks at a view; want has the rows that may be there.
 func (p *sinkProbe) observe(v *view, want contents) (c contents, err error) {
 	p.call("the observer", func() {
 		rows, failed := p.Observe(p.ctx, v.View)

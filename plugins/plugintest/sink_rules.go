@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -446,10 +447,12 @@ func checkAllAtOnce(p *sinkProbe) {
 		cut := p.cut(v.delta(slices.Concat(
 			changesTo(-1, many(round*200, round*200+200)), changesTo(1, many(round*200+300, round*200+500)))...))
 		after := v.rows.comparable(v.View)
+		either := maps.Clone(before)
+		maps.Copy(either, after)
 		var err error
 		ended := i.start(func() { err = i.sink.Write(i.ctx, cut) })
 		for len(ended) == 0 && i.pause(time.Millisecond) {
-			got, failed := p.observe(v, after)
+			got, failed := p.observe(v, either)
 			if failed == nil && difference(before, got) != "" && difference(after, got) != "" {
 				i.wait("Write", ended, max(i.patience, writePatience))
 				p.fail(v.Name+" as before the cut or as after it", "%d rows of %d while it was written", len(got), len(after))

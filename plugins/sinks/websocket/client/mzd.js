@@ -96,12 +96,13 @@ function parse(text, values, columns, key) {
 class Subscription {
   #url;
   #options;
+  #list; // of the views, in order
   #connection; // a function that closes it
   #begun; // when it was
   #heard; // when the server was last
   #other; // closes a websocket that is tried beside events
   #tried; // when one was
-  #token = ""; // the position of what the views hold
+  #token = ""; // the position of the views
   #parts = []; // of a message that is not complete yet
   #attempts = 0;
   #reason;
@@ -119,7 +120,8 @@ class Subscription {
   constructor(url, names, options) {
     this.#url = new URL("api/stream", new URL(`${url}`.replace(/\/?$/, "/"), globalThis.location?.href));
     this.#options = options;
-    this.views = Object.fromEntries(names.map((name) => [name, new View(name)]));
+    this.#list = names.map((name) => new View(name));
+    this.views = Object.fromEntries(this.#list.map((v) => [v.name, v]));
     const query = this.#url.searchParams;
     for (const name of names) query.append("view", name);
     query.set("numbers", "string");
@@ -131,7 +133,7 @@ class Subscription {
   }
 
   get rows() {
-    return Object.values(this.views)[0].rows;
+    return this.#list[0].rows;
   }
 
   close() {
@@ -141,7 +143,7 @@ class Subscription {
     this.#setState("closed");
   }
 
-  // What a callback throws ends nothing here, but is seen.
+  // What a callback throws ends nothing, but is seen.
   async #tell(name, ...what) {
     this.#options[name]?.(...what);
   }
@@ -231,10 +233,9 @@ class Subscription {
     this.#token = token;
     if (type === "base") this.#url.searchParams.delete("mismatch");
     this.timestamp = timestamp;
-    const list = Object.values(this.views);
-    this.verified = list.every((v) => v.verified);
+    this.verified = this.#list.every((v) => v.verified);
     this.#setState("live");
-    const [{ rows, inserted, deleted, updated }] = list;
+    const [{ rows, inserted, deleted, updated }] = this.#list;
     const { views, verified } = this;
     if (this.#connection) this.#tell("onChange", { type, timestamp, verified, views, rows, inserted, deleted, updated });
   }

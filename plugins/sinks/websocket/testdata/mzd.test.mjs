@@ -194,6 +194,7 @@ test("several views move together", () => {
   Socket.last.say(cut("delta", "4-g.h", { inserted: [["3"]], deleted: [["2"]] }, { inserted: [], deleted: [["8"]] }, { from: "3-g.h" }));
   assert.deepEqual(seen.changes, [[[], [1n]], [[7n], [2n]], [[7n], [2n]]]);
   assert.deepEqual(rows(subscription, "a"), [{ n: 2n }]);
+  assert.equal(subscription.rows, subscription.views.a.rows); // the first that was asked for
   assert.equal(subscription.state, "reconnecting");
   subscription.close();
 });
