@@ -144,7 +144,9 @@ func (c *gatedConn) Read(p []byte) (int, error) {
 		return c.Conn.Read(p)
 	}
 	n := copy(p, c.said)
-	c.said = c.said[n:]
+	if c.said = c.said[n:]; len(c.said) == 0 {
+		c.said = nil // lets go of what it is in
+	}
 	return n, nil
 }
 

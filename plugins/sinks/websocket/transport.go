@@ -1,12 +1,12 @@
 package websocket
 
 import (
-	"bytes"
 	"crypto/sha1"
 	"crypto/tls"
 	"encoding/base64"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -129,7 +129,7 @@ func (s *server) takeOver(w http.ResponseWriter, r *http.Request, status int, su
 		c.wire = newTLSWire(encrypted, gated, c.wire)
 	}
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered()) // there are so many
-	s.begin(c, appendHead(nil, status, w.Header()), bytes.Clone(early))
+	s.begin(c, appendHead(nil, status, w.Header()), slices.Concat(early, gated.said))
 	s.waiter.hand(c) // it takes connections until the last request is done
 }
 
@@ -145,7 +145,7 @@ func (s *server) begin(c *conn, head, early []byte) {
 	if c.sub.readers != nil {
 		s.metrics.clients.WithLabelValues(c.sub.form.transport.String()).Inc()
 	}
-	c.home = s.shards[int(s.turn.Add(1))%len(s.shards)]
+	c.home = s.shards[s.turn.Add(1)%uint32(len(s.shards))]
 }
 
 // left ends the stream of a connection, which is closed, if there was one.
