@@ -104,7 +104,7 @@ var ErrNotReadable = errors.New("time not readable")
 // ErrPermanent is wrapped by errors for which trying again cannot help without
 // somebody changing something: settings that are refused, a target that does
 // not exist any more.
-var ErrPermanent = errors.New("permanent error")
+var ErrPermanent = errors.New("trying again cannot help")
 
 // A Source brings events from the outside world.
 type Source interface {

@@ -186,7 +186,7 @@ func TestErrors(t *testing.T) {
 		forGood bool
 		after   time.Duration
 	}{
-		"permanent": {": table is gone: permanent error", true, 0},
+		"permanent": {": table is gone: trying again cannot help", true, 0},
 		"later":     {": too many requests", false, 42 * time.Second},
 		"long":      {": long \ufffdlong", false, 0},
 		"escapes":   {": \ufffd[2Jgone\nfor now", false, 0},

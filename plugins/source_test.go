@@ -111,7 +111,7 @@ func TestSourceErrors(t *testing.T) {
 		after   time.Duration
 	}{
 		"fail":      {": stream broke", false, 42 * time.Second},
-		"permanent": {": no such stream: permanent error", true, 0},
+		"permanent": {": no such stream: trying again cannot help", true, 0},
 		"panic":     {`the last it said is "panic: boom"`, false, 0},
 	} {
 		t.Run(mode, func(t *testing.T) {

@@ -235,13 +235,17 @@ func (r *Runner) begin() uint64 {
 
 // again notes that the source will be run again after the pause.
 func (r *Runner) again(reason string, err error, pause time.Duration) {
-	if err != nil {
-		r.log.Warn("source ended, will be tried again", "reason", reason, "wait", pause.Round(time.Millisecond).String(), "error", err)
-	} else {
-		r.log.Debug("source ended its stream, goes on with the next", "wait", pause.String())
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	args := []any{"reason", reason, "wait", pause.Round(time.Millisecond).String(), "error", err}
+	switch {
+	case err == nil:
+		r.log.Debug("source ended its stream, goes on with the next", "wait", pause.String())
+	case err.Error() == r.status.Error: // of the last try, and told
+		r.log.Debug("source ended again", args...)
+	default:
+		r.log.Warn("source ended, will be tried again", args...)
+	}
 	r.status.Reconnects[reason]++
 	r.set(Waiting, err)
 	r.status.Reason = reason

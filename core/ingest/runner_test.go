@@ -164,7 +164,7 @@ func TestRunner(t *testing.T) {
 		}
 		s = now()
 		check("state", s.State, ingest.Failed)
-		check("error", s.Error, "no: permanent error")
+		check("error", s.Error, "no: trying again cannot help")
 		check("events", s.Events, uint64(3))
 		check("bytes", s.Bytes, uint64(30))
 		check("duplicates", s.Duplicates, uint64(3))
@@ -258,6 +258,9 @@ func TestRecovery(t *testing.T) {
 		synctest.Wait()
 		if s := r.Status(); s.State != ingest.Streaming || s.Error != "exit status 1" || strings.Count(log.String(), "streams again") != 1 {
 			t.Errorf("got %+v and the log\n%s\nwant an error that is not over, and one that was", s, &log)
+		}
+		if n := strings.Count(log.String(), "will be tried again"); n != 3 {
+			t.Errorf("%d errors are told, want each once until it is over:\n%s", n, &log)
 		}
 		time.Sleep(10 * time.Second)
 		synctest.Wait()

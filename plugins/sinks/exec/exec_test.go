@@ -198,7 +198,7 @@ func TestFailures(t *testing.T) {
 func TestFatal(t *testing.T) {
 	sink, _, _ := shell(t, `read -r message; echo fatal no such table; read -r message`, nil)
 	err := sink.Write(t.Context(), []core.Batch{change(top10, 2, `["Ada"]`)})
-	if fmt.Sprint(err) != "command sh: no such table: permanent error" || !errors.Is(err, core.ErrPermanent) {
+	if fmt.Sprint(err) != "command sh: no such table: trying again cannot help" || !errors.Is(err, core.ErrPermanent) {
 		t.Errorf("got %v", err)
 	}
 }
