@@ -293,6 +293,15 @@ func retryable(err error) bool {
 	return !errors.As(err, &t) || t.Retryable()
 }
 
+// retryAfter returns how long an error says to wait before the next try.
+func retryAfter(err error) time.Duration {
+	var later interface{ RetryAfter() time.Duration }
+	if !errors.As(err, &later) {
+		return 0
+	}
+	return later.RetryAfter()
+}
+
 // retryWait bounds the waits between tries, for the upstream and for sinks.
 var retryWait = backoff.Backoff{Min: 100 * time.Millisecond, Max: longestWait}
 

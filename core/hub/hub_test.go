@@ -622,6 +622,9 @@ func TestTooManyRows(t *testing.T) {
 		stands := func(want string) {
 			t.Helper()
 			equal(t, "written", r.take(), want)
+			if p := h.Status().Views[0].Trouble; p == nil || time.Until(*p.NextTry) < 50*time.Second {
+				t.Errorf("the next try comes too early: %+v", p)
+			}
 			if p := h.Status().Views[0].Trouble; p == nil || p.Reason != "too_large" || !strings.Contains(p.Error, "more than 5 rows") || !strings.Contains(p.Error, "max_rows") {
 				t.Errorf("trouble: %+v", p)
 			}
@@ -630,14 +633,14 @@ func TestTooManyRows(t *testing.T) {
 		stands("")
 
 		s = u.offer("v", &stream{columns: oneColumn, identity: "env"})
-		<-time.After(time.Minute)
+		<-time.After(2 * time.Minute)
 		s.batches <- batch(0, 20, "a+1 b+4")
 		equal(t, "as many as may be", r.take(), "v[0,20) a+1 b+4")
 		s.batches <- batch(20, 30, "a-1 c+2")
 		stands("")
 
 		s = u.offer("v", &stream{columns: oneColumn, identity: "env", resumed: true})
-		<-time.After(time.Minute)
+		<-time.After(2 * time.Minute)
 		u.mu.Lock()
 		if last := u.opened[len(u.opened)-1]; last.Upper != 20 {
 			t.Errorf("asked for what comes after %d, want 20", last.Upper)

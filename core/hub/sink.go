@@ -155,11 +155,7 @@ func (g *group) succeeded() {
 // is no next try: ctx ended. A permanent error waits for that.
 func (g *group) failed(ctx context.Context, err error, retry *backoff.Backoff) bool {
 	permanent := errors.Is(err, core.ErrPermanent)
-	wait := retry.Next()
-	var later interface{ RetryAfter() time.Duration }
-	if errors.As(err, &later) { // the receiver knows when not to come back before
-		wait += later.RetryAfter()
-	}
+	wait := retry.Next() + retryAfter(err) // the receiver knows when not to come back before
 	next := time.Now().Add(wait)
 	if permanent {
 		next = time.Time{}

@@ -83,6 +83,7 @@ func (v *view) run(ctx context.Context) {
 		if !retryable(err) {
 			wait = longestWait
 		}
+		wait = max(wait, retryAfter(err))
 		v.fail(err, wait)
 		if backoff.Wait(ctx, wait) != nil {
 			return
@@ -264,6 +265,10 @@ func (e tooManyRowsError) Error() string {
 
 func (e tooManyRowsError) Reason() string  { return "too_large" }
 func (e tooManyRowsError) Retryable() bool { return false }
+
+// RetryAfter leaves the database time for others: to find out again is to read as
+// many rows again.
+func (e tooManyRowsError) RetryAfter() time.Duration { return time.Minute }
 
 // describe makes the view of columns and the configured key.
 func (v *view) describe(columns []core.Column) (*core.View, error) {

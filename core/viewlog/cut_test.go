@@ -31,7 +31,6 @@ func followByChance(t *testing.T, seed uint64) (err error) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	models := make([]*model, 3)
 	readers := make([]core.CutReader, len(models))
-	story := new(model) // of all that was done
 	defer func() {
 		if p := recover(); p != nil {
 			f, ok := p.(failure)
@@ -56,20 +55,20 @@ func followByChance(t *testing.T, seed uint64) (err error) {
 			if err != nil {
 				for i, r := range readers {
 					if frontier, _ := r.Frontier(); ok && at[i] != (core.Token{Time: want, Generation: frontier.Generation}) {
-						story.fail("no cut at %d after %v", want, at)
+						models[0].fail("no cut at %d after %v", want, at)
 					}
 				}
 				return
 			}
 			if !ok || cut[0].Upper.Time != want {
-				story.fail("a cut at %s, want %d, %v", cut[0].Upper, want, ok)
+				models[0].fail("a cut at %s, want %d, %v", cut[0].Upper, want, ok)
 			}
 			for i, b := range cut {
 				if b.Upper.Time != cut[0].Upper.Time {
-					story.fail("a cut at %s and %s", cut[0].Upper, b.Upper)
+					models[0].fail("a cut at %s and %s", cut[0].Upper, b.Upper)
 				}
 				if !b.IsBase() && b.Lower != at[i] {
-					story.fail("a delta from %s for a reader at %s", b.Lower, at[i])
+					models[0].fail("a delta from %s for a reader at %s", b.Lower, at[i])
 				}
 				models[i].verify(b, b.Lower, b.Upper.Time)
 				at[i] = b.Upper
