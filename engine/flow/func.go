@@ -84,8 +84,10 @@ func ImplicitCost(from, to Type) int {
 		return 0
 	case from == Unknown && to == Text:
 		return 1
-	case from == Unknown:
+	case from == Unknown && to == Float8: // what PostgreSQL prefers of the numbers
 		return 2
+	case from == Unknown:
+		return 3
 	case from.IsNumber() && to == Float4: // integers and numerics meet a real in double precision
 		return -1
 	case from.IsInt() && to == Numeric: // double precision is preferred

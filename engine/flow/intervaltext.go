@@ -193,7 +193,8 @@ func (p *spans) part(s *scanner) bool {
 	case q.fraction == 0 && len(s.rest) > 1 && s.rest[0] == '-' && isDigit(s.rest[1]): // years-months
 		s.rest = s.rest[1:]
 		months, ok := s.digits(1, 2)
-		return ok && months < 12 && p.put(q, intervalUnits["year"]) && p.put(quantity{n: q.sign * months}, intervalUnits["month"])
+		whole := s.rest == "" || strings.IndexByte(" \t\n\r\v\f", s.rest[0]) >= 0 // and not a date
+		return ok && whole && months < 12 && p.put(q, intervalUnits["year"]) && p.put(quantity{n: q.sign * months}, intervalUnits["month"])
 	}
 	s.space()
 	u := p.unit

@@ -200,7 +200,25 @@ func (b *planner) literal(e *sql.Literal) flow.Expr {
 	return x
 }
 
+// number is the text of a number with the signs before it. They are part of it, because the least integers have no positive ones.
+func number(e sql.Expr) (string, bool) {
+	switch e := e.(type) {
+	case *sql.Literal:
+		return e.Text, e.Kind == sql.Number
+	case *sql.Unary:
+		text, ok := number(e.X)
+		if positive, negative := strings.CutPrefix(text, "-"); negative {
+			return positive, ok && e.Op == "-"
+		}
+		return "-" + text, ok && e.Op == "-"
+	}
+	return "", false
+}
+
 func (b *planner) unary(e *sql.Unary, s *scope) flow.Expr {
+	if text, ok := number(e); ok {
+		return b.literal(&sql.Literal{At: e.At, Kind: sql.Number, Text: text})
+	}
 	x := b.expr(e.X, s)
 	if e.Op == "NOT" {
 		return negate(b.coerceBool(x, e.Pos()), true)
