@@ -223,13 +223,18 @@ func (p *process) alive() bool {
 // call makes a call that takes no longer than that: a process that takes longer is
 // ended. what says what it was to do.
 func (p *process) call(ctx context.Context, patience time.Duration, what string, f func(context.Context) error) error {
-	calling, cancel := context.WithTimeout(ctx, patience)
+	// Without a deadline: the plugin would be told, and might end the call a moment
+	// before we do.
+	calling, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
+	late := time.AfterFunc(patience, cancel)
 	err := f(calling)
+	inTime := late.Stop()
 	if err == nil {
 		return nil
 	}
-	if ctx.Err() == nil && calling.Err() != nil {
+	if !inTime && ctx.Err() == nil {
 		p.fail(fmt.Errorf("%s hangs: it did not %s within %v, and was ended", p.path, what, patience))
 	}
 	return p.explain(ctx, err)

@@ -412,13 +412,7 @@ func diskHangs(t *testing.T, first bool) {
 		begin()
 		synctest.Wait()
 	}
-	wakes := make(chan struct{})
-	fs.Fail(func(_ int, op string) error {
-		if op == "sync" {
-			<-wakes
-		}
-		return nil
-	})
+	wake := fs.Hang()
 	if first {
 		begin()
 		synctest.Wait()
@@ -433,7 +427,7 @@ func diskHangs(t *testing.T, first bool) {
 	if s := o.Stats(); s.Durable > 1 || s.Upper != steps+1 {
 		t.Errorf("durable until %d of %d, want 1 of %d", s.Durable, s.Upper, steps+1)
 	}
-	close(wakes)
+	wake()
 	pass(time.Second)
 	s := o.Stats()
 	if s.Durable != steps+1 {

@@ -11,7 +11,6 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -93,7 +92,7 @@ type model struct {
 	holds   []*held
 	stands  []*held // where a restart must be able to go on
 	full    bool    // the disk
-	hangs   func()  // ends a sync that hangs, and all that would; nil: none does
+	wake    func()  // ends a sync that hangs, and all that would; nil: none does
 	size    int     // of the view, about: small, so that updates meet, or of many chunks
 	bytes   int64   // of exact history, at most
 
@@ -136,8 +135,8 @@ func newModel(t *testing.T, seed uint64, disk bool) *model {
 // what was done, and what was wrong then.
 func (m *model) play(script []operation) (err error) {
 	defer func() {
-		if m.hangs != nil {
-			m.hangs()
+		if m.wake != nil {
+			m.wake()
 		}
 		m.stop()
 	}()
@@ -208,8 +207,9 @@ func (m *model) crash() {
 		return
 	}
 	flushed, how := m.r.IntN(2) == 0, m.r.IntN(3)
-	if m.hangs != nil {
-		m.hang()
+	wake := func() {}
+	if m.wake != nil {
+		wake, m.wake = m.wake, nil
 	}
 	if flushed {
 		synctest.Wait() // everything has become durable
@@ -222,15 +222,14 @@ func (m *model) crash() {
 	m.full = false
 	switch how {
 	case 0:
-		m.fs.Fail(nil)
-		m.stop() // as it should be
+		m.fs.Fail(nil) // and it stops as it should
 	case 1:
 		m.fs = m.fs.Kill()
-		m.stop()
 	default:
 		m.fs = m.fs.Crash(m.r)
-		m.stop()
 	}
+	wake()
+	m.stop()
 	m.open()
 	m.holds = nil
 	upper, _ := m.log.Frontier()
@@ -329,9 +328,6 @@ func (m *model) fill() {
 	if m.fs == nil {
 		return
 	}
-	if m.hangs != nil {
-		m.hang()
-	}
 	if m.full = !m.full; !m.full {
 		m.tell("room on the disk")
 		m.fs.Fail(nil)
@@ -352,24 +348,17 @@ func (m *model) fill() {
 
 // hang has syncs hang, or ends that.
 func (m *model) hang() {
-	if m.fs == nil || m.full {
+	if m.fs == nil {
 		return
 	}
-	if m.hangs != nil {
+	if m.wake != nil {
 		m.tell("syncs end")
-		m.hangs()
-		m.hangs = nil
+		m.wake()
+		m.wake = nil
 		return
 	}
 	m.tell("syncs hang")
-	wakes := make(chan struct{})
-	m.hangs = sync.OnceFunc(func() { close(wakes) })
-	m.fs.Fail(func(_ int, op string) error {
-		if op == "sync" {
-			<-wakes
-		}
-		return nil
-	})
+	m.wake = m.fs.Hang()
 }
 
 func (m *model) append() {

@@ -27,6 +27,7 @@ type FS struct {
 	dead  bool
 
 	fail func(call int, op string) error
+	hang chan struct{} // what syncs wait for; nil: they do not
 }
 
 type file struct {
@@ -51,6 +52,26 @@ func (m *FS) Fail(f func(call int, op string) error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.fail = f
+}
+
+// Hang makes syncs hang from now on, until wake is called. Whoever crashes or kills
+// meanwhile finds nothing of what they were to sync, and must call it too.
+func (m *FS) Hang() (wake func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	hang := make(chan struct{})
+	m.hang = hang
+	return sync.OnceFunc(func() { close(hang) })
+}
+
+// waitHang waits as long as syncs hang.
+func (m *FS) waitHang() {
+	m.mu.Lock()
+	hang := m.hang
+	m.mu.Unlock()
+	if hang != nil {
+		<-hang
+	}
 }
 
 // Calls returns how many calls there were.
@@ -219,6 +240,7 @@ func (m *FS) ReadDir(dir string) ([]fs.DirEntry, error) {
 }
 
 func (m *FS) SyncDir(dir string) error {
+	m.waitHang()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.check("syncdir"); err != nil {
@@ -260,6 +282,7 @@ func (h *handle) Write(p []byte) (int, error) {
 }
 
 func (h *handle) Sync() error {
+	h.fs.waitHang()
 	h.fs.mu.Lock()
 	defer h.fs.mu.Unlock()
 	if err := h.fs.check("sync"); err != nil {

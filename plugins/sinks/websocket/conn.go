@@ -152,12 +152,19 @@ func (l *loop) stop() {
 	l.poller.wake()
 }
 
-// arrived returns the connections that have come, and whether to stop.
+// turnConns is how many connections arrive in one turn, so that a crowd does not
+// delay those who are there.
+const turnConns = 256
+
+// arrived returns connections that have come, and whether to stop.
 func (l *loop) arrived() ([]*conn, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	cs := l.inbox
-	l.inbox = nil
+	if l.inbox = nil; len(cs) > turnConns {
+		cs, l.inbox = cs[:turnConns:turnConns], cs[turnConns:]
+		l.poller.wake() // for the others
+	}
 	return cs, l.stopped
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/textproto"
 	"net/url"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,10 +23,17 @@ import (
 // with what was read of it. So the door refuses nothing by itself, and knows
 // nothing of HTTP but the plainest request.
 type door interface {
-	// accept waits for connections, until close is called.
+	// accept waits for connections, until close is called. After a [passingError]
+	// there may be more.
 	accept() ([]arrival, error)
 	close()
 }
+
+// A passingError is that a connection could not be accepted.
+type passingError struct{ error }
+
+// passesWithin is how long is waited after one.
+const passesWithin = 10 * time.Millisecond
 
 // An arrival is a connection that has just been accepted.
 type arrival struct {
@@ -35,6 +43,7 @@ type arrival struct {
 
 // serveDoor lets in whom the gate admits, until the door is closed.
 func (s *server) serveDoor(g *gate) error {
+	said := false // of the trouble since a connection was last accepted
 	for {
 		arrivals, err := s.door.accept()
 		now := time.Now()
@@ -52,6 +61,15 @@ func (s *server) serveDoor(g *gate) error {
 		if len(conns) > 0 {
 			s.waiter.hand(conns...)
 		}
+		said = said && len(arrivals) == 0
+		if _, passes := err.(passingError); passes {
+			if !said {
+				s.log.Warn("cannot accept connections; trying again", "err", err)
+				said = true
+			}
+			time.Sleep(passesWithin)
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -63,14 +81,28 @@ func (w *waiter) answer(c *conn, r *http.Request, early []byte) {
 	a := &w.answered
 	clear(a.header)
 	*a = answer{header: a.header, body: a.body[:0]}
-	w.srv.handler.ServeHTTP(a, r)
+	w.srv.serveHTTP(a, r)
 	if a.sub == nil {
 		c.sub, c.out = noStream, &delivery{rest: a.bytes(), parting: told}
 		return
 	}
 	c.sub, c.out = a.sub, a.out
+	a.sub, a.out = nil, nil // what it holds is the connection's
 	w.head = appendHead(w.head[:0], a.status, a.header)
 	w.srv.begin(c, w.head, early)
+}
+
+// serveHTTP answers a request. A handler that panics is answered for, as net/http
+// does: it is the fault of one request.
+func (s *server) serveHTTP(a *answer, r *http.Request) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("a request failed", "request", r.RequestURI, "panic", p, "stack", string(debug.Stack()))
+			*a = answer{header: make(http.Header)}
+			writeError(a, errInternal)
+		}
+	}()
+	s.handler.ServeHTTP(a, r)
 }
 
 // noStream is what there is on a connection that is answered, and then closed.
@@ -87,8 +119,15 @@ type requestReader struct {
 	lines *bufio.Reader
 }
 
-// maxRequest is how much is read of a connection to find a request there.
-const maxRequest = 16 << 10
+const (
+	// maxRequest is how much is read of a connection to find a request there.
+	maxRequest = 16 << 10
+	// maxPlainFields and maxPlainTarget are more than a request for a stream has:
+	// thousands of fields take a millisecond, for which all others on the waiter
+	// would wait.
+	maxPlainFields = 64
+	maxPlainTarget = 2 << 10
+)
 
 func newRequestReader() requestReader {
 	r := bytes.NewReader(nil)
@@ -105,7 +144,7 @@ func (q *requestReader) read(w wire) ([]byte, error) {
 // it; nil if they are anything else, or anything that takes a second look.
 func (q *requestReader) plain(p []byte) (*http.Request, []byte) {
 	head, early, whole := bytes.Cut(p, []byte("\r\n\r\n"))
-	if !whole || !bytes.HasPrefix(head, []byte("GET /api/")) || !isText(head) {
+	if !whole || bytes.Count(head, []byte("\r\n")) > maxPlainFields || !bytes.HasPrefix(head, []byte("GET /api/")) || !isText(head) {
 		return nil, nil
 	}
 	q.bytes.Reset(p[:len(p)-len(early)])
@@ -116,7 +155,7 @@ func (q *requestReader) plain(p []byte) (*http.Request, []byte) {
 		return nil, nil
 	}
 	target, plain := strings.CutSuffix(strings.TrimPrefix(line, "GET "), " HTTP/1.1")
-	if !plain {
+	if !plain || len(target) > maxPlainTarget || strings.Contains(target, " ") {
 		return nil, nil
 	}
 	u, err := url.ParseRequestURI(target)
@@ -263,6 +302,7 @@ func (l *lobby) Accept() (net.Conn, error) {
 		}
 		c, err := l.srv.backend.giveBack(g.wire)
 		if err != nil { // there is no room for it in the process or in the kernel
+			l.srv.log.Warn("lost a connection", "err", err)
 			g.seat.leave()
 			continue
 		}
@@ -283,6 +323,7 @@ func (l *lobby) next() (guest, error) {
 		return guest{}, net.ErrClosed
 	}
 	g := l.guests[0]
+	l.guests[0] = guest{} // lets go of what it said
 	l.guests = l.guests[1:]
 	return g, nil
 }

@@ -5,8 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
-	"time"
 )
 
 // A socketDoor accepts the connections of a TCP listener as sockets.
@@ -28,38 +28,43 @@ func (sockets) open(ln net.Listener) (door, error) {
 	return socketDoor{file, raw}, nil
 }
 
-const (
-	// acceptTurn is how many connections are accepted before they are looked after.
-	acceptTurn = 64
-	// fullFor is how long is waited when there is no room for another connection
-	// in the process or in the kernel.
-	fullFor = 10 * time.Millisecond
-)
+// acceptTurn is how many connections are accepted before they are looked after.
+const acceptTurn = 64
+
+// passing are the errors of accept4(2) after which there can be another
+// connection: that this one has failed, or that there is no room now.
+var passing = []syscall.Errno{
+	syscall.EINTR, syscall.ECONNABORTED, syscall.EPERM, syscall.EPROTO, syscall.ENOPROTOOPT, syscall.EOPNOTSUPP, syscall.ETIMEDOUT,
+	syscall.ENETDOWN, syscall.EHOSTDOWN, syscall.ENONET, syscall.EHOSTUNREACH, syscall.ENETUNREACH,
+	syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
+}
 
 func (d socketDoor) accept() (come []arrival, err error) {
+	var failed error
 	closed := d.raw.Read(func(ln uintptr) bool {
-		for err == nil && len(come) < acceptTurn {
-			var s int
-			var from syscall.Sockaddr
-			if s, from, err = syscall.Accept4(int(ln), syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC); err == nil {
-				socket(s).limit()
-				come = append(come, arrival{socket(s), addrOf(from)})
+		for len(come) < acceptTurn {
+			s, from, err := syscall.Accept4(int(ln), syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
+			if err == syscall.EAGAIN {
+				return len(come) > 0
 			}
-		}
-		if err == syscall.EAGAIN {
-			err = nil
-			return len(come) > 0
+			if err != nil {
+				failed = err
+				break
+			}
+			come = append(come, arrival{socket(s), addrOf(from)})
 		}
 		return true
 	})
-	switch err {
-	case nil, syscall.EINTR, syscall.ECONNABORTED:
-		return come, closed
-	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM:
-		time.Sleep(fullFor)
+	if closed != nil {
 		return come, closed
 	}
-	return come, os.NewSyscallError("accept4", err)
+	if errno, ok := failed.(syscall.Errno); ok {
+		failed = os.NewSyscallError("accept4", errno)
+		if slices.Contains(passing, errno) {
+			failed = passingError{failed}
+		}
+	}
+	return come, failed
 }
 
 func (d socketDoor) close() { d.file.Close() }

@@ -35,6 +35,11 @@ func TestPlainRequests(t *testing.T) {
 		{"HEAD", "HEAD /api/stream/top10 HTTP/1.1\r\n" + host + "\r\n", ""},
 		{"HTTP/1.0", "GET /api/stream/top10 HTTP/1.0\r\n" + host + "\r\n", ""},
 		{"HTTP/0.9", "GET /api/stream/top10\r\n\r\n", ""},
+		{"a request line of four words", "GET /api/stream/top10 x HTTP/1.1\r\n" + host + "\r\n", ""},
+		{"two versions", "GET /api/stream/top10 HTTP/1.1 HTTP/1.1\r\n" + host + "\r\n", ""},
+		{"two spaces", "GET /api/stream/top10  HTTP/1.1\r\n" + host + "\r\n", ""},
+		{"a long target", request("/api/stream/top10?since=" + strings.Repeat("1", 2<<10)), ""},
+		{"a hundred fields", request("/api/stream/top10", strings.Repeat("X: y\r\n", 100)), ""},
 		{"not the whole head", "GET /api/stream/top10 HTTP/1.1\r\n" + host, ""},
 		{"a line feed alone", "GET /api/stream/top10 HTTP/1.1\n" + host + "\r\n", ""},
 		{"a head that ends in line feeds", "GET /api/stream/top10 HTTP/1.1\r\n" + host + "\n\r\n\r\n", ""},
@@ -166,5 +171,21 @@ func TestRefusedStream(t *testing.T) {
 		if _, err := w.r.ReadByte(); err != io.EOF {
 			t.Errorf("%s: the connection goes on: %v", tt.path, err)
 		}
+	}
+}
+
+// What a client says with its request is heard, also if net/http gets the request.
+func TestNothingSaidEarlyIsLost(t *testing.T) {
+	f := newFeed(t, "top10")
+	f.reset(1000, `["Ada",0]`)
+	s := serve(t, websocket.Settings{}, f)
+	early := strings.Repeat(frame(textFrame, strings.Repeat("x", 2000)), 4) + frame(pingFrame, "last")
+	for name, header := range map[string]string{"through the door": "X: e\r\n", "through net/http": "X: é\r\n"} {
+		t.Run(name, func(t *testing.T) {
+			w := wireTo(t, s)
+			w.say(request("/api/stream/top10", upgradeHeaders, header) + early)
+			w.answer()
+			w.pong("last")
+		})
 	}
 }

@@ -17,6 +17,9 @@ func NewOn(ctx context.Context, s Settings, ln net.Listener) *Sink {
 	return newSink(ctx, s.withDefaults(), ln)
 }
 
+// Listen returns a listener as the sink makes them.
+func Listen(ctx context.Context, address string) (net.Listener, error) { return listen(ctx, address) }
+
 // SetRequestTimeout sets how long a client may take for its request.
 func (s *Sink) SetRequestTimeout(d time.Duration) { s.requestTimeout = d }
 

@@ -53,7 +53,7 @@ func (g *gate) Accept() (net.Conn, error) {
 			continue
 		}
 		if tcp, ok := c.(*net.TCPConn); ok {
-			limitKernel(tcp)
+			tcp.SetWriteBuffer(sendBuffer) // fails only if the peer has left
 		}
 		return &gatedConn{Conn: c, stall: g.stall, refused: refused, seat: seat}, nil
 	}
@@ -144,7 +144,9 @@ func (c *gatedConn) Read(p []byte) (int, error) {
 		return c.Conn.Read(p)
 	}
 	n := copy(p, c.said)
-	c.said = c.said[n:]
+	if c.said = c.said[n:]; len(c.said) == 0 {
+		c.said = nil // lets go of what it is in
+	}
 	return n, nil
 }
 

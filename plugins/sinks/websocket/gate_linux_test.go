@@ -9,24 +9,19 @@ import (
 )
 
 // The kernel queues little for a client, so that one that reads nothing costs
-// little, and sends small messages at once; whichever way the client came.
-func TestTheKernelQueuesLittle(t *testing.T) {
+// little, sends small messages at once, and looks whether the client is still
+// there; whichever way the client came.
+func TestSocketOptions(t *testing.T) {
 	f := newFeed(t, "top10")
 	f.reset(1000, `["Ada",1]`)
-	listen := func(multipath bool) net.Listener {
-		var lc net.ListenConfig
-		lc.SetMultipathTCP(multipath)
-		ln, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	for _, name := range []string{"accepted by the sink", "accepted by net"} {
+		ln, err := websocket.Listen(t.Context(), "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		return ln
-	}
-	for name, ln := range map[string]net.Listener{
-		"accepted by the sink":                      listen(false),
-		"accepted by the sink from a multipath one": listen(true),
-		"accepted by net":                           struct{ net.Listener }{listen(false)},
-	} {
+		if name == "accepted by net" {
+			ln = struct{ net.Listener }{ln}
+		}
 		t.Run(name, func(t *testing.T) {
 			s := startOn(t, t.Context(), websocket.Settings{}, ln, f)
 			for _, headers := range []string{upgradeHeaders, ""} {
@@ -49,6 +44,8 @@ func TestTheKernelQueuesLittle(t *testing.T) {
 				{"send buffer", syscall.SOL_SOCKET, syscall.SO_SNDBUF, 1, 256 << 10}, // the kernel doubles what is set
 				{"unsent bytes", syscall.IPPROTO_TCP, 25, 1, 64 << 10},
 				{"no delay", syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1, 1},
+				{"keep-alive", syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1, 1},
+				{"seconds before it", syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, 1, 15},
 			} {
 				for _, fd := range fds {
 					if got, err := syscall.GetsockoptInt(fd, tt.level, tt.option); err != nil || got < tt.least || got > tt.most {

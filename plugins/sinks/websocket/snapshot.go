@@ -140,7 +140,7 @@ func (sn snapshot) wait(ctx context.Context) (core.Token, *apiError) {
 		select {
 		case <-moved:
 		case <-ctx.Done():
-			return core.Token{}, notYet(sn.reader.View().Name, upper, sn.min)
+			return core.Token{}, sn.notYet(ctx, upper)
 		}
 	}
 }
@@ -155,7 +155,7 @@ func (sn snapshot) read(ctx context.Context) (core.Batch, *apiError) {
 		}
 		for batch, err := range sn.reader.Follow(ctx, core.Token{}) {
 			if err != nil {
-				return core.Batch{}, notYet(sn.reader.View().Name, core.Token{}, sn.min)
+				return core.Batch{}, sn.notYet(ctx, core.Token{})
 			}
 			if batch.Upper.Time >= sn.min {
 				return batch, nil
@@ -165,10 +165,15 @@ func (sn snapshot) read(ctx context.Context) (core.Batch, *apiError) {
 	}
 }
 
-func notYet(view string, upper core.Token, wanted core.Time) *apiError {
-	message := "view " + strconv.Quote(view) + " has no complete state yet; try again in a moment"
+// notYet is the answer when waiting has come to its end.
+func (sn snapshot) notYet(ctx context.Context, upper core.Token) *apiError {
+	if context.Cause(ctx) == errStopped {
+		return &errStopping
+	}
+	view := "view " + strconv.Quote(sn.reader.View().Name)
+	message := view + " has no complete state yet; try again in a moment"
 	if !upper.IsZero() {
-		message = "view " + strconv.Quote(view) + " is complete through " + upper.Time.String() + ", not yet " + wanted.String()
+		message = view + " is complete through " + upper.Time.String() + ", not yet " + sn.min.String()
 	}
 	return &apiError{http.StatusServiceUnavailable, "not_yet", message, time.Second}
 }

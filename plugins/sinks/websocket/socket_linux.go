@@ -1,9 +1,6 @@
 package websocket
 
-import (
-	"net"
-	"syscall"
-)
+import "syscall"
 
 const (
 	// tcpNotsentLowat is TCP_NOTSENT_LOWAT, which package syscall does not name.
@@ -13,22 +10,26 @@ const (
 	maxUnsent = 64 << 10
 )
 
-// limitKernel makes the kernel take only so much more than it can send, so that
-// a peer who takes nothing costs little, and one who is slow gets net deltas
-// from now instead of what was queued a while ago.
-func limitKernel(c *net.TCPConn) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return // closed
-	}
-	raw.Control(func(fd uintptr) { socket(fd).limit() })
+// socketOptions are set on a listener before anybody can connect: connections
+// inherit them. The kernel takes only so much more than it can send, so that a
+// peer who takes nothing costs little, and one who is slow gets net deltas from
+// now instead of what was queued a while ago; small messages go out at once; and
+// a peer who has vanished is noticed, also by a stream that is silent. The latter
+// two are what package net sets on what it accepts.
+var socketOptions = []struct{ level, option, value int }{
+	{syscall.SOL_SOCKET, syscall.SO_SNDBUF, sendBuffer},
+	{syscall.IPPROTO_TCP, tcpNotsentLowat, maxUnsent},
+	{syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1},
+	{syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1},
+	{syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, 15},
+	{syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL, 15},
+	{syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT, 9},
 }
 
-// limit fails only if the peer has left, or on a kernel without TCP_NOTSENT_LOWAT
-// (before 3.12), which still has the send buffer. It also has small messages go
-// out at once, as package net does.
-func (s socket) limit() {
-	syscall.SetsockoptInt(int(s), syscall.SOL_SOCKET, syscall.SO_SNDBUF, sendBuffer)
-	syscall.SetsockoptInt(int(s), syscall.IPPROTO_TCP, tcpNotsentLowat, maxUnsent)
-	syscall.SetsockoptInt(int(s), syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
+func setSocketOptions(_, _ string, c syscall.RawConn) error {
+	return c.Control(func(fd uintptr) {
+		for _, o := range socketOptions {
+			syscall.SetsockoptInt(int(fd), o.level, o.option, o.value) // what a kernel does not know it goes without
+		}
+	})
 }

@@ -586,6 +586,15 @@ func TestSnapshotsWait(t *testing.T) {
 			f.append(1001, change{1, `["Bob",1]`})
 		}()
 		get("/api/views/top10?min_timestamp=1001", 200, `Bob`)
+		stopped := make(chan error)
+		go func() {
+			time.Sleep(time.Second)
+			stopped <- s.stop()
+		}()
+		get("/api/views/top10?min_timestamp=1002", 503, `"code":"stopping"`)
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
 	})
 }
 

@@ -1,12 +1,12 @@
 package websocket
 
 import (
-	"bytes"
 	"crypto/sha1"
 	"crypto/tls"
 	"encoding/base64"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -129,7 +129,7 @@ func (s *server) takeOver(w http.ResponseWriter, r *http.Request, status int, su
 		c.wire = newTLSWire(encrypted, gated, c.wire)
 	}
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered()) // there are so many
-	s.begin(c, appendHead(nil, status, w.Header()), bytes.Clone(early))
+	s.begin(c, appendHead(nil, status, w.Header()), slices.Concat(early, gated.said))
 	s.waiter.hand(c) // it takes connections until the last request is done
 }
 
@@ -145,7 +145,7 @@ func (s *server) begin(c *conn, head, early []byte) {
 	if c.sub.readers != nil {
 		s.metrics.clients.WithLabelValues(c.sub.form.transport.String()).Inc()
 	}
-	c.home = s.shards[int(s.turn.Add(1))%len(s.shards)]
+	c.home = s.shards[s.turn.Add(1)%uint32(len(s.shards))]
 }
 
 // left ends the stream of a connection, which is closed, if there was one.
@@ -166,6 +166,6 @@ const comeBack = 3 * time.Second
 // another time, so that a thousand do not come back as one.
 func (s *server) stopping() *ended {
 	problem := errStopping
-	problem.retry = rand.N(comeBack)
+	problem.retry = time.Millisecond + rand.N(comeBack)
 	return &ended{code: codeRestart, reason: "mzd is stopping; come back with your token in some random time up to 3 s", problem: &problem}
 }

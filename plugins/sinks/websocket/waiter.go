@@ -19,6 +19,7 @@ type waiter struct {
 	bytes   int                // of those frames
 	ready   map[*shard][]*conn // go to their shards at the end of the turn
 	due     time.Time          // when a connection may have to be given up; zero: never
+	swept   time.Time          // when it was last looked who has to be
 	closeBy time.Time          // when all have to be gone; zero: the server runs
 
 	// For requests, one at a time.
@@ -35,6 +36,9 @@ const (
 	turnBytes = 256 << 10
 	// partingTime is how long a client may take to close after the goodbye.
 	partingTime = 2 * time.Second
+	// sweepEvery is how often it is looked who has to be given up, at most: it is
+	// looked at all, and strangers who say nothing may come by the thousand.
+	sweepEvery = 100 * time.Millisecond
 	// keptRest is how much of a frame is copied to let go of all the others.
 	keptRest = 16 << 10
 )
@@ -217,7 +221,11 @@ func (w *waiter) settle(c *conn, o outcome, now time.Time) {
 		w.drop(c)
 		return
 	}
-	if at := w.deadline(c); w.due.IsZero() || at.Before(w.due) {
+	at := w.deadline(c)
+	if next := w.swept.Add(sweepEvery); at.Before(next) {
+		at = next
+	}
+	if w.due.IsZero() || at.Before(w.due) {
 		w.due = at
 	}
 }
@@ -434,7 +442,7 @@ func (w *waiter) deadline(c *conn) time.Time {
 
 // giveUp closes the connections whose time is over.
 func (w *waiter) giveUp(now time.Time) {
-	w.due = time.Time{}
+	w.due, w.swept = time.Time{}, now
 	for _, c := range w.conns {
 		if c == nil {
 			continue

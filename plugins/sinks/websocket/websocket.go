@@ -182,8 +182,8 @@ func newSink(ctx context.Context, s Settings, ln net.Listener) *Sink {
 }
 
 func listen(ctx context.Context, address string) (net.Listener, error) {
-	var lc net.ListenConfig
-	lc.SetMultipathTCP(false) // has no TCP_NOTSENT_LOWAT
+	lc := net.ListenConfig{Control: setSocketOptions}
+	lc.SetMultipathTCP(false) // its sockets inherit nothing, and have no TCP_NOTSENT_LOWAT
 	ln, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("serve streams on %s: %w (stop what uses the address, or set another one as listen)", address, err)

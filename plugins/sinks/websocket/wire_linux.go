@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"sync"
@@ -52,7 +53,7 @@ func (sockets) take(c net.Conn) (wire, error) {
 }
 
 func (s socket) read(p []byte) (int, error) {
-	n, err := transfer(syscall.SYS_RECVFROM, s, p, 0)
+	n, err := transfer(sysRecvfrom, s, p, 0)
 	switch {
 	case err == syscall.EAGAIN:
 		return 0, errNothing
@@ -75,7 +76,7 @@ func (s socket) write(p []byte, more bool) (int, bool, error) {
 	if more {
 		flags |= msgMore
 	}
-	n, err := transfer(syscall.SYS_SENDTO, s, p, flags)
+	n, err := transfer(sysSendto, s, p, flags)
 	switch {
 	case err == syscall.EAGAIN:
 		return 0, true, nil
@@ -197,7 +198,8 @@ func (p *epoll) poll() int {
 func (p *epoll) sleep(until time.Time) int {
 	timeout := -1 // never
 	if !until.IsZero() {
-		timeout = int(max(0, time.Until(until)+time.Millisecond-1) / time.Millisecond)
+		left := min(max(0, time.Until(until)), math.MaxInt32*time.Millisecond) // the kernel's int
+		timeout = int((left + time.Millisecond - 1) / time.Millisecond)
 	}
 	n, _, errno := syscall.Syscall6(syscall.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.ready[0])), uintptr(len(p.ready)), uintptr(timeout), 0, 0)
 	return p.count(n, errno)
@@ -226,7 +228,7 @@ func (p *epoll) wake() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.asleep && !p.woken {
-		one := [8]byte{1}
+		one := uint64(1)
 		syscall.RawSyscall(syscall.SYS_WRITE, uintptr(p.bell), uintptr(unsafe.Pointer(&one)), 8)
 	}
 	p.woken = true

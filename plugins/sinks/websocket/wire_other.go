@@ -2,12 +2,14 @@
 
 package websocket
 
-import "net"
+import (
+	"net"
+	"syscall"
+)
 
 // backendOf returns the backend for the connections of a listener.
 func backendOf(net.Listener) backend { return goroutines{} }
 
-// limitKernel bounds what the kernel takes for a peer who takes nothing.
-func limitKernel(c *net.TCPConn) {
-	c.SetWriteBuffer(sendBuffer) // fails only if the peer has left
-}
+// setSocketOptions leaves a listener as it is: what package net and the gate set
+// on connections has to do.
+func setSocketOptions(string, string, syscall.RawConn) error { return nil }
