@@ -84,12 +84,11 @@ func likeEscape(pattern, escape string) (Datum, error) {
 	return NewText(b.String()), nil
 }
 
+var errEscapeAtEnd = &EvalError{Code: "22025", Message: "LIKE pattern must not end with escape character"}
+
 // like matches a LIKE pattern: % is any text, _ any character, \ takes the next one literally. It backtracks to the last % only,
 // so its cost is at most the product of the lengths.
 func like(s, pattern string) (Datum, error) {
-	if strings.HasSuffix(pattern, `\`) && (len(pattern)-len(strings.TrimRight(pattern, `\`)))%2 == 1 {
-		return Null, &EvalError{Code: "22025", Message: "LIKE pattern must not end with escape character"}
-	}
 	i, j := 0, 0
 	star, mark := -1, 0
 	for i < len(s) {
@@ -106,7 +105,9 @@ func like(s, pattern string) (Datum, error) {
 			}
 			k := j
 			if pattern[k] == '\\' {
-				k++
+				if k++; k == len(pattern) {
+					return Null, errEscapeAtEnd
+				}
 			}
 			if strings.HasPrefix(pattern[k:], s[i:i+size]) {
 				i, j = i+size, k+size
