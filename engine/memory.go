@@ -68,6 +68,9 @@ func (e *Engine) tooLarge(v *view) *Error {
 	if v.id != "" {
 		who = v.name
 	}
+	if v.endless {
+		return errorf("22003", "bigint out of range: %s has more copies of a row than can be counted", who)
+	}
 	return &Error{
 		Code: "53200",
 		Message: fmt.Sprintf("out of memory: %s held %d bytes when the views of the embedded engine together passed their %d bytes",

@@ -73,6 +73,17 @@ func TestMemoryOnce(t *testing.T) {
 		w.want("SELECT count(*) FROM t, t AS u, t AS v", "1000000000") // a row with a count
 		w.fails("SELECT sum(t.a + u.a + v.a) FROM t, t AS u, t AS v", "53200", why)
 		w.fails("SELECT sum(a) FROM t, generate_series(1, 100000)", "53200", why)
+		// There are more copies of a row than a count has bits for.
+		const endless = "bigint out of range: "
+		w.want("SELECT count(*) FROM t, t AS u, t AS v, t AS w, t AS x, t AS y", "1000000000000000000")
+		w.fails("SELECT count(*) FROM t, t AS u, t AS v, t AS w, t AS x, t AS y, t AS z", "22003", endless+"the query has more copies")
+		w.exec(`CREATE TABLE n (a int); CREATE MATERIALIZED VIEW most AS SELECT count(*) FROM n, t, t AS v, t AS w, t AS x, t AS y, t AS z;
+			INSERT INTO n SELECT * FROM generate_series(1, 9)`)
+		w.want("SELECT * FROM most", "9000000000000000000")
+		w.exec("INSERT INTO n VALUES (10)")
+		w.fails("SELECT * FROM most", "22003", endless+"most has more copies")
+		w.exec("DROP TABLE n CASCADE; CREATE TABLE p (a int); INSERT INTO p SELECT * FROM generate_series(1, 256)")
+		w.fails("SELECT count(*) FROM p"+strings.Join(repeated(", p AS p%d", 8), ""), "22003", endless) // 2^72
 		w.exec("CREATE MATERIALIZED VIEW large AS SELECT t.a FROM t JOIN t AS u ON t.a > u.a")
 		w.ends(w.stream("TAIL large"), "53200", why)
 		w.exec("DROP VIEW large; CREATE MATERIALIZED VIEW small AS SELECT count(*) FROM t AS t JOIN t AS u USING (a)")

@@ -25,7 +25,8 @@ type view struct {
 	deltas  []flow.Delta   // of the inputs, reused
 	started bool           // the first step has been taken
 	net     flow.Consolidator
-	overrun bool              // the last step needed more memory than there is
+	overrun bool              // the last step needed more memory than there is, or made more copies of a row than can be counted
+	endless bool              // it was the copies
 	observe func() []flow.Row // what a relation of the engine itself is now, asked with mu held; nil for the rest
 
 	// Guarded by Engine.mu.
@@ -164,7 +165,7 @@ func (v *view) after(from, to uint64) []change {
 // step takes one step of the view's dataflow. The caller holds Engine.graphMu, or is the only one who knows the view.
 func (v *view) step(c *flow.Context) ([]flow.Keyed, []flow.ErrorUpdate) {
 	defer c.Renew()
-	if v.overrun = c.Exhausted(); v.overrun {
+	if v.overrun = c.Exhausted(); v.overrun { // by what feeds it
 		return nil, nil
 	}
 	if v.started && !slices.ContainsFunc(v.deltas, func(d flow.Delta) bool { return !d.Empty() }) {
@@ -172,7 +173,7 @@ func (v *view) step(c *flow.Context) ([]flow.Keyed, []flow.ErrorUpdate) {
 	}
 	v.started = true
 	out := v.flow.Step(c, v.deltas)
-	if v.overrun = c.Exhausted(); v.overrun {
+	if v.overrun, v.endless = c.Exhausted(), c.Overflowed(); v.overrun {
 		return nil, nil
 	}
 	return v.net.Rows(out.Rows), consolidateErrors(out.Errors)

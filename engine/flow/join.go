@@ -101,7 +101,7 @@ func (o *Join) change(c *Context, side int, u Update) {
 			if side == 1 {
 				l, r = r, l
 			}
-			if !o.pair(c, l, r, x.Diff*u.Diff) {
+			if !o.pair(c, l, r, c.times(x.Diff, u.Diff)) {
 				continue
 			}
 			matches += x.Diff

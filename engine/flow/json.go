@@ -30,13 +30,35 @@ type Context struct {
 	// What needs more than that is stopped in the middle, and its dataflow is good for nothing any more: see [Context.Exhausted].
 	Budget int64
 	spent  int64
+
+	overflow bool // more copies of a row than 63 bits count
 }
 
-// Exhausted tells whether more has been needed than the budget, since it was last renewed.
-func (c *Context) Exhausted() bool { return c.Budget > 0 && c.spent > c.Budget }
+// Exhausted tells whether more has been needed than the budget, or than can be counted, since the context was last renewed.
+func (c *Context) Exhausted() bool { return c.overflow || c.Budget > 0 && c.spent > c.Budget }
+
+// Overflowed tells whether it is that there were more copies of a row than can be counted.
+func (c *Context) Overflowed() bool { return c.overflow }
 
 // Renew begins to count anew, for the next step.
-func (c *Context) Renew() { c.spent = 0 }
+func (c *Context) Renew() { c.spent, c.overflow = 0, false }
+
+// times is how many copies there are of a pair.
+func (c *Context) times(a, b int64) int64 {
+	if a == int64(int32(a)) && b == int64(int32(b)) { // nearly always, and then without a division
+		return a * b
+	}
+	n, ok := int64Op('*', a, b)
+	c.overflow = c.overflow || !ok
+	return n
+}
+
+// plus is a sum of copies.
+func (c *Context) plus(a, b int64) int64 {
+	n, ok := int64Op('+', a, b)
+	c.overflow = c.overflow || !ok
+	return n
+}
 
 // spend counts rows that are made of others.
 func (c *Context) spend(r Row) { c.spent += updateBytes(r) }

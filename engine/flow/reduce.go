@@ -44,7 +44,7 @@ func (o *Reduce) Step(s *Step) Delta {
 	}
 	for _, u := range in.Rows {
 		g := o.touch(u.Row[:o.Keys])
-		g.rows += u.Diff
+		g.rows = s.Context.plus(g.rows, u.Diff)
 		for i, acc := range g.accs {
 			if acc != nil {
 				o.Aggregates[i].feed(acc, u)
