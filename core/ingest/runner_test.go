@@ -231,11 +231,29 @@ func (f sourceFunc) Run(ctx context.Context, cursor string, emit core.EmitFunc) 
 	return f(ctx, cursor, emit)
 }
 
+// logText is a log that is read while it is written.
+type logText struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 // TestRecovery says that a source works again only when it does: when it brings
 // events, or has run for a while. That it has connected is not enough.
 func TestRecovery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log strings.Builder
+		var log logText
 		fails := func(_ context.Context, _ string, emit core.EmitFunc) error {
 			emit(t.Context())
 			return errors.New("exit status 1")
