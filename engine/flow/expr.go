@@ -85,6 +85,12 @@ type Distinct struct{ L, R Expr }
 // Try is X, and NULL where that is an error: for who computes it before it is known whether anybody asks.
 type Try struct{ X Expr }
 
+// Raise is an error, for who comes to it.
+type Raise struct {
+	Err *EvalError
+	T   Type
+}
+
 // ReadJSON follows a path of constant steps into a JSON text and casts what it finds, without making a value of anything on the
 // way. It is what chains of ->, ->>, #>, #>> and a cast at their end become.
 type ReadJSON struct {
@@ -105,6 +111,7 @@ func (e *In) Type() Type       { return Bool }
 func (e *Test) Type() Type     { return Bool }
 func (e *Distinct) Type() Type { return Bool }
 func (e *Try) Type() Type      { return e.X.Type() }
+func (e *Raise) Type() Type    { return e.T }
 func (e *ReadJSON) Type() Type { return e.T }
 
 func (e *Col) Args() []Expr      { return nil }
@@ -117,6 +124,7 @@ func (e *In) Args() []Expr       { return e.X }
 func (e *Test) Args() []Expr     { return []Expr{e.X} }
 func (e *Distinct) Args() []Expr { return []Expr{e.L, e.R} }
 func (e *Try) Args() []Expr      { return []Expr{e.X} }
+func (e *Raise) Args() []Expr    { return nil }
 func (e *ReadJSON) Args() []Expr { return []Expr{e.X} }
 
 func (e *Col) WithArgs([]Expr) Expr        { return e }
@@ -129,6 +137,7 @@ func (e *In) WithArgs(x []Expr) Expr       { return &In{x} }
 func (e *Test) WithArgs(x []Expr) Expr     { return &Test{e.Kind, x[0]} }
 func (e *Distinct) WithArgs(x []Expr) Expr { return &Distinct{x[0], x[1]} }
 func (e *Try) WithArgs(x []Expr) Expr      { return &Try{x[0]} }
+func (e *Raise) WithArgs([]Expr) Expr      { return e }
 func (e *ReadJSON) WithArgs(x []Expr) Expr {
 	return NewReadJSON(&ReadJSON{x[0], e.Path, e.Text, e.T})
 }
@@ -270,6 +279,9 @@ func (e *Try) Eval(c *Context, r Row) (Datum, error) {
 	return d, nil
 }
 
+// Eval implements [Expr].
+func (e *Raise) Eval(*Context, Row) (Datum, error) { return Null, e.Err }
+
 // NewReadJSON returns the expression, joined with the one below where that reads JSON too.
 func NewReadJSON(e *ReadJSON) Expr {
 	if below, ok := e.X.(*ReadJSON); ok && below.T == Jsonb {
@@ -368,6 +380,8 @@ func (e *Test) String() string {
 
 func (e *Try) String() string { return "try(" + e.X.String() + ")" }
 
+func (e *Raise) String() string { return "error(" + e.Err.Code + ")" }
+
 func (e *ReadJSON) String() string {
 	s := e.X.String()
 	for i, step := range e.Path {
@@ -435,6 +449,9 @@ func sameForm(a, b Expr) bool {
 	case *Try:
 		_, ok := b.(*Try)
 		return ok
+	case *Raise:
+		b, ok := b.(*Raise)
+		return ok && a.Err == b.Err && a.T == b.T
 	case *ReadJSON:
 		b, ok := b.(*ReadJSON)
 		return ok && a.Text == b.Text && a.T == b.T && slices.Equal(a.Path, b.Path)

@@ -1,7 +1,7 @@
 package flow
 
-// Scalar makes exactly one row of its input, as a subquery that is used as a value does: its row, or NULLs if it has none. If it has
-// more than one, that is an error, for as long as it does.
+// Scalar makes exactly one row of its input, as a subquery that is used as a value does: its row, or NULLs if it has none, and then whether
+// it has more than one. That is an error for who asks for the value, and for nobody else.
 type Scalar struct {
 	In    Operator
 	Width int
@@ -9,12 +9,12 @@ type Scalar struct {
 	rows  bucket
 	count int64 // copies of all rows
 	state State
-	said  Row // nil before the first step, and while there is an error
-	wrong bool
+	said  Row // nil before the first step
 	out   Delta
 }
 
-var errScalar = &EvalError{Code: "21000", Message: "more than one row returned by a subquery used as an expression"}
+// ErrMany is the error of a subquery that is used as a value and has more than one row.
+var ErrMany = &EvalError{Code: "21000", Message: "more than one row returned by a subquery used as an expression"}
 
 // Step implements [Operator].
 func (o *Scalar) Step(s *Step) Delta {
@@ -24,26 +24,19 @@ func (o *Scalar) Step(s *Step) Delta {
 	for _, u := range in.Rows {
 		o.put(u)
 	}
-	var row Row
-	switch {
-	case o.count == 1 && len(o.rows.rows) == 1:
-		row = o.rows.rows[0].Row
-	case o.count == 0:
-		row = make(Row, o.Width)
+	row := make(Row, o.Width+1)
+	if o.count == 1 && len(o.rows.rows) == 1 {
+		copy(row, o.rows.rows[0].Row)
 	}
-	if row != nil && o.said != nil && CompareRows(row, o.said) == 0 {
+	row[o.Width] = NewBool(o.count > 1)
+	if o.said != nil && CompareRows(row, o.said) == 0 {
 		return o.out
 	}
 	if o.said != nil {
 		o.out.add(o.said, -1)
 	}
-	if o.said = row; row != nil {
-		o.out.add(row, 1)
-	}
-	if wrong := row == nil; wrong != o.wrong {
-		o.wrong = wrong
-		o.out.fail(errScalar.Message, int64(2*b2i(wrong)-1))
-	}
+	o.said = row
+	o.out.add(row, 1)
 	return o.out
 }
 

@@ -50,7 +50,7 @@ func (b *builder) build(r rel, filters, exprs []flow.Expr) flow.Operator {
 	case *reduced:
 		return b.reduce(r, filters, exprs)
 	case *single:
-		o := &flow.Scalar{In: b.build(r.in, nil, identity(r.in)), Width: len(r.columns())}
+		o := &flow.Scalar{In: b.build(r.in, nil, identity(r.in)), Width: len(r.in.columns())}
 		return project(o, filters, exprs)
 	case *expanded:
 		return b.expand(r, filters, exprs)
@@ -109,7 +109,7 @@ func width(o flow.Operator) int {
 	case *flow.Join:
 		return o.Widths[0] + o.Widths[1]
 	case *flow.Scalar:
-		return o.Width
+		return o.Width + 1
 	case *flow.Expand:
 		return o.Width + 1
 	}
@@ -219,6 +219,9 @@ func (b *builder) join(r *joined, filters, exprs []flow.Expr) flow.Operator {
 	var on, above []flow.Expr
 	inner := r.outer == [2]bool{}
 	sides := func(f flow.Expr) (left, right bool) {
+		if raises(f) { // which it may for a pair alone, not for a row of a side that has none
+			return false, false
+		}
 		cols := needed([]flow.Expr{f})
 		return len(cols) > 0 && cols[len(cols)-1] < split, len(cols) > 0 && cols[0] >= split
 	}
@@ -277,6 +280,16 @@ func (b *builder) join(r *joined, filters, exprs []flow.Expr) flow.Operator {
 		Keys: n, Widths: [2]int{len(inputs[0]) - n, len(inputs[1]) - n}, On: renumber(on, where), Outer: r.outer,
 	}
 	return project(o, renumber(above, where), renumber(exprs, where))
+}
+
+// raises tells whether an expression has an error in it that somebody may come to.
+func raises(e flow.Expr) (found bool) {
+	flow.Walk(e, func(e flow.Expr) {
+		if _, ok := e.(*flow.Raise); ok {
+			found = true
+		}
+	})
+	return found
 }
 
 func b2i(b bool) int {

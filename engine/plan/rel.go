@@ -59,7 +59,7 @@ type expanded struct {
 	cols  []Column
 }
 
-// single is the one row of a subquery that is used as a value.
+// single is the one row of a subquery that is used as a value, and then whether it has more.
 type single struct{ in rel }
 
 // reduced groups rows: its columns are the keys and then the aggregates.
@@ -102,7 +102,7 @@ func (r *constant) columns() []Column { return r.cols }
 func (r *mapped) columns() []Column   { return r.cols }
 func (r *joined) columns() []Column   { return r.cols }
 func (r *expanded) columns() []Column { return r.cols }
-func (r *single) columns() []Column   { return r.in.columns() }
+func (r *single) columns() []Column   { return beside(r.in.columns(), Column{"many", flow.Bool}) }
 func (r *reduced) columns() []Column  { return r.cols }
 func (r *topK) columns() []Column     { return r.in.columns() }
 func (r *union) columns() []Column    { return r.in[0].columns() }

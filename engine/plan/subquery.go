@@ -127,7 +127,27 @@ func (b *planner) oneColumn(q *sql.Query, s *scope) (rel, *flow.Col) {
 // value plans a subquery that stands for its value.
 func (b *planner) value(e *sql.Subquery, s *scope) flow.Expr {
 	r, _ := b.oneColumn(e.Query, s)
-	return s.subqueries.add(attachment{text: e.String(), rel: &single{r}})[0]
+	cols := s.subqueries.add(attachment{text: e.String(), rel: &single{r}})
+	value, many := cols[0], cols[1]
+	if atMostOne(r) {
+		return value
+	}
+	return &flow.Case{X: []flow.Expr{many, &flow.Raise{Err: flow.ErrMany, T: value.Type()}, value}, T: value.Type()}
+}
+
+// atMostOne tells whether a relation cannot have more rows than one.
+func atMostOne(r rel) bool {
+	switch r := r.(type) {
+	case *mapped:
+		return atMostOne(r.in)
+	case *reduced:
+		return len(r.keys) == 0
+	case *topK:
+		return len(r.group) == 0 && r.limit <= 1
+	case *constant:
+		return len(r.rows) <= 1
+	}
+	return false
 }
 
 // exists plans EXISTS: whether there is a row is whether their count is above 0.
