@@ -138,7 +138,7 @@ type gatedConn struct {
 	seat seat
 }
 
-// Read reads.
+// Read returns what was read of the connection before, and then what comes.
 func (c *gatedConn) Read(p []byte) (int, error) {
 	if len(c.said) == 0 {
 		return c.Conn.Read(p)
