@@ -134,6 +134,8 @@ type gatedConn struct {
 	said    []byte    // what was read of it before; it comes first
 	readBy  time.Time // when the first request has to be there; zero: no matter
 
+	answering bool // net/http has a request of it, and is to send the answer
+
 	mu   sync.Mutex // guards seat
 	seat seat
 }

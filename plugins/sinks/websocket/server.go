@@ -83,16 +83,19 @@ func (s *server) run(ctx context.Context, ln net.Listener) error {
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // what strangers do
 		BaseContext:       func(net.Listener) context.Context { return streams },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			if encrypted, ok := c.(*tls.Conn); ok {
-				c = encrypted.NetConn()
-			}
-			return context.WithValue(ctx, connKey{}, c.(*gatedConn))
+			return context.WithValue(ctx, connKey{}, gated(c))
 		},
-		ConnState: func(_ net.Conn, state http.ConnState) {
+		ConnState: func(c net.Conn, state http.ConnState) {
 			switch state {
 			case http.StateNew:
 				conns.Add(1)
-			case http.StateClosed, http.StateHijacked: // a hijacker is a request until it returns
+			case http.StateIdle:
+				s.answered(c)
+			case http.StateClosed:
+				s.answered(c)
+				conns.Done()
+			case http.StateHijacked: // a hijacker is a request until it returns
+				gated(c).answering = false
 				conns.Done()
 			}
 		},
@@ -209,6 +212,23 @@ func (s *server) watch(ctx context.Context, r core.CutReader) {
 // errStopped is why requests end when the server does.
 var errStopped = errors.New("the server is stopping")
 
+// gated returns the connection of the gate that one of net/http is.
+func gated(c net.Conn) *gatedConn {
+	if encrypted, ok := c.(*tls.Conn); ok {
+		c = encrypted.NetConn()
+	}
+	return c.(*gatedConn)
+}
+
+// answered lets go of the request of a connection, if there was one: net/http
+// has sent the answer, or could not.
+func (s *server) answered(c net.Conn) {
+	if g := gated(c); g.answering {
+		g.answering = false
+		s.requests.leave()
+	}
+}
+
 type connKey struct{}
 
 // connOf returns the connection of a request, nil if it came through a door.
@@ -235,7 +255,14 @@ func (s *server) routes() http.Handler {
 			writeError(w, errStopping)
 			return
 		}
-		defer s.requests.leave()
+		if c := connOf(r); c != nil {
+			c.answering = true
+		}
+		defer func() {
+			if c := connOf(r); c == nil || !c.answering {
+				s.requests.leave()
+			}
+		}()
 		if problem := beyond(r); problem != nil {
 			w.Header().Set("Connection", "close")
 			writeError(w, *problem)
@@ -269,7 +296,8 @@ func beyond(r *http.Request) *apiError {
 	return nil
 }
 
-// requests counts the requests that are being served.
+// requests counts the requests that are being served. What a handler has written
+// net/http may send after it has returned, so that most end with that.
 type requests struct {
 	// mu guards count and draining. idle is closed once draining is set and the
 	// count is zero.

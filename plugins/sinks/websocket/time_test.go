@@ -1,6 +1,7 @@
 package websocket_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"flag"
@@ -592,6 +593,37 @@ func TestSnapshotsWait(t *testing.T) {
 			stopped <- s.stop()
 		}()
 		get("/api/views/top10?min_timestamp=1002", 503, `"code":"stopping"`)
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Who takes its time to read an answer gets all of it, also when it is the last
+// one that the server gives.
+func TestStoppingSendsAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFeed(t, "top10")
+		f.reset(1000, `["Ada",1]`)
+		s := servePipes(t, websocket.Settings{}, f)
+		c, err := s.dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprint(c, "GET /api/views/top10?min_timestamp=1001 HTTP/1.1\r\nHost: localhost:8875\r\n\r\n")
+		synctest.Wait() // it waits for that time
+		stopped := make(chan error, 1)
+		go func() { stopped <- s.stop() }()
+		time.Sleep(time.Second)
+		r, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(r.Body)
+		if err != nil || r.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(body), `"code":"stopping"`) {
+			t.Errorf("got %d %s, %v, want 503 and that it is stopping", r.StatusCode, body, err)
+		}
 		if err := <-stopped; err != nil {
 			t.Error(err)
 		}
