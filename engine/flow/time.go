@@ -73,6 +73,7 @@ func parseTime(text string, t Type) (Datum, error) {
 	if ok {
 		zone, ok = s.zone()
 	}
+	written := year // there is no year 0
 	if s.space(); len(s.rest) == 2 && strings.EqualFold(s.rest, "BC") {
 		year, s.rest = 1-year, ""
 	}
@@ -84,8 +85,10 @@ func parseTime(text string, t Type) (Datum, error) {
 		return Null, &EvalError{Code: "22007", Message: "invalid input syntax for type " + name + ": " + excerpt(text)}
 	}
 	v := time.Date(int(year), time.Month(month), int(day), 0, 0, 0, 0, time.UTC)
-	if v.Day() != int(day) || month < 1 || month > 12 || clock > microsPerDay || zone < -16*microsPerHour || zone > 16*microsPerHour ||
-		year > 294246 || year < -4712 {
+	if zone <= -16*microsPerHour || zone >= 16*microsPerHour {
+		return Null, &EvalError{Code: "22009", Message: "time zone displacement out of range: " + excerpt(text)}
+	}
+	if v.Day() != int(day) || month < 1 || month > 12 || clock > microsPerDay || written == 0 || year > 294246 || year < -4712 {
 		return Null, &EvalError{Code: "22008", Message: "date/time field value out of range: " + excerpt(text)}
 	}
 	switch t {
