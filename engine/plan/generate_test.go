@@ -515,8 +515,11 @@ func (g *generator) group(tail *node, inner scope, want []kind, depth int) scope
 			g.plain++
 			e := g.write(g.production(lines, inner), inner, 0, map[string]*node{})
 			g.plain--
-			if g.reads(e, inner) {
-				key = &node{kind: k.kind, parts: []any{e}} // constants are not keys worth having, and numbers would be positions
+			if g.reads(e, inner) { // constants are not keys worth having, and numbers would be positions
+				key = &node{kind: k.kind, parts: []any{e}}
+				if k.kind == "bool" { // within another AND, PostgreSQL knows one no more
+					key.parts = []any{"(", e, " IS TRUE)"}
+				}
 			}
 		}
 		keys.parts = append(keys.parts, key)
