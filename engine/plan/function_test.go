@@ -218,7 +218,7 @@ func TestFunctionsPostgres(t *testing.T) {
 	pg := connect(t, pgtest.Start(t))
 	for seed := range uint64(*seeds) {
 		rnd := rand.New(rand.NewPCG(*firstSeed+seed, 7))
-		list := slices.Concat(calls(rnd, 5), patterns(rnd, 300))
+		list := slices.Concat(calls(rnd, 4), patterns(rnd, 300))
 		if seed == 0 {
 			list = append(list, casts()...)
 		}

@@ -442,6 +442,12 @@ bool      {text}::bool
 bool      CASE WHEN jsonb_typeof({a=jsonb}) <> 'null' THEN {a}::bool END
 bool      ({int4} / {int4s} > 0)
 bool      ({text} LIKE {text})
+bool      ({int4s} IN (1, {int4s} / {int4s}))
+int4      ({int4s} + ({int4s} / {int4s}))
+text      ({text} || ({int4s} % {int4s}))
+text      substring({text}, {int4s}, {int4s} / {int4s})
+timestamp ({timestamp} + {interval})
+date      ({date} + {int4})
 text      split_part({text}, ',', {int4s})
 text      substring({text}, 1, {int4s})
 jsonb     {text}::jsonb
