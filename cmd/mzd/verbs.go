@@ -89,7 +89,7 @@ mzd demo -live -data-dir ./demo`,
 Checks a configuration file, the settings of its plugins included, and says
 everything that is wrong with it, each with line and column. It opens nothing
 and changes nothing; plugins that are binaries are started to be asked what
-settings they take.`,
+settings they take. What is wrong with the SQL is known when it runs.`,
 			examples: `
 mzd check
 mzd check -config wikipedia.yaml`,
