@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/mzdio/mzd/core"
@@ -44,8 +45,10 @@ func TestDocumentedReceiver(t *testing.T) {
 // hold.
 type documented struct {
 	*testing.T
-	in    io.Writer
-	out   *bufio.Reader
+	in  io.Writer
+	out *bufio.Reader
+
+	mu    sync.Mutex // held by whoever plays: the test, or for each request the server
 	rand  *rand.Rand
 	views []*playedView
 	sent  []string // bodies, each once for each time
@@ -117,6 +120,8 @@ func (d *documented) play(n uint64) {
 	d.ask("begin", "")
 	server := httptest.NewServer(d)
 	defer server.Close()
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	var sink *webhook.Sink
 	together := false
 	for step := range 60 {
@@ -130,7 +135,7 @@ func (d *documented) play(n uint64) {
 		cut := d.next(together)
 		if d.rand.IntN(8) == 0 { // its views have other histories when mzd starts again
 			d.given = 1 + d.rand.IntN(4)
-			sink.Write(d.Context(), cut)
+			d.write(sink, cut)
 			d.given = 0
 			for _, v := range d.views {
 				if slices.ContainsFunc(cut, func(b core.Batch) bool { return b.View == v.View }) {
@@ -140,9 +145,9 @@ func (d *documented) play(n uint64) {
 			sink = nil
 			continue
 		}
-		err := sink.Write(d.Context(), cut)
+		err := d.write(sink, cut)
 		for tries := 0; err != nil && tries < 1000; tries++ {
-			err = sink.Write(d.Context(), cut)
+			err = d.write(sink, cut)
 		}
 		if err != nil {
 			d.Fatalf("seed %d, step %d: %v", n, step, err)
@@ -152,6 +157,13 @@ func (d *documented) play(n uint64) {
 	if d.late == 0 || d.lost == 0 {
 		d.Errorf("seed %d: %d late requests and %d lost answers", n, d.late, d.lost)
 	}
+}
+
+// write lets the server play while the sink writes.
+func (d *documented) write(sink *webhook.Sink, cut []core.Batch) error {
+	d.mu.Unlock()
+	defer d.mu.Lock()
+	return sink.Write(d.Context(), cut)
 }
 
 // restart begins another generation, and sometimes another history, at any time.
@@ -221,6 +233,8 @@ func (d *documented) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		d.Error(err)
 		return
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.repeat()
 	if d.given > 0 {
 		if d.given--; d.given == 0 {
