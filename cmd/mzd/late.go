@@ -164,8 +164,8 @@ func newLate[T any](d *daemon, kind, name string, c config.Plug, open func(conte
 			instance, err := open(ctx, info, settings)
 			if s, ok := any(instance).(plugins.Supervised); ok && err == nil && s.Process().Up { // otherwise it is tried again, and told
 				args := []any{"plugin", c.Binary.Path, "version", info.Version, "protocol", info.Protocol, "pid", s.Process().Pid}
-				if address := addressOf(instance); address != "" {
-					args = append(args, "address", "http://"+address+"/")
+				if place := placeOf(instance); place != "" {
+					args = append(args, "address", place)
 				}
 				plugins.EnvOf(ctx).Logger.Info("plugin runs", args...)
 			}

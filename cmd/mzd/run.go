@@ -314,8 +314,8 @@ func (d *daemon) run(ctx context.Context) error {
 func (d *daemon) addresses() []any {
 	args := []any{"pipeline", d.cfg.Name, "version", version().Version}
 	for _, s := range d.sinks {
-		if address := d.addressOf(s.Name); address != "" {
-			args = append(args, s.Name, "http://"+address+"/")
+		if place := placeOf(s.Sink); place != "" {
+			args = append(args, s.Name, place)
 		}
 	}
 	if d.admin != nil {
@@ -349,6 +349,15 @@ func addressOf(v any) string {
 		}
 	}
 	return ""
+}
+
+// placeOf returns where people find what listens: its URL, or, of a binary, which
+// does not tell how it is spoken to, its address.
+func placeOf(v any) string {
+	if p, ok := v.(interface{ URL() string }); ok {
+		return p.URL()
+	}
+	return addressOf(v)
 }
 
 // psql returns where psql finds the embedded engine, empty if nowhere.
