@@ -217,9 +217,7 @@ func (d *daemon) openLanding(name string, to config.Target, source core.Source, 
 		})
 	}
 	o := ingest.FileOptions{MaxBytes: int64(to.MaxBytes), Logger: log}
-	if i, ok := source.(core.Identifier); ok {
-		o.Identify = i.Identify
-	}
+	o.Identifier, _ = source.(core.Identifier)
 	return ingest.OpenFile(to.File, o)
 }
 
