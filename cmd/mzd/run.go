@@ -401,7 +401,7 @@ func (d *daemon) ready() readiness {
 		}
 	}
 	for _, v := range state.Views {
-		if v.Trouble != nil {
+		if v.Trouble != nil && v.State != hub.Sealed {
 			r.Degraded = append(r.Degraded, fmt.Sprintf("views.%s: %s", v.Name, v.Trouble.Error))
 		}
 	}

@@ -156,6 +156,9 @@ type Request struct {
 	// of the history that Identity names (see [Stream.Identity]). Zero: nothing.
 	Upper    core.Time
 	Identity string
+
+	// Afresh asks for the whole view also where the stream could resume.
+	Afresh bool
 }
 
 // Subscribe opens a stream of the view's changes. ctx bounds the opening, not
@@ -166,7 +169,7 @@ type Request struct {
 // begins with a snapshot (see [Stream.Resumed] and [Stream.Restarted]). Errors
 // are of type [*Error].
 func (c *Client) Subscribe(ctx context.Context, r Request) (*Stream, error) {
-	s, err := c.open(ctx, r, r.Upper > 0)
+	s, err := c.open(ctx, r, r.Upper > 0 && !r.Afresh)
 	if gone, ok := errors.AsType[historyLost](err); ok {
 		if s, err = c.open(ctx, r, false); err == nil && s.restarted == "" {
 			s.restarted = gone.why

@@ -60,6 +60,12 @@ func (e *Error) Reason() string { return e.reason }
 // has changed something else, so it can be slow.
 func (e *Error) Retryable() bool { return e.retryable }
 
+// Away reports whether nobody could be asked: there is no connection. It says nothing
+// about the view.
+func (e *Error) Away() bool {
+	return e.reason == Unreachable || e.reason == Auth || e.reason == TLS
+}
+
 // Unwrap returns what lies below: a [*pgconn.PgError] for what the server
 // reported, or an error of the network or of the caller's context.
 func (e *Error) Unwrap() error { return e.err }

@@ -172,7 +172,7 @@ func (s *Stream) end(why error) {
 func sound(base core.Batch) error {
 	for u := range base.Updates.All() {
 		if u.Diff < 0 {
-			return &Error{reason: Evaluation, message: fmt.Sprintf("the upstream counts %d copies of the row %.200s; correct the view", u.Diff, u.Row)}
+			return &Error{reason: Evaluation, message: fmt.Sprintf("the upstream counts %d copies of the row %.200s; correct the view, or what it reads", u.Diff, u.Row)}
 		}
 	}
 	return nil

@@ -195,6 +195,19 @@ func TestResume(t *testing.T) {
 	srv.expectStatements(t, `SUBSCRIBE TO "v" WITH (PROGRESS, SNAPSHOT = false) AS OF 104`)
 }
 
+// Who holds what cannot be wants the whole view, and nothing that is older.
+func TestAfresh(t *testing.T) {
+	srv := today()
+	id := identityOf(t, srv)
+	srv.scripts = []script{{columns(), progress(100), row(100, 1, "ada", "4"), progress(101), progress(106)}}
+	s := srv.subscribe(t, mz.Request{Name: "v", Upper: 105, Identity: id, Afresh: true})
+	if s.Resumed() || s.Identity() != id {
+		t.Errorf("resumed %v, identity %s; want false, %s", s.Resumed(), s.Identity(), id)
+	}
+	expect(t, s, `[0,106) ["ada",4]+1@105`)
+	srv.expectStatements(t, `SUBSCRIBE TO "v" WITH (PROGRESS)`)
+}
+
 func TestResumeOld(t *testing.T) {
 	srv := today()
 	srv.version, srv.announced = "v0.26.0", false
