@@ -61,6 +61,12 @@ func (e *Error) Reason() string { return e.reason }
 // has changed something else, so it can be slow.
 func (e *Error) Retryable() bool { return e.retryable }
 
+// Away reports whether nobody could be asked: there is no connection. It says nothing
+// about the view.
+func (e *Error) Away() bool {
+	return e.reason == Unreachable || e.reason == Auth || e.reason == TLS
+}
+
 // Unwrap returns what lies below: a [*pgconn.PgError] for what the server
 // reported, or an error of the network or of the caller's context.
 func (e *Error) Unwrap() error { return e.err }
@@ -200,18 +206,19 @@ func isHistoryGone(err error) bool {
 		strings.Contains(pg.Message, "is not valid for all inputs"))
 }
 
-// sincePattern finds the first time that is still known in the older text.
+// sincePattern finds the first times that are still known in the older text.
 var sincePattern = regexp.MustCompile(`Antichain \{ elements: \[(\d+)\]`)
 
-// sinceOf returns that time.
-func sinceOf(err error) (core.Time, bool) {
+// sinceOf returns that time. A view of several indexes has one of each, and can be
+// read from the last of them on.
+func sinceOf(err error) (since core.Time, ok bool) {
 	if !isHistoryGone(err) {
 		return 0, false
 	}
-	m := sincePattern.FindStringSubmatch(err.Error())
-	if m == nil {
-		return 0, false
+	for _, m := range sincePattern.FindAllStringSubmatch(err.Error(), -1) {
+		if t, err := core.ParseTime(m[1]); err == nil {
+			since, ok = max(since, t), true
+		}
 	}
-	t, err := core.ParseTime(m[1])
-	return t, err == nil
+	return since, ok
 }
