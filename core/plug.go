@@ -25,6 +25,8 @@ type Sink interface {
 	// with a method RetryAfter() time.Duration says when not to come back
 	// before.
 	//
+	// ctx ends five seconds after mzd was told to stop. Write then returns soon.
+	//
 	// The batches are shared: Write must not change them, and may keep them.
 	Write(ctx context.Context, cut []Batch) error
 	io.Closer

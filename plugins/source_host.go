@@ -49,23 +49,27 @@ func (s *externalSource) Run(ctx context.Context, cursor string, emit core.EmitF
 	return err
 }
 
-// Identify asks the process that runs, and starts none: it is called for each of
-// many events while everything else waits. An event whose ID it cannot tell now has
-// none.
-func (s *externalIdentifier) Identify(data []byte) string {
+// Identify is IdentifyAll for one event.
+func (s *externalIdentifier) Identify(data []byte) string { return s.IdentifyAll([][]byte{data})[0] }
+
+// IdentifyAll asks the process that runs for the ID of each of the events, and
+// starts none: it is called for many events while everything else waits. Those
+// whose ID it cannot tell now have none.
+func (s *externalIdentifier) IdentifyAll(events [][]byte) []string {
+	none := make([]string, len(events))
 	p, up := s.current()
 	if !up {
-		return ""
+		return none
 	}
 	var answer *mzdv1.IdentifyResponse
-	err := p.call(context.Background(), s.command.limit().call, "identify an event", func(ctx context.Context) (err error) {
-		answer, err = mzdv1.NewSourceClient(p.conn).Identify(ctx, &mzdv1.IdentifyRequest{Data: [][]byte{data}})
+	err := p.call(context.Background(), s.command.limit().call, "identify events", func(ctx context.Context) (err error) {
+		answer, err = mzdv1.NewSourceClient(p.conn).Identify(ctx, &mzdv1.IdentifyRequest{Data: events})
 		return err
 	})
-	if err != nil || len(answer.GetIds()) != 1 {
-		return ""
+	if err != nil || len(answer.GetIds()) != len(events) {
+		return none
 	}
-	return answer.GetIds()[0]
+	return answer.GetIds()
 }
 
 // read lands what the plugin sends from the cursor on, until it ends.

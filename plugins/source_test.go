@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -55,8 +56,12 @@ func TestSource(t *testing.T) {
 					t.Fatalf("event %d: %+v", i, e)
 				}
 			}
-			if got := source.(core.Identifier).Identify([]byte("7")); got != "id7" {
-				t.Errorf("got %q, want id7", got)
+			i := source.(interface {
+				core.Identifier
+				IdentifyAll(events [][]byte) []string
+			})
+			if one, all := i.Identify([]byte("7")), i.IdentifyAll([][]byte{[]byte("8"), {}, []byte("9")}); one != "id7" || !slices.Equal(all, []string{"id8", "id", "id9"}) {
+				t.Errorf("got %q and %q", one, all)
 			}
 			// It goes on in the same process.
 			pid := pidOf(source)

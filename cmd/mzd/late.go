@@ -10,6 +10,7 @@ import (
 
 	"github.com/mzdio/mzd/config"
 	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/ingest"
 	"github.com/mzdio/mzd/plugins"
 )
 
@@ -119,8 +120,9 @@ type lateBroadcaster struct{ lateSink }
 var (
 	_ core.Positioner  = latePositioner{}
 	_ core.Broadcaster = lateBroadcaster{}
-	_ core.Identifier  = lateIdentifier{}
 	_ binary           = (*late[core.Sink])(nil)
+
+	_ ingest.BatchIdentifier = lateIdentifier{}
 )
 
 // binarySink returns the sink that is a binary. One that has not said yet
@@ -164,8 +166,8 @@ func newLate[T any](d *daemon, kind, name string, c config.Plug, open func(conte
 			instance, err := open(ctx, info, settings)
 			if s, ok := any(instance).(plugins.Supervised); ok && err == nil && s.Process().Up { // otherwise it is tried again, and told
 				args := []any{"plugin", c.Binary.Path, "version", info.Version, "protocol", info.Protocol, "pid", s.Process().Pid}
-				if address := addressOf(instance); address != "" {
-					args = append(args, "address", "http://"+address+"/")
+				if place := placeOf(instance); place != "" {
+					args = append(args, "address", place)
 				}
 				plugins.EnvOf(ctx).Logger.Info("plugin runs", args...)
 			}
@@ -258,16 +260,29 @@ func (s lateSource) Run(ctx context.Context, cursor string, emit core.EmitFunc) 
 // Identify implements [core.Identifier]. It tries to open the source once: what
 // landed is read while everything else waits.
 func (s lateIdentifier) Identify(data []byte) string {
+	if i := s.identifier(); i != nil {
+		return i.Identify(data)
+	}
+	return ""
+}
+
+// IdentifyAll implements [ingest.BatchIdentifier].
+func (s lateIdentifier) IdentifyAll(events [][]byte) []string {
+	if i := s.identifier(); i != nil {
+		return i.IdentifyAll(events)
+	}
+	return make([]string, len(events))
+}
+
+// identifier returns the source, nil if it is not open.
+func (s lateIdentifier) identifier() ingest.BatchIdentifier {
 	if s.state().Err != nil {
-		return ""
+		return nil
 	}
 	source, err := s.get(context.Background())
 	if err != nil {
-		return ""
+		return nil
 	}
-	i, ok := source.(core.Identifier)
-	if !ok {
-		return ""
-	}
-	return i.Identify(data)
+	i, _ := source.(ingest.BatchIdentifier)
+	return i
 }

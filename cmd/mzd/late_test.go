@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/ingest"
 )
 
 // TestLateOneTries lets many wait for a plugin that does not open: one tries, and
@@ -37,4 +39,34 @@ func TestLateOneTries(t *testing.T) {
 			}
 		}
 	})
+}
+
+// knower is a source that knows IDs, if it is asked for several at once.
+type knower struct{ core.Source }
+
+func (knower) Identify([]byte) string { return "asked for one" }
+
+func (knower) IdentifyAll(events [][]byte) []string {
+	var ids []string
+	for _, e := range events {
+		ids = append(ids, "id "+string(e))
+	}
+	return ids
+}
+
+// TestLateIdentifies asks a plugin that opens for IDs, and one that does not.
+func TestLateIdentifies(t *testing.T) {
+	for _, broken := range []error{nil, errors.New("exit status 3")} {
+		var i ingest.BatchIdentifier = lateIdentifier{lateSource{&late[core.Source]{
+			turn:    make(chan struct{}, 1),
+			connect: func(context.Context) (core.Source, error) { return knower{}, broken },
+		}}}
+		want := []string{"id a", "id b"}
+		if broken != nil {
+			want = []string{"", ""}
+		}
+		if got := i.IdentifyAll([][]byte{[]byte("a"), []byte("b")}); !slices.Equal(got, want) {
+			t.Errorf("%v: got %q, want %q", broken, got, want)
+		}
+	}
 }

@@ -353,7 +353,7 @@ func TestBuiltinAsBinary(t *testing.T) {
 		if killed {
 			break
 		}
-		if where := `"msg":"plugin runs"[^\n]*"address":"http://` + regexp.QuoteMeta(address) + `/"`; !regexp.MustCompile(where).MatchString(d.log.String()) {
+		if where := `"msg":"plugin runs"[^\n]*"address":"` + regexp.QuoteMeta(address) + `"`; !regexp.MustCompile(where).MatchString(d.log.String()) {
 			t.Errorf("the log does not say where the page is, once it is there:\n%s", d.log)
 		}
 		if err := syscall.Kill(p.Pid, syscall.SIGKILL); err != nil {

@@ -217,9 +217,7 @@ func (d *daemon) openLanding(name string, to config.Target, source core.Source, 
 		})
 	}
 	o := ingest.FileOptions{MaxBytes: int64(to.MaxBytes), Logger: log}
-	if i, ok := source.(core.Identifier); ok {
-		o.Identify = i.Identify
-	}
+	o.Identifier, _ = source.(core.Identifier)
 	return ingest.OpenFile(to.File, o)
 }
 
@@ -314,8 +312,8 @@ func (d *daemon) run(ctx context.Context) error {
 func (d *daemon) addresses() []any {
 	args := []any{"pipeline", d.cfg.Name, "version", version().Version}
 	for _, s := range d.sinks {
-		if address := d.addressOf(s.Name); address != "" {
-			args = append(args, s.Name, "http://"+address+"/")
+		if place := placeOf(s.Sink); place != "" {
+			args = append(args, s.Name, place)
 		}
 	}
 	if d.admin != nil {
@@ -349,6 +347,15 @@ func addressOf(v any) string {
 		}
 	}
 	return ""
+}
+
+// placeOf returns where people find what listens: its URL, or, of a binary, which
+// does not tell how it is spoken to, its address.
+func placeOf(v any) string {
+	if p, ok := v.(interface{ URL() string }); ok {
+		return p.URL()
+	}
+	return addressOf(v)
 }
 
 // psql returns where psql finds the embedded engine, empty if nowhere.
@@ -394,7 +401,7 @@ func (d *daemon) ready() readiness {
 		}
 	}
 	for _, v := range state.Views {
-		if v.Trouble != nil {
+		if v.Trouble != nil && v.State != hub.Sealed {
 			r.Degraded = append(r.Degraded, fmt.Sprintf("views.%s: %s", v.Name, v.Trouble.Error))
 		}
 	}

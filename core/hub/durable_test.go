@@ -163,6 +163,79 @@ func TestRestartContinues(t *testing.T) {
 	})
 }
 
+// gated is a sink whose writes wait to be let through, and end with their context.
+type gated struct {
+	recorder
+	gate chan error // what a write returns
+}
+
+func (s *gated) Write(ctx context.Context, cut []core.Batch) error {
+	err := s.recorder.Write(ctx, cut)
+	if ctx.Err() != nil {
+		return errors.Join(err, errors.New("begun when all was over"))
+	}
+	select {
+	case answer := <-s.gate:
+		return errors.Join(err, answer)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// TestStopRepeatsNothing stops mzd in the middle of a write, which is answered then,
+// and between its announcement and its begin: what was taken does not come again, and
+// what was not written comes.
+func TestStopRepeatsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs, u, r := durabletest.New(), &upstream{}, &gated{gate: make(chan error, 1)}
+		var p *process
+		begin := func() *stream {
+			s := u.offer("v", &stream{columns: oneColumn, identity: "env", resumed: p != nil})
+			p = launch(t, hub.Options{
+				Views: []hub.View{{Name: "v"}}, Subscribe: u.subscribe, FS: fs,
+				Sinks: []hub.Sink{{Name: "out", Sink: r, Views: []string{"v"}}},
+			})
+			return s
+		}
+		s := begin()
+		s.batches <- batch(0, 10, "a+1")
+		equal(t, "the first", r.take(), "v[0,10) a+1")
+		p.end()
+		<-time.After(time.Second)
+		r.gate <- nil
+		p.stop(t)
+
+		s = begin()
+		r.gate <- nil // the new generation
+		s.batches <- batch(10, 12, "b+1")
+		equal(t, "after an answer on the way down", r.take(), "v[10,10); v[10,12) b+1")
+		s.batches <- batch(12, 14, "c+1")
+		synctest.Wait()
+		wake := fs.Hang()
+		r.gate <- nil
+		synctest.Wait() // the next one is being announced
+		p.end()
+		synctest.Wait()
+		wake()
+		p.stop(t)
+		equal(t, "written on the way down", r.take(), "")
+
+		begin()
+		equal(t, "announced, but not written", r.take(), "v[12,14) c+1")
+		p.end()
+		<-time.After(time.Second)
+		r.gate <- errors.New("away")
+		p.stop(t)
+		begin()
+		equal(t, "refused on the way down", r.take(), "v[12,14) c+1")
+		begun := time.Now()
+		p.stop(t)
+		if took := time.Since(begun); took != 5*time.Second {
+			t.Errorf("a sink that does not answer held up the end for %s, want 5s", took)
+		}
+	})
+}
+
 // TestSkippedSnapshotIsAPosition restarts a sink that was never written
 // anything: what happens meanwhile is not lost.
 func TestSkippedSnapshotIsAPosition(t *testing.T) {

@@ -89,6 +89,10 @@ type Request struct {
 	// is the same and still has the history, the stream resumes there.
 	Upper    core.Time
 	Identity string
+
+	// Afresh asks for the whole view also where the stream could resume, because
+	// the log holds what cannot be.
+	Afresh bool
 }
 
 // Stream is the changes of one view, in closed batches. It is used by one
@@ -119,7 +123,10 @@ type Stream interface {
 	Close()
 }
 
-// Trouble is what an error of the upstream can tell about itself.
+// Trouble is what an error of the upstream can tell about itself. It may also have
+//
+//	RetryAfter() time.Duration // how long to wait before the next try, at least
+//	Away() bool                // nobody could be asked: it says nothing about the view
 type Trouble interface {
 	error
 	// Reason is one word for what happened, usable as a metric's label.
@@ -291,6 +298,12 @@ const otherReason = "other"
 func retryable(err error) bool {
 	var t Trouble
 	return !errors.As(err, &t) || t.Retryable()
+}
+
+// away reports whether an error says only that nobody could be asked.
+func away(err error) bool {
+	var a interface{ Away() bool }
+	return errors.As(err, &a) && a.Away()
 }
 
 // retryAfter returns how long an error says to wait before the next try.

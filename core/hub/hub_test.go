@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/durable/durabletest"
 	"github.com/mzdio/mzd/core/hub"
 )
 
@@ -110,6 +111,11 @@ type unreachable string
 func (e unreachable) Error() string   { return string(e) }
 func (e unreachable) Reason() string  { return "unreachable" }
 func (e unreachable) Retryable() bool { return true }
+
+// away is an unreachable that says nothing about the view.
+type away struct{ unreachable }
+
+func (away) Away() bool { return true }
 
 // batch makes the batch [lower, upper) of updates written "a+1 b-2".
 func batch(lower, upper core.Time, updates string) core.Batch {
@@ -445,8 +451,8 @@ type broadcaster struct {
 }
 
 func (b *broadcaster) Serve(ctx context.Context, readers []core.Reader) error {
+	b.readers = readers
 	if b.served++; b.served == 1 {
-		b.readers = readers
 		return errors.New("too many open files")
 	}
 	<-ctx.Done()
@@ -609,6 +615,173 @@ func TestConstantIsReplaced(t *testing.T) {
 	})
 }
 
+// TestConstantWhileNobodyCanBeAsked has a constant whose upstream is away: it is no
+// worse for it, and says so, also after a restart. One that was dropped has failed.
+func TestConstantWhileNobodyCanBeAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs, u, web := durabletest.New(), &upstream{}, &broadcaster{served: 1}
+		options := hub.Options{
+			Views: []hub.View{{Name: "v"}}, Subscribe: u.subscribe, FS: fs,
+			Sinks: []hub.Sink{{Name: "web", Sink: web, Views: []string{"v"}}},
+		}
+		is := func(p *process, want hub.State, trouble string) {
+			t.Helper()
+			<-time.After(time.Minute)
+			synctest.Wait()
+			v := p.Status().Views[0]
+			if v.State != want || (v.Trouble == nil) != (trouble == "") || v.Trouble != nil && !strings.Contains(v.Trouble.Error, trouble) {
+				t.Errorf("state %s, trouble %+v; want %s, %s", v.State, v.Trouble, want, trouble)
+			}
+			if err := web.readers[0].(core.TroubledReader).Trouble(); (err == nil) != (want == hub.Sealed) {
+				t.Errorf("readers of the view that is %s hear: %v", want, err)
+			}
+		}
+		p := launch(t, options)
+		s := u.offer("v", &stream{columns: oneColumn, identity: "env"})
+		<-time.After(time.Second)
+		s.batches <- batch(0, 10, "a+1")
+		s.batches <- batch(10, core.EndOfTime, "b+1")
+		u.fail(away{"connection refused"})
+		is(p, hub.Sealed, "connection refused")
+		p.stop(t)
+
+		p = launch(t, options)
+		is(p, hub.Sealed, "connection refused")
+		u.fail(unreachable("unknown catalog item"))
+		is(p, hub.Failed, "unknown catalog item")
+		u.fail(away{"connection refused"})
+		is(p, hub.Sealed, "connection refused")
+		s = u.offer("v", &stream{columns: oneColumn, identity: "env"})
+		<-time.After(time.Minute)
+		s.batches <- batch(0, core.EndOfTime, "a+1 b+1")
+		synctest.Wait()
+		if v := p.Status().Views[0]; v.State != hub.Sealed || v.Trouble != nil || v.Rows != 2 {
+			t.Errorf("there again: %+v, trouble %+v", v, v.Trouble)
+		}
+		p.stop(t)
+	})
+}
+
+// TestFewerThanNone has an upstream that takes away what is not there. The view
+// fails, names the row, and is right again when a snapshot is.
+func TestFewerThanNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, r := &upstream{}, &recorder{}
+		s := u.offer("v", &stream{columns: oneColumn, identity: "env"})
+		h := start(t, hub.Options{
+			Views: []hub.View{{Name: "v"}}, Subscribe: u.subscribe,
+			Sinks: []hub.Sink{{Name: "out", Sink: r, Views: []string{"v"}}},
+		})
+		fails := func(want string) {
+			t.Helper()
+			synctest.Wait()
+			v := h.Status().Views[0]
+			if p := v.Trouble; v.State != hub.Failed || p == nil || p.Reason != "evaluation" || !strings.Contains(p.Error, want) || !strings.Contains(p.Error, "correct the view") {
+				t.Errorf("state %s, trouble %+v; want %s", v.State, p, want)
+			}
+		}
+		asked := func() hub.Request {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			return u.opened[len(u.opened)-1]
+		}
+		s.batches <- batch(0, 10, "a+1 b+1")
+		equal(t, "at first", r.take(), "v[0,10) a+1 b+1")
+		s.batches <- batch(10, 20, "a-2 c+1")
+		fails(`-1 copies of the row ["a"] at 19`)
+		equal(t, "as the upstream says", r.take(), "v[10,20) a-2 c+1")
+
+		s = u.offer("v", &stream{columns: oneColumn, identity: "env"})
+		<-time.After(2 * time.Minute)
+		if last := asked(); last.Upper != 20 || last.Identity != "env" || !last.Afresh {
+			t.Errorf("asked for %+v, want the whole view beyond 20", last)
+		}
+		s.batches <- batch(0, 30, "a-1 b+1 c+1")
+		fails(`-1 copies of the row ["a"]`)
+		equal(t, "still wrong", r.take(), "")
+
+		s = u.offer("v", &stream{columns: oneColumn, identity: "env"})
+		<-time.After(2 * time.Minute)
+		s.batches <- batch(0, 40, "b+1 c+2")
+		equal(t, "right again", r.take(), "v[20,40) a+1 c+1")
+		s.batches <- batch(40, 50, "d+1")
+		equal(t, "goes on", r.take(), "v[40,50) d+1")
+		if v := h.Status().Views[0]; v.State != hub.Live || v.Rows != 4 {
+			t.Errorf("right again: %+v", v)
+		}
+
+		next := u.offer("v", &stream{columns: oneColumn, identity: "env", resumed: true})
+		s.batches <- unreachable("connection reset")
+		<-time.After(time.Minute)
+		if last := asked(); last.Upper != 50 || last.Afresh {
+			t.Errorf("asked for %+v, want to resume at 50", last)
+		}
+		next.batches <- batch(50, 60, "d-1")
+		equal(t, "resumed", r.take(), "v[50,60) d-1")
+	})
+}
+
+// TestTroubleOfEachView has a receiver that refuses two views for different reasons.
+func TestTroubleOfEachView(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, r := &upstream{}, &choosy{refuse: map[string]error{}}
+		a := u.offer("a", &stream{columns: oneColumn, identity: "env"})
+		b := u.offer("b", &stream{columns: oneColumn, identity: "env"})
+		c := u.offer("c", &stream{columns: oneColumn, identity: "env"})
+		h := start(t, hub.Options{
+			Views: []hub.View{{Name: "a"}, {Name: "b"}, {Name: "c"}}, Subscribe: u.subscribe,
+			Sinks: []hub.Sink{{Name: "out", Sink: r, Views: []string{"a", "b", "c"}}},
+		})
+		is := func(worst string, each ...string) {
+			t.Helper()
+			synctest.Wait()
+			s := h.Status().Sinks[0]
+			problem := func(p *hub.Problem) string {
+				if p == nil {
+					return "none"
+				}
+				return p.Error
+			}
+			for i, want := range each {
+				equal(t, s.Views[i].View, problem(s.Views[i].Trouble), want)
+			}
+			equal(t, "the sink", problem(s.Trouble), worst)
+		}
+		r.refuse["a"], r.refuse["b"] = errors.New("first"), errors.New("second")
+		a.batches <- batch(0, 10, "x+1")
+		<-time.After(time.Second)
+		b.batches <- batch(0, 10, "x+1")
+		c.batches <- batch(0, 10, "x+1")
+		is("first", "first", "second", "none")
+		r.set("b", fmt.Errorf("gone: %w", core.ErrPermanent))
+		<-time.After(time.Minute)
+		is("gone: trying again cannot help", "first", "gone: trying again cannot help", "none")
+		r.set("a", nil)
+		<-time.After(time.Minute)
+		is("gone: trying again cannot help", "none", "gone: trying again cannot help", "none")
+	})
+}
+
+// choosy refuses some views.
+type choosy struct {
+	mu     sync.Mutex
+	refuse map[string]error
+}
+
+func (c *choosy) Write(_ context.Context, cut []core.Batch) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.refuse[cut[0].View.Name]
+}
+
+func (c *choosy) Close() error { return nil }
+
+func (c *choosy) set(view string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refuse[view] = err
+}
+
 // TestTooManyRows gives a view more rows than it may have, first in its snapshot and
 // then by a change. It stands still, and goes on when there are fewer.
 func TestTooManyRows(t *testing.T) {
@@ -674,7 +847,7 @@ func TestMetrics(t *testing.T) {
 		metrics := fmt.Sprintf(`
 # HELP mzd_log_bytes Memory that the log of the view holds, about; what it has on disk is in /api/status.
 # TYPE mzd_log_bytes gauge
-mzd_log_bytes{view="v"} 111
+mzd_log_bytes{view="v"} 74
 # HELP mzd_log_compactions_total Merges done in the log of the view.
 # TYPE mzd_log_compactions_total counter
 mzd_log_compactions_total{view="v"} 0

@@ -139,7 +139,7 @@ func (p *positions) load(data []byte) error {
 }
 
 func (p *positions) damaged(offset int, err error) error {
-	return fmt.Errorf("%s is damaged at offset %d: %w; restore it from a backup, or remove it for the sink to begin again", p.path, offset, err)
+	return fmt.Errorf("%s is damaged at offset %d: %w; remove it for the sink to begin again (a copy from a backup would give it again what it has had since)", p.path, offset, err)
 }
 
 // add takes the places of a line over.

@@ -51,7 +51,8 @@ type SinkStatus struct {
 	// WaitsFor are views that have stopped, and hold up all that the sink gets
 	// as one cut with them.
 	WaitsFor []string `json:"waits_for,omitempty"`
-	// Trouble is the latest of its groups'.
+	// Trouble is that of the view that is worst off: one that has failed for good, or
+	// else that has been in trouble for longest. Each view has its own.
 	Trouble *Problem `json:"trouble,omitempty"`
 
 	// Down says that its code has ended by itself and waits to be started
@@ -71,6 +72,8 @@ type SinkedView struct {
 	LagSeconds *float64 `json:"lag_seconds,omitempty"`
 	// Attempt is what it is being written, until it takes it.
 	Attempt *Attempt `json:"attempt,omitempty"`
+	// Trouble is why it does not take the view, or the cut that the view is part of.
+	Trouble *Problem `json:"trouble,omitempty"`
 }
 
 // Attempt is a batch on its way to a sink, by its tokens.
@@ -151,8 +154,16 @@ func (g *group) addTo(s *SinkStatus, now time.Time) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	p := g.trouble.problem()
+	if p != nil {
+		p.Permanent = g.permanent
+		s.Ready, s.Failed = false, s.Failed || p.Permanent
+	}
+	if p.worse(s.Trouble) {
+		s.Trouble = p
+	}
 	for i, v := range g.views {
-		sv := SinkedView{View: v.Name}
+		sv := SinkedView{View: v.Name, Trouble: p}
 		if p := g.places[i]; !g.broadcasts() {
 			sv.Token, sv.LagSeconds = p.position.String(), lag(now, p.position.Time)
 			if !p.to.IsZero() {
@@ -163,10 +174,17 @@ func (g *group) addTo(s *SinkStatus, now time.Time) {
 	}
 	s.Down = s.Down || g.broadcasts() && !g.serving
 	s.Restarts += g.restarts
-	if p := g.trouble.problem(); p != nil {
-		p.Permanent = g.permanent
-		s.Ready, s.Trouble, s.Failed = false, p, s.Failed || p.Permanent
+}
+
+// worse reports whether a problem needs somebody more than another; nil is none.
+func (p *Problem) worse(than *Problem) bool {
+	if p == nil || than == nil {
+		return p != nil
 	}
+	if p.Permanent != than.Permanent {
+		return p.Permanent
+	}
+	return p.Since.Before(than.Since)
 }
 
 func (t trouble) problem() *Problem {

@@ -37,6 +37,7 @@ type view struct {
 	maxRows   int64 // 0: any number
 	log       *slog.Logger
 	metrics   viewMetrics
+	afresh    bool // the log holds what cannot be; belongs to run
 
 	mu         sync.Mutex // guards what follows
 	state      State
@@ -45,6 +46,10 @@ type view struct {
 }
 
 func newView(c View, data *viewlog.Log, o Options, m *metrics) *view {
+	state := Connecting
+	if upper, _ := data.Frontier(); upper.Time == core.EndOfTime {
+		state = Sealed
+	}
 	return &view{
 		View:      c,
 		data:      data,
@@ -52,7 +57,7 @@ func newView(c View, data *viewlog.Log, o Options, m *metrics) *view {
 		maxRows:   o.MaxRows,
 		log:       o.Logger.With("view", c.Name),
 		metrics:   m.ofView(c.Name, o.Reasons),
-		state:     Connecting,
+		state:     state,
 	}
 }
 
@@ -141,6 +146,9 @@ func (v *view) follow(ctx context.Context, retry *backoff.Backoff) error {
 		} else {
 			upper, err = v.restart(ctx, s)
 		}
+		if err == nil {
+			err = v.check()
+		}
 		if err != nil {
 			return err
 		}
@@ -155,6 +163,14 @@ func (v *view) follow(ctx context.Context, retry *backoff.Backoff) error {
 	}
 }
 
+// check looks whether what the upstream counts can be. If not, what the log holds is put
+// right by a snapshot, once the upstream has one that can be.
+func (v *view) check() error {
+	err := v.data.Check()
+	v.afresh = v.afresh || err != nil
+	return err
+}
+
 // request asks for what comes after the log. Where nothing can come, because the
 // view was sealed, or where it would be of no use, because the configured key is
 // another one now, it asks for the whole view.
@@ -163,7 +179,7 @@ func (v *view) request() Request {
 	upper, _ := v.data.Frontier()
 	held := v.data.View()
 	if described, err := v.describe(held.Columns); err == nil && slices.Equal(described.Key, held.Key) && upper.Time < core.EndOfTime {
-		r.Upper, r.Identity = upper.Time, v.data.Identity()
+		r.Upper, r.Identity, r.Afresh = upper.Time, v.data.Identity(), v.afresh
 	}
 	return r
 }
@@ -205,17 +221,22 @@ func (v *view) restart(ctx context.Context, s Stream) (core.Time, error) {
 	held := v.data.View()
 	same := !upper.IsZero() && s.Identity() == v.data.Identity() &&
 		slices.Equal(described.Columns, held.Columns) && slices.Equal(described.Key, held.Key)
-	if same && upper.Time == core.EndOfTime && at == core.EndOfTime {
+	if same && upper.Time == core.EndOfTime && at == core.EndOfTime && !v.afresh {
 		return at, nil // a constant, and the log has it already
 	}
 	if !upper.IsZero() {
 		v.metrics.resnapshots.Inc()
 	}
 	because := s.Restarted()
+	if v.afresh {
+		because = "what the upstream counted could not be"
+	}
 	switch {
 	case same && at > upper.Time:
 		v.log.Info("continuing with the difference to a new snapshot", "because", because, "from", upper.Time, "to", at)
-		return at, v.data.Rebase(at, snapshot)
+		err = v.data.Rebase(at, snapshot)
+		v.afresh = v.afresh && err != nil
+		return at, err
 	case same && upper.Time < core.EndOfTime:
 		because = "the upstream's times have gone back"
 	case because == "": // the hub asked for no resumption; see request
@@ -224,7 +245,9 @@ func (v *view) restart(ctx context.Context, s Stream) (core.Time, error) {
 	if !upper.IsZero() {
 		v.log.Warn("starting a new history: readers begin again", "because", because, "from", upper.Time, "to", at)
 	}
-	return at, v.data.Reset(described, s.Identity(), at, snapshot)
+	err = v.data.Reset(described, s.Identity(), at, snapshot)
+	v.afresh = v.afresh && err != nil
+	return at, err
 }
 
 // snapshot reads the snapshot that a stream begins with, and its time. It reads no
@@ -294,19 +317,26 @@ func (e keyError) Error() string   { return string(e) }
 func (e keyError) Reason() string  { return "bad_key" }
 func (e keyError) Retryable() bool { return false }
 
-// Trouble returns why the view has stopped; nil: it has not.
+// Trouble returns why the view has stopped; nil: it has not. What is sealed has nowhere
+// to go.
 func (v *view) Trouble() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.state == Sealed {
+		return nil
+	}
 	return v.trouble.err
 }
 
 // enter notes a new state.
 func (v *view) enter(s State) {
+	complete := s == Live || s == Sealed
 	v.mu.Lock()
 	was, after := v.state, v.trouble
-	complete := s == Live || s == Sealed
-	if v.state = s; complete {
+	if complete || was != Sealed { // what is sealed stays so while it is looked at again
+		v.state = s
+	}
+	if complete {
 		v.trouble = trouble{}
 	}
 	v.mu.Unlock()
@@ -324,8 +354,13 @@ func (v *view) enter(s State) {
 func (v *view) fail(err error, wait time.Duration) {
 	why := reason(err)
 	v.metrics.reconnects(why).Inc()
+	upper, _ := v.data.Frontier()
+	state, what := Failed, "view stopped; trying again until it works"
+	if upper.Time == core.EndOfTime && away(err) { // it is right as it is
+		state, what = Sealed, "nobody can be asked whether the view is still the constant that it was; trying again"
+	}
 	v.mu.Lock()
-	v.state = Failed
+	v.state = state
 	v.reconnects++
 	news := v.trouble.set(err, time.Now().Add(wait))
 	v.mu.Unlock()
@@ -333,5 +368,5 @@ func (v *view) fail(err error, wait time.Duration) {
 	if news {
 		level = slog.LevelWarn
 	}
-	v.log.Log(context.Background(), level, "view stopped; trying again until it works", "reason", why, "error", err)
+	v.log.Log(context.Background(), level, what, "reason", why, "error", err)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mzdio/mzd/core"
+	"github.com/mzdio/mzd/core/backoff"
 	"github.com/mzdio/mzd/core/viewlog"
 )
 
@@ -331,8 +332,14 @@ func (g *group) durable(cut []core.Batch) bool {
 }
 
 // deliver writes one cut, the same bytes again and again, until the sink takes
-// it.
+// it. Told to stop, it begins no write any more, and gives one that is under way a
+// moment: the sink would get twice what it is just taking.
 func (g *group) deliver(ctx context.Context, cut []core.Batch) error {
+	if ctx.Err() != nil {
+		return ctx.Err() // it is announced, so that it comes
+	}
+	writing, done := outlasting(ctx, lastMoment)
+	defer done()
 	again := false
 	return g.persist(ctx, func() error {
 		if again {
@@ -340,12 +347,25 @@ func (g *group) deliver(ctx context.Context, cut []core.Batch) error {
 		}
 		again = true
 		begun := time.Now()
-		err := g.sink.Write(ctx, cut)
-		if err == nil || ctx.Err() == nil { // otherwise it was told to stop
+		err := g.sink.Write(writing, cut)
+		if err == nil || writing.Err() == nil { // otherwise it was told to stop
 			g.metrics.delivered(time.Since(begun), err)
 		}
 		return err
 	})
+}
+
+// lastMoment is how long a write may go on after the sink was told to stop.
+const lastMoment = 5 * time.Second
+
+// outlasting returns a context that ends so long after ctx, or when done is called.
+func outlasting(ctx context.Context, d time.Duration) (lasting context.Context, done func()) {
+	lasting, end := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		_ = backoff.Wait(lasting, d) // either way it is over
+		end()
+	})
+	return lasting, func() { stop(); end() }
 }
 
 // settle saves places and goes by them from then on. holds are what keeps them

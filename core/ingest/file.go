@@ -22,10 +22,10 @@ type FileOptions struct {
 	// MaxBytes is the size that the file is not to exceed; 0: no limit. At the
 	// limit Land returns errors that wrap [ErrFull].
 	MaxBytes int64
-	// Identify returns the ID of an event as it was landed (without the
-	// newline), empty if it has none. With it, repeats are told apart over
-	// restarts too. See [core.Identifier].
-	Identify func(data []byte) string
+	// Identifier tells the IDs of events as they were landed (without the
+	// newline). With it, repeats are told apart over restarts too. nil: there is
+	// none.
+	Identifier core.Identifier
 	// Window is the number of IDs to remember; 0: 100,000. It must be larger
 	// than the number of events that a source may repeat after a resume.
 	Window int
@@ -153,7 +153,7 @@ func OpenFile(path string, o FileOptions) (*File, error) {
 	if o.wrap != nil {
 		f.disk = o.wrap(f.disk)
 	}
-	if err := f.recover(file, o.Identify); err != nil {
+	if err := f.recover(file, o.Identifier); err != nil {
 		f.disk.Close()
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
@@ -192,7 +192,7 @@ func openLocked(path string) (*os.File, error) {
 // recover finds out where the file ends and what was landed last. All of that
 // is durable when it returns: from then on repeats of it are acknowledged and
 // the cursor moves past them.
-func (f *File) recover(file *os.File, identify func([]byte) string) error {
+func (f *File) recover(file *os.File, identifier core.Identifier) error {
 	saved, err := loadCursor(cursorPath(f.path))
 	if err != nil {
 		return err
@@ -202,14 +202,10 @@ func (f *File) recover(file *os.File, identify func([]byte) string) error {
 		return err
 	}
 	f.cursor, f.savedCursor = saved.Cursor, saved.Cursor
-	if identify == nil {
+	if identifier == nil {
 		return nil
 	}
-	return eachOfTail(file, f.size, cap(f.recent.ring), func(line []byte) {
-		id := identify(line)
-		if id == "" {
-			return
-		}
+	return eachIDOfTail(file, f.size, cap(f.recent.ring), identifier, func(id string) {
 		if h := f.recent.hash(id); !f.recent.has(h) {
 			f.recent.add(h)
 		}

@@ -28,7 +28,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// event returns an event whose ID is in its data, as identify finds it.
+// event returns an event whose ID is in its data, as identifier finds it.
 func event(id string) core.Event {
 	return core.Event{ID: id, Cursor: "after " + id, Data: []byte("event " + id)}
 }
@@ -41,7 +41,9 @@ func events(ids ...string) []core.Event {
 	return all
 }
 
-func identify(line []byte) string {
+type identifier struct{ core.Source }
+
+func (identifier) Identify(line []byte) string {
 	id, ok := strings.CutPrefix(string(line), "event ")
 	if !ok {
 		return ""
@@ -51,8 +53,8 @@ func identify(line []byte) string {
 
 func openFile(t *testing.T, path string, o ingest.FileOptions) *ingest.File {
 	t.Helper()
-	if o.Identify == nil {
-		o.Identify = identify
+	if o.Identifier == nil {
+		o.Identifier = identifier{}
 	}
 	f, err := ingest.OpenFile(path, o)
 	if err != nil {
@@ -229,7 +231,7 @@ func TestRecover(t *testing.T) {
 				os.WriteFile(path+".cursor", []byte(c.cursor), 0o644)
 			}
 			var log bytes.Buffer
-			f, err := ingest.OpenFile(path, ingest.FileOptions{Identify: identify, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			f, err := ingest.OpenFile(path, ingest.FileOptions{Identifier: identifier{}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 			if want, refused := strings.CutPrefix(c.want, "!"); refused {
 				if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
 					t.Fatalf("got %v, want %q", err, want)
@@ -254,6 +256,60 @@ func TestRecover(t *testing.T) {
 				t.Errorf("after landing: got %q", got)
 			}
 		})
+	}
+}
+
+// batchIdentifier counts how often it is asked.
+type batchIdentifier struct {
+	identifier
+	asked, events int
+}
+
+func (b *batchIdentifier) Identify([]byte) string { panic("asked for one") }
+
+func (b *batchIdentifier) IdentifyAll(events [][]byte) []string {
+	b.asked++
+	b.events += len(events)
+	var ids []string
+	for _, e := range events {
+		ids = append(ids, b.identifier.Identify(e))
+	}
+	return ids
+}
+
+// TestIdentifyInBatches asks for the IDs of all that landed before in a few calls, of
+// few events and of not too many bytes, and knows them then.
+func TestIdentifyInBatches(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "events")
+	f := openFile(t, path, ingest.FileOptions{})
+	var all []core.Event
+	for i := range 10_000 {
+		all = append(all, event(fmt.Sprint("id ", i)))
+	}
+	long := event(strings.Repeat("x", 3<<20)) // a batch of its own
+	land(t, f, all...)
+	land(t, f, core.Event{Data: []byte("without an ID")}, long)
+	f.Close()
+
+	b := &batchIdentifier{}
+	f = openFile(t, path, ingest.FileOptions{Identifier: b})
+	if b.asked != 3 || b.events != 10_002 {
+		t.Errorf("asked %d times for %d events, want 3 times for 10,002", b.asked, b.events)
+	}
+	if got := land(t, f, append(all, long)...); got.Duplicates != 10_001 || got.Events != 0 {
+		t.Errorf("repeats: got %+v", got)
+	}
+	f.Close()
+
+	b = &batchIdentifier{}
+	f = openFile(t, path, ingest.FileOptions{Identifier: b, Window: 100})
+	if got := land(t, f, all[9_902:]...); b.asked != 1 || got.Duplicates != 98 {
+		t.Errorf("of the last 100, asked %d times: got %+v", b.asked, got)
+	}
+	f.Close()
+	openFile(t, filepath.Join(t.TempDir(), "empty"), ingest.FileOptions{Identifier: b})
+	if b.asked != 1 {
+		t.Error("asked for the IDs of nothing")
 	}
 }
 

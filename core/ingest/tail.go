@@ -8,6 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+
+	"github.com/mzdio/mzd/core"
 )
 
 const (
@@ -132,6 +134,52 @@ func eachOfTail(file *os.File, size int64, n int, f func(line []byte)) error {
 			return err
 		}
 	}
+}
+
+// A BatchIdentifier is a [core.Identifier] that would rather be asked for many IDs
+// at once: it is a process away.
+type BatchIdentifier interface {
+	core.Identifier
+	// IdentifyAll returns the ID of each of the events, empty for one that has none.
+	IdentifyAll(events [][]byte) []string
+}
+
+// How many IDs are asked for at once, and how much data that may be, about.
+const (
+	identifyEvents = 4096
+	identifyBytes  = 1 << 20
+)
+
+// eachIDOfTail calls f with the ID of each of the last n lines below size that has
+// one, oldest first.
+func eachIDOfTail(file *os.File, size int64, n int, identifier core.Identifier, f func(id string)) error {
+	found := func(id string) {
+		if id != "" {
+			f(id)
+		}
+	}
+	batch, ok := identifier.(BatchIdentifier)
+	if !ok {
+		return eachOfTail(file, size, n, func(line []byte) { found(identifier.Identify(line)) })
+	}
+	var lines [][]byte
+	bytesOf := 0
+	ask := func() {
+		for _, id := range batch.IdentifyAll(lines) {
+			found(id)
+		}
+		lines, bytesOf = lines[:0], 0
+	}
+	err := eachOfTail(file, size, n, func(line []byte) {
+		lines = append(lines, bytes.Clone(line))
+		if bytesOf += len(line); bytesOf >= identifyBytes || len(lines) == identifyEvents {
+			ask()
+		}
+	})
+	if len(lines) > 0 {
+		ask()
+	}
+	return err
 }
 
 // startOfTail returns where the last n lines below size begin.

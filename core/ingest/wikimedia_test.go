@@ -147,7 +147,7 @@ func TestCutEverywhere(t *testing.T) {
 			defer srv.Close()
 			path := filepath.Join(t.TempDir(), "events")
 			src := newSource(t, srv.URL, "")
-			f := openFile(t, path, ingest.WithDisk(ingest.FileOptions{Identify: src.Identify}, noSync))
+			f := openFile(t, path, ingest.WithDisk(ingest.FileOptions{Identifier: src}, noSync))
 			st := runUntil(t, src, f, size(messages))
 			checkOnce(t, path, messages)
 			if got := st.Reconnects[ingest.ReasonEnded]; got != uint64(len(messages)) {
@@ -182,7 +182,7 @@ func TestRestartEverywhere(t *testing.T) {
 	for cut := 5; cut <= len(messages); cut += 5 {
 		upTo.Store(int64(cut))
 		src := newSource(t, srv.URL, "")
-		f, err := ingest.OpenFile(path, ingest.WithDisk(ingest.FileOptions{Identify: src.Identify}, noSync))
+		f, err := ingest.OpenFile(path, ingest.WithDisk(ingest.FileOptions{Identifier: src}, noSync))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -215,7 +215,7 @@ func testCrash(t *testing.T, seed uint64) {
 	path := filepath.Join(dir, "events")
 	src := newSource(t, srv.URL, "")
 	c := &crashes{path: path, dir: dir, r: rand.New(rand.NewPCG(seed, 0))}
-	f := openFile(t, path, ingest.WithDisk(ingest.FileOptions{Identify: src.Identify}, c.use))
+	f := openFile(t, path, ingest.WithDisk(ingest.FileOptions{Identifier: src}, c.use))
 	runUntil(t, src, f, size(messages))
 	f.Close()
 	checkOnce(t, path, messages)
@@ -231,7 +231,7 @@ func testCrash(t *testing.T, seed uint64) {
 	}
 	for _, crash := range c.copies {
 		src := newSource(t, after.URL, "")
-		f, err := ingest.OpenFile(crash.path, ingest.WithDisk(ingest.FileOptions{Identify: src.Identify}, noSync))
+		f, err := ingest.OpenFile(crash.path, ingest.WithDisk(ingest.FileOptions{Identifier: src}, noSync))
 		if err != nil {
 			t.Errorf("seed %d: %s: %v", seed, crash.path, err)
 			continue
@@ -335,7 +335,7 @@ func TestNetworkAway(t *testing.T) {
 
 	path := filepath.Join(t.TempDir(), "events")
 	src := newSource(t, "http://"+addr, "")
-	f := openFile(t, path, ingest.FileOptions{Identify: src.Identify})
+	f := openFile(t, path, ingest.FileOptions{Identifier: src})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	landed := make(chan int64, 10_000)
@@ -414,7 +414,7 @@ func TestAnotherStream(t *testing.T) {
 	for i := range 3 {
 		srv := httptest.NewServer(simulator.New(simulator.Options{Seed: 1, Total: 100, Rate: 1e5, Start: time.Now().Add(time.Duration(i-10) * time.Minute)}))
 		src := newSource(t, srv.URL, "0")
-		f, err := ingest.OpenFile(path, ingest.FileOptions{Identify: src.Identify})
+		f, err := ingest.OpenFile(path, ingest.FileOptions{Identifier: src})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -461,7 +461,7 @@ func BenchmarkIngest(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	f, err := ingest.OpenFile(filepath.Join(b.TempDir(), "events"), ingest.FileOptions{Identify: src.Identify})
+	f, err := ingest.OpenFile(filepath.Join(b.TempDir(), "events"), ingest.FileOptions{Identifier: src})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -480,7 +480,7 @@ func BenchmarkOpen(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	f, err := ingest.OpenFile(path, ingest.FileOptions{Identify: src.Identify})
+	f, err := ingest.OpenFile(path, ingest.FileOptions{Identifier: src})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -488,7 +488,7 @@ func BenchmarkOpen(b *testing.B) {
 	f.Close()
 	b.ReportAllocs()
 	for b.Loop() {
-		f, err := ingest.OpenFile(path, ingest.FileOptions{Identify: src.Identify})
+		f, err := ingest.OpenFile(path, ingest.FileOptions{Identifier: src})
 		if err != nil {
 			b.Fatal(err)
 		}

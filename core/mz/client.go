@@ -156,6 +156,9 @@ type Request struct {
 	// of the history that Identity names (see [Stream.Identity]). Zero: nothing.
 	Upper    core.Time
 	Identity string
+
+	// Afresh asks for the whole view also where the stream could resume.
+	Afresh bool
 }
 
 // Subscribe opens a stream of the view's changes. ctx bounds the opening, not
@@ -166,7 +169,7 @@ type Request struct {
 // begins with a snapshot (see [Stream.Resumed] and [Stream.Restarted]). Errors
 // are of type [*Error].
 func (c *Client) Subscribe(ctx context.Context, r Request) (*Stream, error) {
-	s, err := c.open(ctx, r, r.Upper > 0)
+	s, err := c.open(ctx, r, r.Upper > 0 && !r.Afresh)
 	if gone, ok := errors.AsType[historyLost](err); ok {
 		if s, err = c.open(ctx, r, false); err == nil && s.restarted == "" {
 			s.restarted = gone.why
@@ -210,11 +213,11 @@ func (c *Client) begin(ctx context.Context, w *wire, r Request, target target, r
 	if err := d.supports(target); err != nil {
 		return nil, err
 	}
-	id, err := identify(ctx, w, d, target)
+	id, objects, err := identify(ctx, w, d, target)
 	if err != nil {
 		return nil, err
 	}
-	s := &Stream{wire: w, name: r.Name, log: c.log.With("view", r.Name)}
+	s := &Stream{wire: w, name: r.Name, log: c.log.With("view", r.Name), catalog: d.objects(target.names), objects: objects}
 	known := id.since(r.Identity) == ""
 	s.resumed = resume && known
 	switch {
@@ -228,25 +231,20 @@ func (c *Client) begin(ctx context.Context, w *wire, r Request, target target, r
 	if err != nil {
 		return nil, err
 	}
-	if err := s.describe(w.fields); err != nil {
-		return nil, err
-	}
 	id.columns = digestColumns(s.columns)
 	s.identity = id.String()
 	changed := id.since(r.Identity)
 	switch {
 	case s.resumed && changed != "":
 		return nil, historyLost{changed}
-	case s.resumed && d.leads():
-		// A server that has to catch up first tells only then, in place of
-		// the first row, that the history is gone.
-		if err := w.during(ctx, s.readFirst); err != nil {
-			return nil, lost(err)
-		}
 	case !s.resumed && changed == "":
 		s.progress.floor = r.Upper // the caller wants to see nothing that is older
 	case r.Upper > 0:
 		s.restarted = changed
+	}
+	s.stopLooking = func() {}
+	if !d.embedded { // which ends the streams of what it drops
+		s.lookAfter(ctx, c.connect)
 	}
 	return s, nil
 }
@@ -254,11 +252,7 @@ func (c *Client) begin(ctx context.Context, w *wire, r Request, target target, r
 // resume continues at upper.
 func (s *Stream) resume(ctx context.Context, d dialect, target target, upper core.Time) error {
 	s.progress = resumeAt(upper)
-	return lost(s.wire.start(ctx, d.resume(target, upper-1)))
-}
-
-// lost recognizes that the server has forgotten the time it is asked for.
-func lost(err error) error {
+	err := s.startAt(ctx, d.resume(target, upper-1))
 	if isHistoryGone(err) {
 		return historyLost{"the upstream has forgotten what happened since the last position"}
 	}
@@ -271,15 +265,15 @@ func lost(err error) error {
 func (s *Stream) snapshot(ctx context.Context, d dialect, target target, upper core.Time) error {
 	if d.leads() {
 		s.progress = snapshotAnywhere()
-		return s.wire.start(ctx, d.snapshot(target, nil))
+		return s.start(ctx, d.snapshot(target, nil))
 	}
 	asOf := max(core.Time(time.Now().Add(ahead).UnixMilli()), upper)
 	s.progress = snapshotAt(asOf)
-	err := s.wire.start(ctx, d.snapshot(target, &asOf))
+	err := s.startAt(ctx, d.snapshot(target, &asOf))
 	if since, ok := sinceOf(err); ok { // the clocks differ: the error shows the server's
 		asOf = max(since+core.Time(ahead.Milliseconds()), upper)
 		s.progress = snapshotAt(asOf)
-		err = s.wire.start(ctx, d.snapshot(target, &asOf))
+		err = s.startAt(ctx, d.snapshot(target, &asOf))
 	}
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -59,6 +60,12 @@ func (e *Error) Reason() string { return e.reason }
 // made for the first time. Where it is false a retry helps only after somebody
 // has changed something else, so it can be slow.
 func (e *Error) Retryable() bool { return e.retryable }
+
+// Away reports whether nobody could be asked: there is no connection. It says nothing
+// about the view.
+func (e *Error) Away() bool {
+	return e.reason == Unreachable || e.reason == Auth || e.reason == TLS
+}
 
 // Unwrap returns what lies below: a [*pgconn.PgError] for what the server
 // reported, or an error of the network or of the caller's context.
@@ -173,13 +180,22 @@ func serverText(pg *pgconn.PgError) string {
 		s += " (" + pg.Detail + ")"
 	}
 	if pg.Hint != "" {
-		s += "; " + pg.Hint
+		s += ". " + strings.TrimSuffix(pg.Hint, ".") // a sentence, as PostgreSQL's style has it
 	}
 	return oneLine(s) + " (SQLSTATE " + pg.Code + ")"
 }
 
-// oneLine joins the lines of a text, for logs.
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+// oneLine joins the lines of a text, for logs, each once: what is wrong with and
+// without TLS, of which pgx has tried both, is mostly the same.
+func oneLine(s string) string {
+	var lines []string
+	for line := range strings.Lines(s) {
+		if line = strings.Join(strings.Fields(line), " "); line != "" && !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, " ")
+}
 
 // isHistoryGone recognizes that AS OF lies before the history: the first text
 // is that of v26.16 and later and of the embedded engine, the second that of
@@ -190,18 +206,19 @@ func isHistoryGone(err error) bool {
 		strings.Contains(pg.Message, "is not valid for all inputs"))
 }
 
-// sincePattern finds the first time that is still known in the older text.
+// sincePattern finds the first times that are still known in the older text.
 var sincePattern = regexp.MustCompile(`Antichain \{ elements: \[(\d+)\]`)
 
-// sinceOf returns that time.
-func sinceOf(err error) (core.Time, bool) {
+// sinceOf returns that time. A view of several indexes has one of each, and can be
+// read from the last of them on.
+func sinceOf(err error) (since core.Time, ok bool) {
 	if !isHistoryGone(err) {
 		return 0, false
 	}
-	m := sincePattern.FindStringSubmatch(err.Error())
-	if m == nil {
-		return 0, false
+	for _, m := range sincePattern.FindAllStringSubmatch(err.Error(), -1) {
+		if t, err := core.ParseTime(m[1]); err == nil {
+			since, ok = max(since, t), true
+		}
 	}
-	t, err := core.ParseTime(m[1])
-	return t, err == nil
+	return since, ok
 }

@@ -69,28 +69,28 @@ func (i identity) since(before string) string {
 // known: an object keeps its id as long as what it depends on is there.
 //
 // Where the server cannot tell, the identity is one that nothing else will ever
-// equal.
-func identify(ctx context.Context, w *wire, d dialect, t target) (identity, error) {
-	id := identity{
+// equal. The objects are what [Stream] looks after.
+func identify(ctx context.Context, w *wire, d dialect, t target) (id identity, objects []string, err error) {
+	id = identity{
 		encoding:  fmt.Sprint(encoding),
 		version:   digest(d.version),
 		statement: digest(t.sql, w.database, w.params["search_path"]),
 	}
 	environment, err := w.first(ctx, "SELECT mz_environment_id()", "SELECT mz_cluster_id()")
 	if err != nil {
-		return id, err
+		return id, nil, err
 	}
-	objects, err := w.first(ctx, d.objects(t.names)...)
+	objects, err = w.first(ctx, d.objects(t.names)...)
 	if err != nil {
-		return id, err
+		return id, nil, err
 	}
 	if len(environment) == 0 || len(objects) == 0 && !t.query {
 		id.upstream = rand.Text()
-		return id, nil
+		return id, objects, nil
 	}
 	slices.Sort(objects)
 	id.upstream, id.objects = digest(environment...), digest(objects...)
-	return id, nil
+	return id, objects, nil
 }
 
 // objects are queries for the objects of some names: what identifies each, in

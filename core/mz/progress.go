@@ -17,11 +17,9 @@ type progress struct {
 	begun bool      // the first batch has been handed out, or the stream resumed
 
 	// Of a snapshot, until begun:
-	leads bool      // the server begins with a mark at its AS OF
 	known bool      // asOf is known
 	asOf  core.Time // the time of the snapshot's rows
 	floor core.Time // the first batch must reach beyond this, see [backwards]
-	last  core.Time // the largest time or mark so far
 
 	pending []core.Update
 }
@@ -36,7 +34,7 @@ const backwards core.Time = 60_000
 func resumeAt(upper core.Time) progress { return progress{lower: upper, begun: true} }
 
 // snapshotAnywhere expects a snapshot at a time that the server will announce.
-func snapshotAnywhere() progress { return progress{leads: true} }
+func snapshotAnywhere() progress { return progress{} }
 
 // snapshotAt expects a snapshot at a given time.
 func snapshotAt(asOf core.Time) progress { return progress{asOf: asOf, known: true} }
@@ -48,11 +46,7 @@ func (p *progress) opening(t core.Time) bool {
 	if !p.begun && !p.known {
 		p.asOf, p.known = t, true
 	}
-	if p.begun || t > p.asOf {
-		return false
-	}
-	p.last = max(p.last, t)
-	return true
+	return !p.begun && t <= p.asOf
 }
 
 // update takes an update.
@@ -66,14 +60,12 @@ func (p *progress) update(u core.Update) error {
 	if !p.known {
 		p.asOf, p.known = u.Time, true
 	}
-	p.last = max(p.last, u.Time)
 	p.pending = append(p.pending, u)
 	return nil
 }
 
 // mark takes a progress mark. If it closes a batch it returns it, with true.
 func (p *progress) mark(t core.Time) (core.Batch, bool) {
-	p.last = max(p.last, t)
 	if !p.begun {
 		if !p.known {
 			p.asOf, p.known = t, true
@@ -88,12 +80,13 @@ func (p *progress) mark(t core.Time) (core.Batch, bool) {
 	return p.close(t), true
 }
 
-// end takes the regular end of the stream. It is the end of all change, and
-// closes the last batch, if the stream was nothing but a snapshot at the end of
-// time (or, where the time was given, at that time).
+// end takes the end of the stream where that is the end of all change: what came
+// since the last mark closes the last batch. A server sends no mark at the end of
+// time, whatever time the rows have: that of a constant is the end of time, and
+// before v0.26 that of its AS OF; a materialized view that will never be refreshed
+// again has its rows when they came. It is false before there is anything to end.
 func (p *progress) end() (core.Batch, bool) {
-	constant := p.last >= core.EndOfTime-1 || !p.leads && p.last <= p.asOf
-	if p.begun || !constant {
+	if !p.begun && !p.known {
 		return core.Batch{}, false
 	}
 	return p.close(core.EndOfTime), true

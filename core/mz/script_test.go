@@ -40,13 +40,15 @@ type server struct {
 
 // script is what a server answers to a statement: messages, and between them
 // cut, to close the connection, hang, to say nothing until the client leaves,
-// or a step of the test's own, after which it closes the connection.
+// change, to become another server, or a step of the test's own, after which it
+// closes the connection.
 type script []any
 
 type (
-	cut  struct{}
-	hang struct{}
-	step func()
+	cut    struct{}
+	hang   struct{}
+	change func()
+	step   func()
 )
 
 // all makes a server flush once for each answer.
@@ -151,6 +153,10 @@ func (s *server) serve(b *pgproto3.Backend) {
 			case hang:
 				b.Receive()
 				return
+			case change:
+				s.mu.Lock()
+				m()
+				s.mu.Unlock()
 			case step:
 				m()
 				return

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -29,10 +30,15 @@ type Stream struct {
 	progress  progress
 	clock     clock
 	buf       []byte                             // reused by every row
-	first     *core.Batch                        // closed while the stream was opened; not yet handed out
+	ahead     pgproto3.BackendMessage            // received while the stream was opened; not yet read
 	add       func(row []byte, copies core.Diff) // takes the rows of the snapshot; nil: they are collected
 	dropped   string                             // the notice that the view was dropped; until 2024 that was all
 	err       error                              // why the stream is over
+
+	catalog     []string // queries for the objects that the target's names stand for
+	objects     []string // what they were when the stream began
+	stopLooking func()
+	displaced   atomic.Bool // they are others now
 }
 
 // leading is the number of columns before those of the view: the time, whether
@@ -40,8 +46,30 @@ type Stream struct {
 // diff before v0.8.1.
 const leading = 3
 
+// start runs the statement of the stream.
+func (s *Stream) start(ctx context.Context, sql string) error {
+	if err := s.wire.start(ctx, sql); err != nil {
+		return err
+	}
+	return s.describe(s.wire.fields)
+}
+
+// startAt runs a statement that names a time. A server of any release describes
+// the rows first, and says only then, in place of the first one, that it has
+// forgotten the time.
+func (s *Stream) startAt(ctx context.Context, sql string) error {
+	if err := s.start(ctx, sql); err != nil {
+		return err
+	}
+	return s.wire.during(ctx, func() (err error) {
+		s.ahead, err = s.wire.receive()
+		return err
+	})
+}
+
 // describe reads the description of the stream's rows.
 func (s *Stream) describe(fields []pgproto3.FieldDescription) error {
+	s.columns, s.encode = nil, nil
 	var names []string
 	for _, f := range fields {
 		names = append(names, string(f.Name))
@@ -111,14 +139,9 @@ func (s *Stream) Next(ctx context.Context) (core.Batch, error) {
 	if s.err != nil {
 		return core.Batch{}, s.err
 	}
-	if s.first != nil {
-		b := *s.first
-		s.first = nil
-		return b, nil
-	}
 	var b core.Batch
 	err := s.wire.during(ctx, func() (err error) {
-		b, err = s.read()
+		b, err = s.read(ctx)
 		return err
 	})
 	if err == nil && b.IsBase() && s.add == nil {
@@ -128,14 +151,20 @@ func (s *Stream) Next(ctx context.Context) (core.Batch, error) {
 	case err == nil && b.Upper.Time < core.EndOfTime:
 		return b, nil
 	case err == nil:
-		s.err = io.EOF
-		s.wire.close()
+		s.end(io.EOF)
 		return b, nil
-	default:
-		s.err = ofView(err, s.name)
-		s.wire.close()
-		return core.Batch{}, s.err
+	case s.displaced.Load():
+		err = errDisplaced
 	}
+	s.end(ofView(err, s.name))
+	return core.Batch{}, s.err
+}
+
+// end ends the stream, for a reason.
+func (s *Stream) end(why error) {
+	s.err = why
+	s.stopLooking()
+	s.wire.close()
 }
 
 // sound reports a base that is not a collection. Some views of SQL that is not
@@ -143,7 +172,7 @@ func (s *Stream) Next(ctx context.Context) (core.Batch, error) {
 func sound(base core.Batch) error {
 	for u := range base.Updates.All() {
 		if u.Diff < 0 {
-			return &Error{reason: Evaluation, message: fmt.Sprintf("the upstream counts %d copies of the row %.200s; correct the view", u.Diff, u.Row)}
+			return &Error{reason: Evaluation, message: fmt.Sprintf("the upstream counts %d copies of the row %.200s; correct the view, or what it reads", u.Diff, u.Row)}
 		}
 	}
 	return nil
@@ -153,32 +182,14 @@ func sound(base core.Batch) error {
 // owns the stream, and more than once.
 func (s *Stream) Close() {
 	if s.err == nil {
-		s.err = &Error{reason: Cancelled, message: "the stream was closed"}
-		s.wire.close()
+		s.end(&Error{reason: Cancelled, message: "the stream was closed"})
 	}
-}
-
-// readFirst waits for the stream's first row, which is a progress mark.
-func (s *Stream) readFirst() error {
-	msg, err := s.wire.receive()
-	if err != nil {
-		return err
-	}
-	m, ok := msg.(*pgproto3.DataRow)
-	if !ok {
-		return protocolError("%T in place of a stream's first row", msg)
-	}
-	b, closed, err := s.row(m.Values)
-	if closed {
-		s.first = &b
-	}
-	return err
 }
 
 // read reads rows until they close a batch.
-func (s *Stream) read() (core.Batch, error) {
+func (s *Stream) read(ctx context.Context) (core.Batch, error) {
 	for {
-		msg, err := s.wire.receive()
+		msg, err := s.receive()
 		if err != nil {
 			return core.Batch{}, err
 		}
@@ -188,17 +199,50 @@ func (s *Stream) read() (core.Batch, error) {
 				return b, err
 			}
 		case *pgproto3.CommandComplete:
-			if s.dropped != "" {
-				return core.Batch{}, &Error{reason: Dropped, retryable: true, message: s.dropped}
-			}
-			if b, sealed := s.progress.end(); sealed {
-				return b, nil
-			}
-			return core.Batch{}, &Error{reason: Ended, retryable: true, message: "the server ended the stream without a reason"}
+			return s.complete(ctx)
 		default:
 			return core.Batch{}, protocolError("unexpected %T in a stream", m)
 		}
 	}
+}
+
+// receive returns the next message.
+func (s *Stream) receive() (pgproto3.BackendMessage, error) {
+	if msg := s.ahead; msg != nil {
+		s.ahead = nil
+		return msg, nil
+	}
+	return s.wire.receive()
+}
+
+// complete returns the last batch of a stream that the server says is complete: what
+// it follows has no time to come. Until 2024 a server said the same of a stream
+// whose view was dropped, and no more than a notice told the difference, which
+// may come after it; and the server may be about to stop. So it is asked, once
+// more, for the objects.
+func (s *Stream) complete(ctx context.Context) (core.Batch, error) {
+	for ready := false; !ready; {
+		msg, err := s.wire.receive()
+		if err != nil {
+			return core.Batch{}, err
+		}
+		_, ready = msg.(*pgproto3.ReadyForQuery)
+	}
+	if s.dropped != "" {
+		return core.Batch{}, &Error{reason: Dropped, retryable: true, message: s.dropped}
+	}
+	same, err := s.stands(ctx, s.wire)
+	if err != nil {
+		return core.Batch{}, err
+	}
+	if !same {
+		return core.Batch{}, errDisplaced
+	}
+	b, sealed := s.progress.end()
+	if !sealed {
+		return core.Batch{}, &Error{reason: Ended, retryable: true, message: "the server ended the stream before it began"}
+	}
+	return b, nil
 }
 
 // row takes a row of the stream, and returns the batch that it closes, if any.

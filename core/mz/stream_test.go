@@ -124,7 +124,8 @@ func TestOldServerAhead(t *testing.T) {
 	srv.version = "v0.26.0"
 	since := core.Time(time.Now().Add(time.Hour).UnixMilli())
 	srv.scripts = []script{
-		{fail("XX000", fmt.Sprintf("Timestamp (1) is not valid for all inputs: [Antichain { elements: [%d] }]", since))},
+		{columns(), fail("XX000", fmt.Sprintf("Timestamp (1) is not valid for all inputs: "+
+			"[(User(1), Some(Antichain { elements: [%d] })), (User(2), Some(Antichain { elements: [%d] }))]", since-5000, since))},
 		{columns(), row(since+1000, 1, "ada", "1"), progress(since + 1001)},
 	}
 	s := srv.subscribe(t, mz.Request{Name: "v"})
@@ -136,7 +137,7 @@ func TestOldServerAhead(t *testing.T) {
 func TestOldServerInPlaceOfAnother(t *testing.T) {
 	srv := today()
 	srv.version = "v0.26.0"
-	srv.scripts = []script{{columns()}}
+	srv.scripts = []script{{columns(), progress(1)}}
 	srv.subscribe(t, mz.Request{Name: "v", Upper: core.Time(time.Now().Add(time.Hour).UnixMilli()), Identity: "another"})
 	var asOf int64
 	_, after, _ := strings.Cut(srv.statements[0], " AS OF ")
@@ -194,6 +195,19 @@ func TestResume(t *testing.T) {
 	srv.expectStatements(t, `SUBSCRIBE TO "v" WITH (PROGRESS, SNAPSHOT = false) AS OF 104`)
 }
 
+// Who holds what cannot be wants the whole view, and nothing that is older.
+func TestAfresh(t *testing.T) {
+	srv := today()
+	id := identityOf(t, srv)
+	srv.scripts = []script{{columns(), progress(100), row(100, 1, "ada", "4"), progress(101), progress(106)}}
+	s := srv.subscribe(t, mz.Request{Name: "v", Upper: 105, Identity: id, Afresh: true})
+	if s.Resumed() || s.Identity() != id {
+		t.Errorf("resumed %v, identity %s; want false, %s", s.Resumed(), s.Identity(), id)
+	}
+	expect(t, s, `[0,106) ["ada",4]+1@105`)
+	srv.expectStatements(t, `SUBSCRIBE TO "v" WITH (PROGRESS)`)
+}
+
 func TestResumeOld(t *testing.T) {
 	srv := today()
 	srv.version, srv.announced = "v0.26.0", false
@@ -205,23 +219,34 @@ func TestResumeOld(t *testing.T) {
 }
 
 // Where the history is gone a snapshot follows, and its first batch reaches
-// beyond what the caller holds.
+// beyond what the caller holds. Every release describes the rows before it looks.
 func TestHistoryGone(t *testing.T) {
-	for _, refusal := range []*pgproto3.ErrorResponse{
-		fail("22000", "could not find a valid timestamp for the query"),
-		fail("XX000", "Timestamp (104) is not valid for all inputs: [Antichain { elements: [999] }]"),
+	for version, refusal := range map[string]*pgproto3.ErrorResponse{
+		"v26.39.0": fail("22000", "could not find a valid timestamp for the query"),
+		"v26.15.0": fail("XX000", "Timestamp (104) is not valid for all inputs: [Antichain { elements: [999] }]"),
+		"v0.26.0":  fail("XX000", "Timestamp (104) is not valid for all inputs: [Antichain { elements: [999] }]"),
 	} {
-		srv := today()
-		id := identityOf(t, srv)
-		srv.scripts = []script{
-			{refusal},
-			{columns(), progress(100), row(100, 1, "ada", "1"), row(100, 1, "bob", "1"), progress(101), row(103, -1, "ada", "1"), progress(105), row(105, 1, "eve", "1"), progress(106)},
+		for _, first := range []script{{columns(), refusal}, {refusal}} {
+			synctest.Test(t, func(t *testing.T) { // so that old servers are asked for a known time
+				p := core.Time(time.Now().UnixMilli()) + 1000
+				srv := today()
+				srv.version = version
+				upper, mark := p-5, []any{progress(p - 10)}
+				if version == "v0.26.0" {
+					srv.announced, mark = false, nil
+				}
+				id := identityOf(t, srv)
+				srv.scripts = []script{first, append(append(script{columns()}, mark...),
+					row(p-10, 1, "ada", "1"), row(p-10, 1, "bob", "1"), row(p-8, -1, "ada", "1"), progress(p-5), row(p, 1, "eve", "1"), progress(p+1))}
+				s := srv.subscribe(t, mz.Request{Name: "v", Upper: upper, Identity: id})
+				if s.Resumed() || s.Identity() != id || !strings.Contains(s.Restarted(), "forgotten") {
+					t.Errorf("%s: resumed %v, identity %s, because %q; want false, %s", version, s.Resumed(), s.Identity(), s.Restarted(), id)
+				}
+				expect(t, s, fmt.Sprintf(`[0,%d) ["bob",1]+1@%d ["eve",1]+1@%d`, p+1, p, p))
+				s.Close()
+				srv.conns.Wait()
+			})
 		}
-		s := srv.subscribe(t, mz.Request{Name: "v", Upper: 105, Identity: id})
-		if s.Resumed() || s.Identity() != id {
-			t.Errorf("resumed %v, identity %s; want false, %s", s.Resumed(), s.Identity(), id)
-		}
-		expect(t, s, `[0,106) ["bob",1]+1@105 ["eve",1]+1@105`)
 	}
 }
 
@@ -351,7 +376,14 @@ func TestEndOfTime(t *testing.T) {
 		"old constant":   {"v0.26.0", script{columns(), row(last, 1, "ada", "1"), done("SELECT 1")}, `[0,18446744073709551615) ["ada",1]+1@18446744073709551614`},
 		"old, at AS OF":  {"v0.9.0", script{columns(), row(1, 1, "ada", "1"), done("SELECT 1")}, `[0,18446744073709551615) ["ada",1]+1@18446744073709551614`},
 		"old, empty":     {"v0.26.0", script{columns(), done("SELECT 0")}, `[0,18446744073709551615)`},
-		"by a mark":      {"v26.39.0", script{columns(), progress(5), row(5, 1, "ada", "1"), progress(last)}, `[0,18446744073709551615) ["ada",1]+1@18446744073709551614`},
+		"old, refreshed": {"v0.40.0", script{columns(), row(1, 1, "ada", "1"), row(core.EndOfTime-9, 1, "bob", "1"), done("SELECT 1")},
+			`[0,18446744073709551615) ["ada",1]+1@18446744073709551614 ["bob",1]+1@18446744073709551614`},
+		"materialized": {"v26.39.0", script{columns(), progress(100), row(100, 1, "ada", "1"), done("SELECT 2")},
+			`[0,18446744073709551615) ["ada",1]+1@18446744073709551614`},
+		"materialized, empty": {"v26.39.0", script{columns(), progress(100), done("SELECT 1")}, `[0,18446744073709551615)`},
+		"refreshed later": {"v26.39.0", script{columns(), progress(100), row(100, 1, "ada", "1"), row(200, -1, "ada", "1"), row(200, 1, "bob", "1"), done("SELECT 4")},
+			`[0,18446744073709551615) ["bob",1]+1@18446744073709551614`},
+		"by a mark": {"v26.39.0", script{columns(), progress(5), row(5, 1, "ada", "1"), progress(last)}, `[0,18446744073709551615) ["ada",1]+1@18446744073709551614`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			srv := today()
@@ -373,31 +405,32 @@ func TestEnds(t *testing.T) {
 		reason string
 		retry  bool
 	}{
-		"end without reason":   {script{done("SELECT 4")}, mz.Ended, true},
-		"dropped, by notice":   {script{dropped, done("SELECT 4")}, mz.Dropped, true},
-		"dropped, 2024":        {script{fail("XX000", dropped.Message)}, mz.Dropped, true},
-		"dropped, 2026":        {script{fail("42704", "relation 'materialize.public.v' was dropped")}, mz.Dropped, true},
-		"cluster dropped":      {script{fail("42704", "cluster 'c' was dropped")}, mz.Dropped, true},
-		"evaluation":           {script{fail("XX000", "Evaluation error: division by zero")}, mz.Evaluation, false},
-		"slow":                 {script{fail("XX000", "SUBSCRIBE fell behind: the client did not read results fast enough")}, mz.SlowReader, true},
-		"too large":            {script{fail("XX000", "total result exceeds max size of 1.0 GiB")}, mz.TooLarge, false},
-		"cancelled":            {script{fail("57014", "canceling statement due to user request")}, mz.Cancelled, true},
-		"shutdown":             {script{fatal("57P01", "terminating connection due to administrator command"), cut{}}, mz.Unreachable, true},
-		"idle":                 {script{fatal("25P03", "terminating connection due to idle-in-transaction timeout"), cut{}}, mz.Ended, true},
-		"expired":              {script{fatal("28000", "authentication expired"), cut{}}, mz.Ended, true},
-		"permission":           {script{fail("42501", "permission denied for VIEW")}, mz.Permission, false},
-		"missing":              {script{fail("42704", "unknown catalog item 'v'")}, mz.NoSuchView, true},
-		"missing, before 2026": {script{fail("XX000", "unknown catalog item 'v'")}, mz.NoSuchView, true},
-		"history, late":        {script{fail("22000", "could not find a valid timestamp for the query")}, mz.HistoryGone, true},
-		"plan":                 {script{fail("0A000", "cached plan must not change result type")}, mz.ColumnsChanged, true},
-		"syntax":               {script{fail("42601", "syntax error")}, mz.Other, false},
-		"internal":             {script{fail("XX000", "internal error")}, mz.Other, true},
-		"cut":                  {script{cut{}}, mz.Unreachable, true},
-		"back in time":         {script{row(100, 1, "ada", "1")}, mz.Protocol, false},
-		"too few values":       {script{row(200, 1, "ada")}, mz.Protocol, false},
-		"not a number":         {script{&pgproto3.DataRow{Values: [][]byte{[]byte("-5"), []byte("f"), []byte("1"), nil, nil}}}, mz.Protocol, false},
-		"not UTF-8":            {script{row(200, 1, "a\xff", "1")}, mz.Protocol, false},
-		"another description":  {script{columns()}, mz.Protocol, false},
+		"dropped, by notice":    {script{dropped, done("SELECT 4")}, mz.Dropped, true},
+		"dropped, noticed late": {script{done("SELECT 4"), dropped}, mz.Dropped, true},
+		"complete, then cut":    {script{done("SELECT 4"), cut{}}, mz.Unreachable, true},
+		"dropped, 2024":         {script{fail("XX000", dropped.Message)}, mz.Dropped, true},
+		"dropped, 2026":         {script{fail("42704", "relation 'materialize.public.v' was dropped")}, mz.Dropped, true},
+		"cluster dropped":       {script{fail("42704", "cluster 'c' was dropped")}, mz.Dropped, true},
+		"evaluation":            {script{fail("XX000", "Evaluation error: division by zero")}, mz.Evaluation, false},
+		"slow":                  {script{fail("XX000", "SUBSCRIBE fell behind: the client did not read results fast enough")}, mz.SlowReader, true},
+		"too large":             {script{fail("XX000", "total result exceeds max size of 1.0 GiB")}, mz.TooLarge, false},
+		"cancelled":             {script{fail("57014", "canceling statement due to user request")}, mz.Cancelled, true},
+		"shutdown":              {script{fatal("57P01", "terminating connection due to administrator command"), cut{}}, mz.Unreachable, true},
+		"idle":                  {script{fatal("25P03", "terminating connection due to idle-in-transaction timeout"), cut{}}, mz.Ended, true},
+		"expired":               {script{fatal("28000", "authentication expired"), cut{}}, mz.Ended, true},
+		"permission":            {script{fail("42501", "permission denied for VIEW")}, mz.Permission, false},
+		"missing":               {script{fail("42704", "unknown catalog item 'v'")}, mz.NoSuchView, true},
+		"missing, before 2026":  {script{fail("XX000", "unknown catalog item 'v'")}, mz.NoSuchView, true},
+		"history, late":         {script{fail("22000", "could not find a valid timestamp for the query")}, mz.HistoryGone, true},
+		"plan":                  {script{fail("0A000", "cached plan must not change result type")}, mz.ColumnsChanged, true},
+		"syntax":                {script{fail("42601", "syntax error")}, mz.Other, false},
+		"internal":              {script{fail("XX000", "internal error")}, mz.Other, true},
+		"cut":                   {script{cut{}}, mz.Unreachable, true},
+		"back in time":          {script{row(100, 1, "ada", "1")}, mz.Protocol, false},
+		"too few values":        {script{row(200, 1, "ada")}, mz.Protocol, false},
+		"not a number":          {script{&pgproto3.DataRow{Values: [][]byte{[]byte("-5"), []byte("f"), []byte("1"), nil, nil}}}, mz.Protocol, false},
+		"not UTF-8":             {script{row(200, 1, "a\xff", "1")}, mz.Protocol, false},
+		"another description":   {script{columns()}, mz.Protocol, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			srv := today()
@@ -406,6 +439,65 @@ func TestEnds(t *testing.T) {
 			expect(t, s, `[0,101) ["ada",1]+1@100`)
 			if e := expectError(t, s, tt.reason); e.Retryable() != tt.retry || !strings.HasPrefix(e.Error(), "view v: ") {
 				t.Errorf("retryable %v, %q; want %v", e.Retryable(), e, tt.retry)
+			}
+		})
+	}
+}
+
+// A view that changes no more is sealed, whenever its stream learns of it.
+func TestSealedLater(t *testing.T) {
+	for name, tt := range map[string]struct {
+		version string
+		resumed bool
+		script  script
+		want    []string
+	}{
+		"at once":           {"v26.39.0", false, script{columns(), progress(100), progress(105), done("SELECT 2")}, []string{`[0,105)`, `[105,18446744073709551615)`}},
+		"with last changes": {"v26.39.0", false, script{columns(), progress(100), progress(105), row(105, 1, "ada", "1"), row(110, -1, "ada", "1"), done("SELECT 4")}, []string{`[0,105)`, `[105,18446744073709551615) ["ada",1]+1@105 ["ada",1]-1@110`}},
+		"resumed":           {"v26.39.0", true, script{columns(), progress(104), done("SELECT 1")}, []string{`[105,18446744073709551615)`}},
+		"resumed, changes":  {"v26.39.0", true, script{columns(), progress(104), row(105, 1, "ada", "1"), done("SELECT 2")}, []string{`[105,18446744073709551615) ["ada",1]+1@105`}},
+		"resumed, old":      {"v0.26.0", true, script{columns(), done("SELECT 0")}, []string{`[105,18446744073709551615)`}},
+		"resumed, old too":  {"v0.26.0", true, script{columns(), row(105, 1, "ada", "1"), done("SELECT 1")}, []string{`[105,18446744073709551615) ["ada",1]+1@105`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := today()
+			srv.version = tt.version
+			srv.scripts = []script{tt.script}
+			r := mz.Request{Name: "v"}
+			if tt.resumed {
+				r.Upper, r.Identity = 105, identityOf(t, srv)
+			}
+			s := srv.subscribe(t, r)
+			expect(t, s, tt.want...)
+			if _, err := s.Next(t.Context()); err != io.EOF {
+				t.Errorf("after the end of time: %v, want EOF", err)
+			}
+		})
+	}
+}
+
+// An end is not believed if what it is the end of is not there any more, or was
+// never there.
+func TestNotSealed(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(*server)
+		script script
+		reason string
+	}{
+		"dropped":       {func(s *server) { s.objects = map[string]string{} }, script{columns(), progress(100), progress(101)}, mz.Dropped},
+		"created anew":  {func(s *server) { s.objects = map[string]string{"v": "u8"} }, script{columns(), progress(100)}, mz.Dropped},
+		"schema gone":   {func(s *server) { s.schema = "old" }, script{columns(), progress(100)}, mz.Dropped},
+		"before a mark": {func(*server) {}, script{columns()}, mz.Ended},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := today()
+			srv.scripts = []script{append(tt.script, change(func() { tt.change(srv) }), done("SELECT 1"))}
+			s := srv.subscribe(t, mz.Request{Name: "v"})
+			if tt.reason == mz.Dropped && len(tt.script) == 3 {
+				expect(t, s, `[0,101)`)
+			}
+			if e := expectError(t, s, tt.reason); !e.Retryable() {
+				t.Errorf("%v is not tried again", e)
 			}
 		})
 	}

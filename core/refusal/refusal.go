@@ -27,7 +27,12 @@ type Error struct {
 
 // Of reads an answer: its status, its Retry-After and the beginning of its body.
 func Of(resp *http.Response) *Error {
-	return &Error{Status: resp.StatusCode, Text: resp.Status, After: retryAfter(resp.Header.Get("Retry-After")), Says: firstLine(resp.Body)}
+	e := &Error{Status: resp.StatusCode, Text: resp.Status, After: retryAfter(resp.Header.Get("Retry-After"))}
+	// The body of a 101 is the connection itself, which no context ends any more.
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		e.Says = firstLine(resp.Body)
+	}
+	return e
 }
 
 // Error returns the status and what the server says.

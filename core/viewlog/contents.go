@@ -16,6 +16,7 @@ import (
 type contents struct {
 	chunks [][]core.Update // none is empty
 	bytes  int64           // see size
+	below  int             // rows of which there are fewer copies than none, see [Log.Check]
 }
 
 // chunkRows is the size that chunks are made with, at most. One changed row
@@ -53,7 +54,7 @@ func (c contents) plus(run []core.Update) contents {
 	if len(run) == 0 {
 		return c
 	}
-	b := contentsBuilder{contents: contents{chunks: make([][]core.Update, 0, len(c.chunks)+len(run)/chunkRows+1), bytes: c.bytes}}
+	b := contentsBuilder{contents: contents{chunks: make([][]core.Update, 0, len(c.chunks)+len(run)/chunkRows+1), bytes: c.bytes, below: c.below}}
 	rest := c.chunks
 	for len(run) > 0 && len(rest) > 0 {
 		// The first row of the run belongs to the last chunk that does not begin
@@ -67,7 +68,7 @@ func (c contents) plus(run []core.Update) contents {
 		if len(rest) > 0 {
 			end = sort.Search(len(run), func(i int) bool { return run[i].Row >= rest[0][0].Row })
 		}
-		b.bytes -= size(chunk)
+		b.leaveOut(chunk)
 		for u := range merged([][]core.Update{chunk, run[:end]}) {
 			b.add(u)
 		}
@@ -189,7 +190,7 @@ func (b *contentsBuilder) flush() {
 	case last >= 0 && len(b.chunks[last])+n <= chunkRows/2:
 		before := b.chunks[last]
 		b.chunks = b.chunks[:last]
-		b.bytes -= size(before)
+		b.leaveOut(before)
 		b.rows = append(slices.Clone(before), b.rows...)
 		b.cut(len(b.rows))
 	default:
@@ -203,4 +204,22 @@ func (b *contentsBuilder) cut(n int) {
 	b.rows = slices.Delete(b.rows, 0, n)
 	b.chunks = append(b.chunks, chunk)
 	b.bytes += size(chunk)
+	b.below += belowNone(chunk)
+}
+
+// leaveOut takes a chunk out of the figures, because others take its place.
+func (b *contentsBuilder) leaveOut(chunk []core.Update) {
+	b.bytes -= size(chunk)
+	b.below -= belowNone(chunk)
+}
+
+// belowNone counts rows of which there are fewer copies than none.
+func belowNone(chunk []core.Update) int {
+	n := 0
+	for _, u := range chunk {
+		if u.Diff < 0 {
+			n++
+		}
+	}
+	return n
 }

@@ -121,6 +121,8 @@ type Log struct {
 	upper       core.Time
 	changed     chan struct{} // closed and replaced when the frontier moves
 	holds       map[*Hold]core.Time
+	falls       bool // rows have gone since the last [Log.Check]
+	checked     time.Time
 	stats       Stats
 
 	pending  backlog  // appended and not taken by Run yet
@@ -206,6 +208,7 @@ func (l *Log) begin(view *core.View, identity string, g generation, upper core.T
 	l.at = l.since
 	l.spans = spans{before: sum}
 	clear(l.holds)
+	l.falls = false
 	l.stats.Updates += rows
 	l.stats.Rows, l.stats.History = copies, 0
 	l.advance(upper)
@@ -308,6 +311,7 @@ func (l *Log) harden(upper core.Time) {
 func (l *Log) count(updates []core.Update) {
 	for _, u := range updates {
 		l.stats.Rows += int64(u.Diff)
+		l.falls = l.falls || u.Diff < 0
 	}
 	l.stats.History += size(updates)
 	l.stats.Updates += int64(len(updates))
@@ -564,6 +568,29 @@ func (l *Log) Compact() bool {
 	l.stats.Compactions++
 	return true
 }
+
+// Check reports, as an [*ImpossibleError], a row of which there are fewer copies than
+// none since something was appended: the upstream is wrong, and what follows from it means
+// nothing. The writer calls it after appending. It moves the log's own contents along
+// with the frontier, which readers gain by, and so once a second at most; other calls
+// return at once. What it has found is there, and goes with a [Log.Rebase].
+func (l *Log) Check() error {
+	l.mu.Lock()
+	if !l.falls || time.Since(l.checked) < checkEvery && l.upper < core.EndOfTime {
+		l.mu.Unlock()
+		return nil
+	}
+	l.falls, l.checked = false, time.Now()
+	upper, whole := l.upper, l.whole(l.upper)
+	l.mu.Unlock()
+	if c := whole(); c.below > 0 {
+		return c.impossible(upper - 1)
+	}
+	return nil
+}
+
+// checkEvery is how often [Log.Check] looks at most.
+const checkEvery = time.Second
 
 // leave moves the log's own contents past a time, because what is before is
 // going to be merged.

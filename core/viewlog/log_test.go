@@ -32,7 +32,7 @@ func TestModel(t *testing.T) {
 	everything := mix{
 		{550, (*model).append}, {20, (*model).rebase}, {1, (*model).reset}, {80, (*model).wait}, {90, (*model).compact},
 		{50, (*model).hold}, {20, (*model).crash}, {80, (*model).readBetween}, {100, (*model).read},
-		{4, (*model).seal}, {25, (*model).fill}, {15, (*model).hang}, {50, (*model).stand},
+		{4, (*model).seal}, {25, (*model).fill}, {15, (*model).hang}, {50, (*model).stand}, {20, (*model).impossible},
 	}
 	for seed := *firstSeed; seed < *firstSeed+*seeds; seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { everything.play(t, seed, 800, false) })
@@ -383,6 +383,31 @@ func (m *model) append() {
 		m.fail("%v", err)
 	}
 	m.moved(upper)
+}
+
+// impossible takes a row away and asks whether the view is a collection, which it
+// mostly is not.
+func (m *model) impossible() {
+	if m.upper == core.EndOfTime {
+		return
+	}
+	pass(2 * time.Second)
+	batch := []core.Update{{Time: m.upper, Diff: -1, Row: m.row()}}
+	m.updates = append(m.updates, batch...)
+	if err := m.log.Append(m.upper, m.upper+1, slices.Clone(batch)); err != nil {
+		m.fail("%v", err)
+	}
+	m.moved(m.upper + 1)
+	is, below := contentsAt(m.updates, m.upper), false
+	for _, copies := range is {
+		below = below || copies < 0
+	}
+	err := m.log.Check()
+	m.tell("take away %s: %v", batch[0].Row, err)
+	var e *viewlog.ImpossibleError
+	if errors.As(err, &e) != below || below && (e.Copies != is[e.Row] || e.Copies >= 0 || e.Time != m.upper-1) {
+		m.fail("check: %v; the view is %v", err, is)
+	}
 }
 
 func (m *model) randomContents() []core.Update {
@@ -907,6 +932,58 @@ func TestBasesAreShared(t *testing.T) {
 	if b, err := l.Read(core.Token{Time: 60, Generation: kept[0].Upper.Generation}, 70); err != nil || b.IsBase() || b.Updates.Len() != 0 {
 		t.Errorf("a snapshot that changes nothing changed %v, %v", b, err)
 	}
+}
+
+// TestCheck takes away what is not there. It is noticed at once, but not looked for
+// more often than once a second, wherever the log's own contents are meanwhile, also
+// by the next process; and a snapshot puts it right.
+func TestCheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := durabletest.New()
+		o := open(t, fs)
+		must(t, o.Reset(&core.View{Name: "v"}, "upstream", 10, snapshot(o, []core.Update{{Diff: 1, Row: `["a"]`}})))
+		take := func(at core.Time, row core.Row) { // and let somebody read it at once
+			t.Helper()
+			must(t, o.Append(at, at+1, []core.Update{{Time: at, Diff: -1, Row: row}}))
+			_, err := o.Read(core.Token{}, at+1)
+			must(t, err)
+		}
+		check := func(want string) {
+			t.Helper()
+			got := "<nil>"
+			var e *viewlog.ImpossibleError
+			if err := o.Check(); errors.As(err, &e) {
+				got = fmt.Sprintf("%s%+d@%d", e.Row, e.Copies, e.Time)
+			}
+			if got != want {
+				t.Errorf("check: %s, want %s", got, want)
+			}
+		}
+		take(10, `["a"]`)
+		check("<nil>")
+		take(11, `["b"]`)
+		check("<nil>") // not yet
+		pass(time.Second)
+		must(t, o.Append(12, 13, nil))
+		check(`["b"]-1@12`)
+		check("<nil>") // nothing new
+
+		o.stop()
+		o = open(t, fs)
+		must(t, o.Append(13, 14, nil))
+		check(`["b"]-1@13`)
+
+		must(t, o.Rebase(20, snapshot(o, []core.Update{{Diff: 1, Row: `["c"]`}})))
+		b, err := o.Read(core.Token{}, 20)
+		must(t, err)
+		expect(t, b, `base 20: [c]+1`)
+		pass(time.Second)
+		take(20, `["c"]`)
+		check("<nil>")
+		must(t, o.Append(21, core.EndOfTime, []core.Update{{Time: 21, Diff: -1, Row: `["c"]`}}))
+		check(fmt.Sprintf(`["c"]-1@%d`, core.EndOfTime-1))
+		o.stop()
+	})
 }
 
 // TestRebaseRefusesOldSnapshots holds a snapshot against a log that has moved

@@ -39,6 +39,7 @@ func Open(dir, name string, o Options) (*Log, error) {
 		l.count(sp.run)
 	}
 	l.stats.Updates = 0 // of this process
+	l.falls = l.falls || c.base.below > 0
 	m.Generations = slices.DeleteFunc(slices.Clone(m.Generations), func(g generation) bool {
 		return g.End != 0 && g.End < c.since // none of its tokens can be read
 	})

@@ -3,6 +3,7 @@ package viewlog
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/mzdio/mzd/core"
 )
@@ -66,17 +67,23 @@ func (s *Snapshot) add(u core.Update) {
 	s.others[n-1] = append(s.others[n-1], u)
 }
 
-// ImpossibleError says that a snapshot is no collection: of some row there are
-// fewer copies than none. Some upstreams have such views, of SQL that is not
-// quite defined; what follows from them means nothing.
+// ImpossibleError says that what the upstream counts is no collection: of some row
+// there are fewer copies than none. Some upstreams have such views, of sources that take
+// away what was never there, or SQL that is not quite defined; what follows from them
+// means nothing.
 type ImpossibleError struct {
 	Row    core.Row
 	Copies core.Diff
+	Time   core.Time // when; 0: in a snapshot
 }
 
-// Error says which row, and what to do.
+// Error says which row, when, and what to do.
 func (e *ImpossibleError) Error() string {
-	return fmt.Sprintf("the upstream counts %d copies of the row %.200s; correct the view", e.Copies, e.Row)
+	at := ""
+	if e.Time > 0 {
+		at = fmt.Sprintf(" at %d", e.Time)
+	}
+	return fmt.Sprintf("the upstream counts %d copies of the row %.200s%s; correct the view, or what it reads: the whole view is asked for until it is right", e.Copies, e.Row, at)
 }
 
 // Reason is the word for it in metrics and status.
@@ -84,6 +91,21 @@ func (e *ImpossibleError) Reason() string { return "evaluation" }
 
 // Retryable tells that trying again does not help.
 func (e *ImpossibleError) Retryable() bool { return false }
+
+// RetryAfter leaves the database time for others: to find out again is to read the
+// whole view.
+func (e *ImpossibleError) RetryAfter() time.Duration { return time.Minute }
+
+// impossible returns the first row of which there are fewer copies than none, nil if
+// there is no such row.
+func (c contents) impossible(at core.Time) error {
+	for u := range c.all() {
+		if u.Diff < 0 {
+			return &ImpossibleError{Row: u.Row, Copies: u.Diff, Time: at}
+		}
+	}
+	return nil
+}
 
 // contents returns the snapshot as the contents of a log.
 func (s *Snapshot) contents() (contents, error) {
@@ -93,10 +115,8 @@ func (s *Snapshot) contents() (contents, error) {
 		return s.held.plus(difference), err
 	}
 	whole := contentsOf(core.Sum(s.others...))
-	for u := range whole.all() {
-		if u.Diff < 0 {
-			return contents{}, &ImpossibleError{u.Row, u.Diff}
-		}
+	if whole.below > 0 {
+		return contents{}, whole.impossible(0)
 	}
 	return whole, nil
 }
@@ -112,7 +132,7 @@ func (s *Snapshot) difference(upper core.Time) ([]core.Update, error) {
 				copies = s.seen[i][k]
 			}
 			if copies < 0 {
-				return nil, &ImpossibleError{u.Row, copies}
+				return nil, &ImpossibleError{Row: u.Row, Copies: copies}
 			}
 			if u.Diff = copies - u.Diff; u.Diff != 0 {
 				held = append(held, u)
@@ -122,7 +142,7 @@ func (s *Snapshot) difference(upper core.Time) ([]core.Update, error) {
 	others := slices.Collect(core.Sum(s.others...))
 	for _, u := range others {
 		if u.Diff < 0 {
-			return nil, &ImpossibleError{u.Row, u.Diff}
+			return nil, &ImpossibleError{Row: u.Row, Copies: u.Diff}
 		}
 	}
 	return net(upper-1, held, others), nil

@@ -76,7 +76,6 @@ func (c *conn) serve(parent context.Context) {
 		c.nc.SetWriteDeadline(time.Now().Add(farewell))
 	})()
 
-	defer c.server.unregister(c)
 	err := c.guard(func() error { return c.startup(ctx) })
 	if err == nil {
 		c.log.Debug("client connected", "pid", c.pid)
@@ -95,6 +94,7 @@ func (c *conn) serve(parent context.Context) {
 	if c.session != nil {
 		c.guard(c.release)
 	}
+	c.server.unregister(c) // before the client can see that its place is free
 	if fatal, ok := errors.AsType[*fatalError](err); ok {
 		c.nc.SetWriteDeadline(time.Now().Add(farewell))
 		c.out.send(errorResponse("FATAL", fatal.err))

@@ -32,10 +32,21 @@ type receiver struct {
 	views  map[string]received
 }
 
-// received is the rows of a view, and up to where they are applied.
+// received is the rows of a view, up to where they are applied, and the histories
+// that this has been in.
 type received struct {
 	rows map[string]int
-	at   string
+	at   core.Token
+	seen []core.Generation
+}
+
+// isRepeat reports whether a message up to a token was applied before: it may come
+// again, however late.
+func (v received) isRepeat(to core.Token) bool {
+	if to.Generation == v.at.Generation {
+		return to.Time <= v.at.Time
+	}
+	return slices.Contains(v.seen, to.Generation)
 }
 
 // receivedMessage is a message or a part of one, or a view of it.
@@ -89,7 +100,9 @@ func (r *receiver) observe(_ context.Context, v *core.View) ([]json.RawMessage, 
 		var m receivedMessage
 		switch err := json.Unmarshal(line, &m); {
 		case err == nil:
-			r.take(m)
+			if err := r.take(m); err != nil {
+				return nil, err
+			}
 		case json.Valid(line):
 			return nil, err
 		} // or it is empty, or torn and so not acknowledged
@@ -126,47 +139,66 @@ func TestTornMessage(t *testing.T) {
 }
 
 // take stages a part, and applies the message that it completes.
-func (r *receiver) take(m receivedMessage) {
-	group := strings.Join(append(slices.Sorted(maps.Keys(m.Views)), m.View), " ")
-	staged := r.staged[group]
-	switch m.Part = max(m.Part, 1); {
-	case m.Part == 1:
+func (r *receiver) take(m receivedMessage) error {
+	if m.View != "" {
+		m.Views = map[string]receivedMessage{m.View: m}
+	}
+	news := make(map[string]core.Token)
+	for name, change := range m.Views {
+		to, err := core.ParseToken(change.Token)
+		if err != nil {
+			return err
+		}
+		if !r.views[name].isRepeat(to) {
+			news[name] = to
+		}
+	}
+	if len(news) == 0 {
+		return nil
+	}
+	group := strings.Join(slices.Sorted(maps.Keys(m.Views)), " ")
+	staged, part := r.staged[group], max(m.Part, 1)
+	if part == 1 && len(staged) > 0 && !m.continues(staged[0]) {
 		staged = nil
-	case m.Part <= len(staged):
-		return // a repeat
+	}
+	if part != len(staged)+1 || part > 1 && !m.continues(staged[0]) {
+		return nil // a repeat of a part
 	}
 	staged = append(staged, m)
 	r.staged[group] = staged
 	if m.More {
-		return
+		return nil
 	}
 	delete(r.staged, group)
-	before := maps.Clone(r.views)
-	for _, part := range staged {
-		if part.View != "" {
-			part.Views = map[string]receivedMessage{part.View: part}
-		}
-		for name, change := range part.Views {
-			r.apply(name, change, before[name].at, part.Part == 1)
-		}
+	for name, to := range news {
+		r.apply(name, to, staged)
 	}
+	return nil
 }
 
-func (r *receiver) apply(name string, m receivedMessage, was string, first bool) {
-	if m.Token == was {
-		return // a repeat
-	}
+// continues reports whether two parts are of one message.
+func (m receivedMessage) continues(first receivedMessage) bool {
+	return maps.EqualFunc(m.Views, first.Views, func(a, b receivedMessage) bool { return a.Token == b.Token })
+}
+
+// apply applies what the parts of a message say of a view.
+func (r *receiver) apply(name string, to core.Token, parts []receivedMessage) {
 	v := r.views[name]
-	if first && m.Type == "base" || v.rows == nil {
+	if parts[0].Views[name].Type == "base" || v.rows == nil {
 		v.rows = make(map[string]int)
 	}
-	for _, row := range m.Inserted {
-		v.rows[string(row)]++
+	for _, part := range parts {
+		for _, row := range part.Views[name].Inserted {
+			v.rows[string(row)]++
+		}
+		for _, row := range part.Views[name].Deleted {
+			v.rows[string(row)]--
+		}
 	}
-	for _, row := range m.Deleted {
-		v.rows[string(row)]--
+	if to.Generation != v.at.Generation {
+		v.seen = append(v.seen, to.Generation)
 	}
-	v.at = m.Token
+	v.at = to
 	r.views[name] = v
 }
 

@@ -20,10 +20,12 @@
 // lose digits above 2^53.
 //
 // All lines of a batch are written at once. After a crash or a failed write the
-// last batch may be printed again.
+// last batch may be printed again. Lines are whole: what a full disk cuts off comes
+// before anything else.
 package stdout
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -47,8 +49,8 @@ type Sink struct {
 	format   func(buf []byte, b core.Batch, progress bool) []byte
 	progress bool
 
-	// turn is held while something is written.
-	turn chan struct{}
+	turn chan struct{} // held while something is written, by who uses what follows
+	torn []byte        // what is missing of a line since a write has failed
 }
 
 var _ core.Sink = (*Sink)(nil)
@@ -93,9 +95,13 @@ func (s *Sink) Write(ctx context.Context, cut []core.Batch) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if ctx.Err() != nil { // or it would be printed, and then again
+		<-s.turn
+		return ctx.Err()
+	}
 	written := make(chan error, 1)
 	go func() {
-		_, err := s.out.Write(buf)
+		err := s.print(buf)
 		<-s.turn
 		written <- err
 	}()
@@ -105,6 +111,21 @@ func (s *Sink) Write(ctx context.Context, cut []core.Batch) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// print writes lines, after the end of one that was cut off before.
+func (s *Sink) print(lines []byte) error {
+	if len(s.torn) > 0 {
+		n, err := s.out.Write(s.torn)
+		if s.torn = s.torn[n:]; err != nil {
+			return err
+		}
+	}
+	n, err := s.out.Write(lines)
+	if written, rest := lines[:n], lines[n:]; err != nil && n > 0 && written[n-1] != '\n' {
+		s.torn = bytes.Clone(rest[:bytes.IndexByte(rest, '\n')+1])
+	}
+	return err
 }
 
 func explain(err error) error {

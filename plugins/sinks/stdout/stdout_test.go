@@ -163,6 +163,73 @@ func TestOtherErrorsAreNot(t *testing.T) {
 	}
 }
 
+// fillingDisk has room for so many bytes, and takes what fits.
+type fillingDisk struct {
+	bytes.Buffer
+	room int
+}
+
+func (d *fillingDisk) Write(p []byte) (int, error) {
+	n := min(d.room, len(p))
+	d.room -= n
+	d.Buffer.Write(p[:n])
+	if n < len(p) {
+		return n, errors.New("disk full")
+	}
+	return n, nil
+}
+
+// TestLinesAreWhole fills the disk at every byte, twice, and prints the batch again
+// each time, as mzd does: every line is one of those that were to be printed.
+func TestLinesAreWhole(t *testing.T) {
+	var whole bytes.Buffer
+	if err := stdout.To(&whole, stdout.Settings{}).Write(t.Context(), batches[1:2]); err != nil {
+		t.Fatal(err)
+	}
+	for room := range whole.Len() {
+		disk := &fillingDisk{room: room}
+		sink := stdout.To(disk, stdout.Settings{})
+		for _, more := range []int{7, 1 << 20} {
+			if err := sink.Write(t.Context(), batches[1:2]); err == nil {
+				t.Fatalf("room for %d bytes: no error", room)
+			}
+			disk.room = more
+		}
+		if err := sink.Write(t.Context(), batches[1:2]); err != nil {
+			t.Fatal(err)
+		}
+		got := disk.String()
+		if !strings.HasSuffix(got, whole.String()) {
+			t.Errorf("room for %d bytes: the batch is not at the end of\n%s", room, got)
+		}
+		for line := range strings.Lines(got) {
+			if !strings.Contains(whole.String(), line) {
+				t.Errorf("room for %d bytes: got the line %s", room, line)
+			}
+		}
+	}
+}
+
+// TestNothingIsPrintedAtTheEnd has a context that has ended before Write begins: the
+// batch comes again, so that it must not be printed now.
+func TestNothingIsPrintedAtTheEnd(t *testing.T) {
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 100 { // it takes its turn, or does not, by chance
+		var out bytes.Buffer
+		sink := stdout.To(&out, stdout.Settings{})
+		if err := sink.Write(ended, batches[:1]); !errors.Is(err, context.Canceled) {
+			t.Fatalf("got %v, want that the context has ended", err)
+		}
+		if err := sink.Write(t.Context(), batches[1:2]); err != nil { // after whatever is still being written
+			t.Fatal(err)
+		}
+		if strings.Contains(out.String(), `"base":true`) {
+			t.Fatalf("printed %s", out.String())
+		}
+	}
+}
+
 func TestAStalledPipeHoldsNobodyUp(t *testing.T) {
 	r, w := io.Pipe()
 	sink := stdout.To(w, stdout.Settings{})

@@ -17,10 +17,6 @@ import (
 // TestExamples runs the examples of docs/webhook.md, in each language, on
 // messages that are good and on some that are not.
 func TestExamples(t *testing.T) {
-	doc, err := os.ReadFile("../../../docs/webhook.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	secret := "whsec_" + base64.StdEncoding.EncodeToString([]byte("a key of twenty-four byte"))
 	r := receive(t, nil)
 	write(t, open(t, webhook.Settings{URL: r.URL, Secret: secret}), batch(top10, 1, 2, 1, `["Ada ü",1]`))
@@ -79,29 +75,42 @@ for (const e of JSON.parse(require("fs").readFileSync(0)))
 `, []string{"node", "main.js"}},
 	} {
 		t.Run(lang.name, func(t *testing.T) {
-			if _, err := exec.LookPath(lang.command[0]); err != nil {
-				if os.Getenv("CI") == "true" {
-					t.Fatal(err)
-				}
-				t.Skip(err)
-			}
-			_, code, found := strings.Cut(string(doc), "```"+lang.name+"\n")
-			code, _, ended := strings.Cut(code, "```")
-			if !found || !ended {
-				t.Fatal("no example")
-			}
-			dir := t.TempDir()
-			if err := os.WriteFile(filepath.Join(dir, lang.file), []byte(lang.before+code+lang.after), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			cmd := exec.CommandContext(t.Context(), lang.command[0], lang.command[1:]...)
-			cmd.Dir, cmd.Stdin = dir, bytes.NewReader(input)
+			cmd := documentedExample(t, lang.name, 0, lang.file, lang.before, lang.after, lang.command...)
+			cmd.Stdin = bytes.NewReader(input)
 			out, err := cmd.CombinedOutput()
 			if err != nil || string(out) != want {
 				t.Errorf("%v, got\n%s\nwant\n%s", err, out, want)
 			}
 		})
 	}
+}
+
+// documentedExample prepares to run the n-th example in a language of docs/webhook.md, with
+// something before and after it.
+func documentedExample(t *testing.T, lang string, n int, file, before, after string, command ...string) *exec.Cmd {
+	t.Helper()
+	if _, err := exec.LookPath(command[0]); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	doc, err := os.ReadFile("../../../docs/webhook.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := strings.Split(string(doc), "```"+lang+"\n")
+	if len(examples) < n+2 {
+		t.Fatalf("%d examples in %s", len(examples)-1, lang)
+	}
+	code, _, _ := strings.Cut(examples[n+1], "```")
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, file), []byte(before+code+after), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)
+	cmd.Dir = dir
+	return cmd
 }
 
 // TestDocumentedMessages checks that the messages of the docs are what is posted.

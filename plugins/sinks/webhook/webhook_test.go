@@ -316,6 +316,20 @@ func TestSignature(t *testing.T) {
 func TestFailures(t *testing.T) {
 	const secret, password = "a secret that nobody may see", "Bearer hunter2hunter2"
 	hangUp := func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) }
+	raw := func(answer string, hold bool) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			io.WriteString(conn, answer)
+			if hold {
+				io.Copy(io.Discard, conn) // until the other side has had enough
+			}
+		}
+	}
 	status := func(code int, headers ...string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			for pair := range slices.Chunk(headers, 2) {
@@ -331,6 +345,7 @@ func TestFailures(t *testing.T) {
 		want   string // the error, behind the URL
 		after  time.Duration
 		final  bool
+		slow   bool // it is not waited for long
 	}{
 		{name: "500", answer: status(500), want: `500 Internal Server Error; the server says "out of order"`},
 		{name: "400", answer: status(400), want: `400 Bad Request; the server says "out of order"`},
@@ -349,22 +364,19 @@ func TestFailures(t *testing.T) {
 			http.Error(w, "no such key: "+r.URL.Query().Get("key"), 403)
 		}, want: "403 Forbidden"},
 		{name: "hung up", answer: hangUp, want: "EOF"},
-		{name: "broken off", answer: func(w http.ResponseWriter, r *http.Request) {
-			conn, _, err := http.NewResponseController(w).Hijack()
-			if err == nil {
-				io.WriteString(conn, "HTTP/1.1 200")
-				conn.Close()
-			}
-		}, want: "EOF"},
+		{name: "broken off", answer: raw("HTTP/1.1 200", false), want: "EOF"},
+		{name: "another protocol", answer: raw("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n", true), want: "101 Switching Protocols"},
+		{name: "a head without end", answer: raw("HTTP/1.1 200 OK\r\nX: y\r\n", true), want: "no answer within 200ms", slow: true},
+		{name: "an error without end", answer: raw("HTTP/1.1 500 Broken\r\n\r\n", true), want: "500 Broken", slow: true},
 		{name: "huge header", answer: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("X", strings.Repeat("x", 1<<20))
 		}, want: "server response headers exceeded"},
-		{name: "silence", answer: func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, want: "no answer within 200ms"},
+		{name: "silence", answer: func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, want: "no answer within 200ms", slow: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := receive(t, tt.answer)
 			s := webhook.Settings{URL: r.URL + "/services/correct-horse?key=battery-staple", Secret: secret, Headers: map[string]string{"Authorization": password}}
-			if tt.name == "silence" {
+			if tt.slow {
 				s.Timeout = schema.Duration(200 * time.Millisecond)
 			}
 			sink := open(t, s)

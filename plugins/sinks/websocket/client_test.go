@@ -56,7 +56,7 @@ func start(t *testing.T, sink *websocket.Sink, transport *http.Transport, views 
 	done := make(chan error, 1)
 	go func() { done <- sink.Serve(ctx, views) }()
 	stopped := false
-	st := &site{Sink: sink, url: "http://" + sink.Addr().String(), client: &http.Client{Transport: transport}}
+	st := &site{Sink: sink, url: strings.TrimSuffix(sink.URL(), "/"), client: &http.Client{Transport: transport}}
 	st.stop = func() error {
 		if stopped {
 			return nil

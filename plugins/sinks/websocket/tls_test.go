@@ -72,9 +72,7 @@ func serveTLS(t *testing.T, views ...core.Reader) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := start(t, sink, &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}, views)
-	s.url = strings.Replace(s.url, "http://", "https://", 1)
-	return s
+	return start(t, sink, &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}, views)
 }
 
 func TestStreamsOverTLS(t *testing.T) {

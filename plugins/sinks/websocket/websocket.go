@@ -195,6 +195,15 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 // the settings left it open.
 func (s *Sink) Addr() net.Addr { return s.addr }
 
+// URL returns where browsers find what is served.
+func (s *Sink) URL() string {
+	scheme := "http"
+	if s.tls != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + s.addr.String() + "/"
+}
+
 // Write is not supported: a broadcaster is served the logs.
 func (s *Sink) Write(context.Context, []core.Batch) error {
 	return fmt.Errorf("websocket: a broadcaster is served, not written: %w", core.ErrPermanent)
