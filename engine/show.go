@@ -35,7 +35,7 @@ var parameters = map[string]string{
 	"application_name": "", "client_encoding": "UTF8", "client_min_messages": "notice", "cluster": "default", "database": "materialize",
 	"datestyle": "ISO, MDY", "extra_float_digits": "1", "idle_in_transaction_session_timeout": "0", "integer_datetimes": "on",
 	"intervalstyle": "postgres", "mz_version": Version, "search_path": "public", "server_version": "9.5.0",
-	"server_version_num": "90500", "standard_conforming_strings": "on", "statement_timeout": "0", "timezone": "UTC",
+	"server_version_num": "90500", "standard_conforming_strings": "on", statementTimeout: "0", "timezone": "UTC",
 	"transaction_isolation": "strict serializable",
 }
 
@@ -62,6 +62,11 @@ func (s *Session) set(n *sql.Set) (*Result, error) {
 		return nil, errorf("22023", "parameter %s cannot be set to %q in the embedded engine: it is %q", n.Name, value, parameters[n.Name])
 	} else if ok {
 		return done("SET"), nil
+	}
+	if n.Name == statementTimeout {
+		if _, err := parseStatementTimeout(value); err != nil {
+			return nil, err
+		}
 	}
 	if len(s.params) >= maxParameters || len(value) > 1024 {
 		return nil, errorf("54000", "too many session parameters")
