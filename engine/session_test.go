@@ -172,6 +172,10 @@ func TestCatalog(t *testing.T) {
 			w.want(`SELECT "select", user FROM materialize.public."Odd name"`, "1|2")
 			w.fails("CREATE VIEW other.v AS SELECT 1", "3F000", "unknown schema")
 			w.fails("SELECT * FROM pg_catalog.pg_class", "0A000", "1:15: there is no pg_catalog in the embedded engine")
+			w.fails("SELECT * FROM pg_tables", "42704", "1:15: unknown catalog item 'pg_tables'")
+			if _, err := tryQuery(t.Context(), w.s, "SELECT * FROM pg_tables"); !strings.Contains(fmt.Sprint(err.(*engine.Error).Hint), "SHOW TABLES") {
+				t.Errorf("no hint: %v", err)
+			}
 			w.fails("SELECT 1 OPERATOR(information_schema.~) 2", "0A000", "there is no information_schema in the embedded engine")
 			w.fails("SELECT 1 OPERATOR(other.~) 2", "42601", "")
 			w.fails("CREATE VIEW v AS SELECT 1 AS a, 2 AS a", "42701", "specified more than once")

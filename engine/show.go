@@ -17,13 +17,17 @@ import (
 func foreign(e *sql.Error, query string) *sql.Error {
 	for _, schema := range []string{"pg_catalog", "information_schema"} {
 		if at := strings.Index(query, schema+"."); at >= 0 {
-			return &sql.Error{Pos: at, Code: "0A000", Message: "there is no " + schema + " in the embedded engine",
-				Hint: "Instead of psql's \\d use SHOW OBJECTS, SHOW TABLES, SHOW VIEWS, SHOW SOURCES, SHOW COLUMNS FROM name and SHOW CREATE VIEW name; " +
-					"instead of \\l and \\dn, SHOW DATABASES and SHOW SCHEMAS."}
+			return &sql.Error{Pos: at, Code: "0A000", Message: "there is no " + schema + " in the embedded engine", Hint: noCatalog}
 		}
+	}
+	if strings.HasPrefix(e.Message, "unknown catalog item 'pg_") {
+		e.Hint = noCatalog
 	}
 	return e
 }
+
+const noCatalog = "Instead of psql's \\d use SHOW OBJECTS, SHOW TABLES, SHOW VIEWS, SHOW SOURCES, SHOW COLUMNS FROM name and SHOW CREATE VIEW name; " +
+	"instead of \\l and \\dn, SHOW DATABASES and SHOW SCHEMAS."
 
 func exists(path string) bool {
 	_, err := os.Stat(path)
