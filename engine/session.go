@@ -16,12 +16,13 @@ type Session struct {
 	status  byte // I idle, T in a transaction, E in one that has failed
 	cursors map[string]*cursor
 	params  map[string]string
+	startup map[string]string // parameters that the client gave when it connected
 	tx      sessionTx
 }
 
 // NewSession begins a session; its owner closes it.
 func (e *Engine) NewSession() *Session {
-	return &Session{e: e, status: 'I', cursors: map[string]*cursor{}, params: map[string]string{}}
+	return &Session{e: e, status: 'I', cursors: map[string]*cursor{}, params: map[string]string{}, startup: map[string]string{}}
 }
 
 // Statement is a parsed statement.

@@ -67,16 +67,34 @@ func (s *Session) set(n *sql.Set) (*Result, error) {
 	} else if ok {
 		return done("SET"), nil
 	}
-	if n.Name == statementTimeout {
-		if _, err := parseStatementTimeout(value); err != nil {
-			return nil, err
-		}
+	if err := checkParameter(n.Name, value); err != nil {
+		return nil, err
 	}
 	if len(s.params) >= maxParameters || len(value) > 1024 {
 		return nil, errorf("54000", "too many session parameters")
 	}
 	s.params[n.Name] = value
 	return done("SET"), nil
+}
+
+func checkParameter(name, value string) error {
+	if name != statementTimeout {
+		return nil
+	}
+	_, err := parseStatementTimeout(value)
+	return err
+}
+
+// Configure sets a parameter as a client asks for it when it connects. Those that it does not know, and those that have the value they have,
+// it passes over: clients ask for them by habit, and would not know what to do without.
+func (s *Session) Configure(name, value string) error {
+	name = strings.ToLower(name)
+	_, known := parameters[name]
+	if _, ok := fixed[name]; ok || !known {
+		return nil
+	}
+	s.startup[name] = value
+	return checkParameter(name, value)
 }
 
 // showFields are the columns of a SHOW.
@@ -203,8 +221,10 @@ func (e *Engine) showObject(n *sql.Show) ([]flow.Row, error) {
 }
 
 func (s *Session) parameter(name string) string {
-	if v, ok := s.params[name]; ok {
-		return v
+	for _, given := range []map[string]string{s.params, s.startup} {
+		if v, ok := given[name]; ok {
+			return v
+		}
 	}
 	return parameters[name]
 }
