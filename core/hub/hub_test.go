@@ -903,7 +903,7 @@ mzd_sink_lag_seconds{sink="out",view="v"} 9
 # HELP mzd_sink_retries_total Writes of a sink that were tried again.
 # TYPE mzd_sink_retries_total counter
 mzd_sink_retries_total{sink="out"} 0
-# HELP mzd_upstream_connected 1 while the view's stream from the upstream is open.
+# HELP mzd_upstream_connected 1 while the view's stream from the upstream is open, or the view is sealed and needs none.
 # TYPE mzd_upstream_connected gauge
 mzd_upstream_connected{view="v"} 1
 # HELP mzd_upstream_resnapshots_total Snapshots taken of a view that was there already: the upstream's history was gone, or is another one.
