@@ -43,7 +43,11 @@ const intro = `# Configuration
 *Generated from the structs of package config and of the plugins by ` + "`go test ./config -update`" + `.*
 
 mzd reads one YAML file: ` + "`mzd -config pipeline.yaml`" + `. [pipeline.yaml](../pipeline.yaml) is an example.
-` + "`mzd check`" + ` says everything that is wrong with a file, each with line and column.
+` + "`mzd check`" + ` says everything that is wrong with a file, each with line and column; what is wrong
+with the SQL is known when it runs, and is in ` + "`/readyz`" + ` and the log.
+
+The file is read at the start. After a change, check it and restart mzd: clients and sinks go on where they were. SIGHUP
+changes nothing, and says so in the log.
 
 - An unknown key, a key that is there twice, or a value of the wrong kind is an error, never a guess.
 - ` + "`${NAME}`" + ` in a string stands for the environment variable NAME, which must be set; ` + "`$${`" + ` stands for

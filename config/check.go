@@ -83,7 +83,7 @@ var (
 const (
 	plainRule = "is not a usable name: letters, digits, '.', '_' and '-', at most 100, beginning with a letter or digit"
 	viewRule  = "is not a usable name: letters, digits, '.', '_', '$' and '-', at most 100, beginning with a letter; " +
-		"for a view that is called otherwise choose a name and write its query:"
+		`for a view that is called otherwise choose a name and write a query, as in NAME: {query: 'SELECT * FROM "the view"'}`
 )
 
 // checkNames checks what users named, and returns the names of the views, those

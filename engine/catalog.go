@@ -250,7 +250,7 @@ func (e *Engine) restore(saved savedObject, recorded extent) (*object, error) {
 		}
 		o.source.recorded = recorded
 		if err := e.openSource(o.source); err != nil {
-			e.log.Error("source stopped", "source", o.Name, "state", o.source.state, "error", err)
+			e.log.Error("source stopped", "source", o.Name, "state", o.source.state, "error", o.source.problem())
 		}
 		return o, nil
 	case *sql.CreateTable:
@@ -328,7 +328,7 @@ func (e *Engine) openSource(s *source) error {
 func brokenSource(s *source) *Error {
 	return &Error{
 		Code: "58030", Message: fmt.Sprintf("source %s cannot be read: %v", s.name, s.err),
-		Hint: "Bring the file back, or DROP the source and create it again, which begins with what the file has.",
+		Hint: s.remedy(),
 	}
 }
 

@@ -168,7 +168,7 @@ type chunk struct {
 
 	projections []*projection
 	outs        []flow.Delta
-	bad         int64
+	bad         rejects
 	done        chan struct{} // closed when it is decoded
 }
 
@@ -189,8 +189,8 @@ func (c *chunk) out(ctx *flow.Context, p *projection) flow.Delta {
 	return out[0]
 }
 
-// decode computes projections of lines and returns how many lines were bad.
-func (s *source) decode(ctx *flow.Context, lines string, number int64, projections []*projection, outs []flow.Delta) (bad int64) {
+// decode computes projections of lines and returns those that it has left out.
+func (s *source) decode(ctx *flow.Context, lines string, number int64, projections []*projection, outs []flow.Delta) (bad rejects) {
 	row := make(flow.Row, len(s.columns))
 	base := uintptr(unsafe.Pointer(unsafe.StringData(lines)))
 	starts := make([]int, len(outs))
@@ -201,14 +201,15 @@ func (s *source) decode(ctx *flow.Context, lines string, number int64, projectio
 		i := strings.IndexByte(rest, '\n')
 		line := rest[:i]
 		rest = rest[i+1:]
-		if len(line) > maxLine || !utf8.ValidString(line) || strings.IndexByte(line, 0) >= 0 {
-			bad++
-			continue
+		why := unreadable(line)
+		ok := false
+		if why == "" {
+			ok, why = s.row(ctx, line, row)
 		}
-		if ok, isBad := s.row(ctx, line, row); !ok {
-			if isBad {
-				bad++
-			}
+		if why != "" {
+			bad.add(number, why)
+		}
+		if !ok {
 			continue
 		}
 		row[len(row)-1] = flow.NewInt(flow.Int8, number)
@@ -225,21 +226,49 @@ func (s *source) decode(ctx *flow.Context, lines string, number int64, projectio
 	return bad
 }
 
-// row reads the columns of a line, less the last. It is false for a line that is no row, of which some are bad.
-func (s *source) row(ctx *flow.Context, line string, row flow.Row) (ok, bad bool) {
+// rejects are lines that are left out: how many, and the first one.
+type rejects struct {
+	lines, first int64
+	why          string
+}
+
+func (r *rejects) add(number int64, why string) {
+	if r.lines++; r.lines == 1 {
+		r.first, r.why = number, why
+	}
+}
+
+// tooLong is why a line is left out of which only the beginning was read.
+const tooLong = "it is longer than 1 MiB"
+
+// unreadable is why a line is left out, whatever the format is; empty: it is not.
+func unreadable(line string) string {
+	switch {
+	case len(line) > maxLine:
+		return tooLong
+	case !utf8.ValidString(line):
+		return "it is no UTF-8"
+	case strings.IndexByte(line, 0) >= 0:
+		return "it has a NUL byte"
+	}
+	return ""
+}
+
+// row reads the columns of a line, less the last. It is false for a line that is no row, and says why for one that ought to be.
+func (s *source) row(ctx *flow.Context, line string, row flow.Row) (ok bool, why string) {
 	switch s.format {
 	case "json":
 		if strings.TrimLeft(line, " \t\r") == "" {
-			return false, false
+			return false, ""
 		}
 		if !ctx.ValidJSON(line) {
-			return false, true
+			return false, "it is no JSON; each line is a document of its own"
 		}
 		row[0] = flow.NewText(line)
 	case "regex":
 		m := s.regex.FindStringSubmatchIndex(line)
 		if m == nil {
-			return false, false
+			return false, ""
 		}
 		for i := range len(row) - 1 {
 			row[i] = flow.Null
@@ -250,7 +279,23 @@ func (s *source) row(ctx *flow.Context, line string, row flow.Row) (ok, bad bool
 	default:
 		row[0] = flow.NewText(line)
 	}
-	return true, false
+	return true, ""
+}
+
+// problem is what is wrong with the file, and what to do; empty: nothing is.
+func (s *source) problem() string {
+	switch {
+	case s.err == nil:
+		return ""
+	case s.state == SourceShrunk:
+		return s.err.Error() + ". " + s.remedy()
+	}
+	return s.err.Error()
+}
+
+// remedy is what to do about a file that is not the one that was read.
+func (s *source) remedy() string {
+	return fmt.Sprintf("Bring the file back and restart, or DROP SOURCE %s CASCADE and create it and its views again: it then begins with what the file has", s.name)
 }
 
 func (s *source) String() string { return fmt.Sprintf("source %s (%s)", s.name, s.path) }

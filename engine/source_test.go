@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -207,6 +208,101 @@ mzd_engine_source_up{source="lines"} 1
 				w := newWorld(t, engine.Options{TickEvents: 100})
 				test(w)
 				w.stop()
+			})
+		})
+	}
+}
+
+// TestSourceWarnings looks at what the log says of files that somebody should look at: the first line of those that are left out, and
+// what to do about a file that is not the one that was read.
+func TestSourceWarnings(t *testing.T) {
+	const create = "CREATE SOURCE s FROM FILE 'in' WITH (tail = true) FORMAT "
+	leftOut := func(line int, why string) string {
+		return fmt.Sprintf(`level=WARN msg="source has lines that are left out; SHOW SOURCES counts them" source=s path=in line=%d because="%s"`, line, why)
+	}
+	shrunk := func(what string) string {
+		return fmt.Sprintf(`level=ERROR msg="source stopped" source=s state=source_shrunk error="file in has 0 bytes, of which 4 had been %s. `+
+			`Bring the file back and restart, or DROP SOURCE s CASCADE and create it and its views again: it then begins with what the file has"`, what)
+	}
+	for name, tt := range map[string]struct {
+		do   func(w *world)
+		want []string
+	}{
+		"nothing": {do: func(w *world) {
+			w.write("in", "{}\n\n")
+			w.exec(create + "JSON")
+			w.write("in", "[]\n")
+		}},
+		"no file": {
+			do:   func(w *world) { w.exec(create + "JSON") },
+			want: []string{`level=WARN msg="source has no file yet; it is read once there is one" source=s path=in`},
+		},
+		"a document of several lines": {
+			do: func(w *world) {
+				w.write("in", "{}\n{\n}\n")
+				w.exec(create + "JSON")
+				w.write("in", "{\n")
+			},
+			want: []string{leftOut(2, "it is no JSON; each line is a document of its own")},
+		},
+		"not UTF-8": {
+			do: func(w *world) {
+				w.write("in", "a\nb\n\xff\n\x00\n")
+				w.exec(create + "TEXT")
+			},
+			want: []string{leftOut(3, "it is no UTF-8")},
+		},
+		"NUL": {
+			do: func(w *world) {
+				w.write("in", "a\n\x00\n")
+				w.exec(create + "TEXT")
+			},
+			want: []string{leftOut(2, "it has a NUL byte")},
+		},
+		"too long": {
+			do: func(w *world) {
+				w.write("in", "a\n")
+				w.exec(create + "TEXT")
+				settle()
+				w.write("in", "b\n"+strings.Repeat("x", 4<<20)+"\n")
+			},
+			want: []string{leftOut(3, "it is longer than 1 MiB")},
+		},
+		"emptied": {
+			do: func(w *world) {
+				w.write("in", "a\nb\n")
+				w.exec(create + "TEXT")
+				settle()
+				os.Truncate(filepath.Join(w.dir, "in"), 0)
+				settle()
+				if got := sourceState(w).Problem; !strings.Contains(got, "DROP SOURCE s CASCADE") {
+					w.Errorf("the problem is %q, without what to do", got)
+				}
+				w.stop()
+				w.start()
+			},
+			want: []string{shrunk("read"), shrunk("published")},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var logs strings.Builder
+				w := newWorld(t, engine.Options{Logger: slog.New(slog.NewTextHandler(&logs, &slog.HandlerOptions{
+					Level: slog.LevelWarn,
+					ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+						if a.Key == slog.TimeKey {
+							return slog.Attr{}
+						}
+						return a
+					},
+				}))})
+				tt.do(w)
+				settle()
+				w.stop()
+				got := strings.ReplaceAll(logs.String(), w.dir+"/", "")
+				if want := strings.Join(append(tt.want, ""), "\n"); got != want {
+					t.Errorf("logged\n%swant\n%s", got, want)
+				}
 			})
 		})
 	}

@@ -57,10 +57,7 @@ func (e *Engine) stats() Stats {
 	for _, o := range e.ordered() {
 		if src := o.source; src != nil {
 			x := SourceStats{ID: o.ID, Name: o.Name, Path: src.path, State: src.state, Offset: src.extent.Offset, Size: src.target,
-				Lines: src.extent.Lines, Bad: src.bad}
-			if src.err != nil {
-				x.Problem = src.err.Error()
-			}
+				Lines: src.extent.Lines, Bad: src.bad, Problem: src.problem()}
 			s.Sources = append(s.Sources, x)
 		}
 		if v := o.view; v != nil {
@@ -78,9 +75,17 @@ func (e *Engine) stats() Stats {
 	return s
 }
 
-// badLine counts a line that was given up before it was decoded.
-func (e *Engine) badLine(s *source) {
+// skip leaves out a line before it was decoded.
+func (e *Engine) skip(s *source, number int64, why string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	s.bad++
+	e.leaveOut(s, rejects{1, number, why})
+}
+
+// leaveOut counts lines that are left out, and says so of the first. The caller holds mu.
+func (e *Engine) leaveOut(s *source, r rejects) {
+	if s.bad == 0 && r.lines > 0 {
+		e.log.Warn("source has lines that are left out; SHOW SOURCES counts them", "source", s.name, "path", s.path, "line", r.first, "because", r.why)
+	}
+	s.bad += r.lines
 }

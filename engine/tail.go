@@ -249,7 +249,7 @@ func (t *tailer) split(ctx context.Context, buf []byte) {
 	t.carry = bytes.Clone(rest)
 	if t.skipping || len(rest) > maxLine {
 		if !t.skipping {
-			t.e.badLine(t.src)
+			t.e.skip(t.src, t.extent.Lines+int64(bytes.Count(whole, []byte{'\n'}))+1, tooLong)
 		}
 		t.skipping, t.carry = true, nil
 	}

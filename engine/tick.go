@@ -192,7 +192,7 @@ func (e *Engine) conclude(at uint64, outcomes []outcome, batch []*chunk) {
 func (e *Engine) settle(k *chunk, at uint64) {
 	s := k.src
 	s.extent = k.after
-	s.bad += k.bad
+	e.leaveOut(s, k.bad)
 	switch {
 	case k.failure != nil:
 		news := s.err == nil || s.err.Error() != k.failure.Error()
@@ -202,7 +202,7 @@ func (e *Engine) settle(k *chunk, at uint64) {
 			s.state = SourceShrunk
 		}
 		if news {
-			e.log.Error("source stopped", "source", s.name, "state", s.state, "error", k.failure)
+			e.log.Error("source stopped", "source", s.name, "state", s.state, "error", s.problem())
 		}
 		if k.ended && !s.caughtUp {
 			s.broken = brokenSource(s)
@@ -212,11 +212,13 @@ func (e *Engine) settle(k *chunk, at uint64) {
 		s.state = SourceDone
 	case k.caughtUp:
 		s.caughtUp = true
-		s.state = SourceTailing
+		s.err = nil
 		if s.file == nil {
 			s.state = SourceMissing
+			e.log.Warn("source has no file yet; it is read once there is one", "source", s.name, "path", s.path)
+			break
 		}
-		s.err = nil
+		s.state = SourceTailing
 		e.log.Info("source read", "source", s.name, "state", s.state, "bytes", s.extent.Offset, "lines", s.extent.Lines)
 	case s.state == SourceFailed: // lines again
 		s.err, s.state = nil, SourceTailing

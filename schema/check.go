@@ -161,7 +161,7 @@ func (c *checker) mapping(s *Schema, path Path, v any) any {
 func (c *checker) list(s *Schema, path Path, v any) any {
 	in, ok := v.([]any)
 	if !ok {
-		c.report(path, "want a list, got %s", show(v, s.Elem.Secret))
+		c.report(path, "want a list such as [a, b], got %s", show(v, s.Elem.Secret))
 		return nil
 	}
 	out := make([]any, 0, len(in))

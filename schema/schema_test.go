@@ -93,7 +93,7 @@ func TestDecodeReportsEveryProblem(t *testing.T) {
 			`ratio: want a number, got "1"`,
 			"wait: want a duration such as 500ms or 10m, got the number 10",
 			`size: want a size such as 64KB or 20GB, got "20XB"`,
-			`origins: want a list, got "a"`,
+			`origins: want a list such as [a, b], got "a"`,
 			"headers.a: want a string, got nothing",
 			"headers.b: want a string, got a list",
 		}},

@@ -18,6 +18,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -29,6 +30,8 @@ import (
 type daemon struct {
 	t               testing.TB
 	cmd             *exec.Cmd
+	attr            *syscall.SysProcAttr // nil: as the tests run
+	stdin           *os.File             // nil: none
 	dir             string
 	web, admin, sql string // addresses
 	log             *logBuffer
@@ -165,7 +168,10 @@ func (d *daemon) launch(stdout io.Writer, text, command string, args ...string) 
 	d.t.Helper()
 	d.cmd = exec.Command(command, args...)
 	d.log = &logBuffer{}
-	d.cmd.Dir, d.cmd.Stdout, d.cmd.Stderr = d.dir, stdout, d.log
+	d.cmd.Dir, d.cmd.Stdout, d.cmd.Stderr, d.cmd.SysProcAttr = d.dir, stdout, d.log, d.attr
+	if d.stdin != nil {
+		d.cmd.Stdin = d.stdin
+	}
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}

@@ -8,27 +8,18 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/mzdio/mzd/config"
 	"github.com/mzdio/mzd/plugins"
 )
 
 func main() {
-	// The first signal asks for an orderly stop; after it, signals do what they
-	// always do, so that the second one ends the process at once.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
-	// A reader of stdout that goes away is an error of the write, not the end of
-	// everything else. (Catching the signal, unlike ignoring it, is not
-	// inherited by processes that are started.)
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-
+	ctx, hangups := catchSignals()
 	code := run(ctx, os.Args[1:], env{
 		stdout:   os.Stdout,
 		stderr:   os.Stderr,
 		terminal: isTerminal(os.Stderr),
+		hangups:  hangups,
 	})
 	os.Exit(code)
 }
@@ -36,7 +27,8 @@ func main() {
 // env is what the command has from the process.
 type env struct {
 	stdout, stderr io.Writer
-	terminal       bool // stderr is one
+	terminal       bool             // stderr is one
+	hangups        <-chan os.Signal // that ask for another configuration; nil: none can come
 }
 
 // run runs a command line and returns the exit code.

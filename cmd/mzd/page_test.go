@@ -214,6 +214,14 @@ func TestPagePicker(t *testing.T) {
 	}
 	b.eval(`document.querySelector("#picker button").click()`)
 	b.until(`document.querySelectorAll("#tables section").length === 1 && !document.getElementById("now").hidden && document.getElementById("empty").hidden`)
+	// The address counts also when it changes under the page: by a link, and by the way back.
+	shown := `[...document.querySelectorAll("#tables h3 span:first-child")].map((h) => h.textContent).sort().join() + " of " +
+		[...document.querySelectorAll("#picker [aria-pressed=true]")].map((b) => b.textContent).sort().join()`
+	b.until(shown + ` === "big of big"`)
+	b.eval(`location.hash = "view=small&view=nothing"`)
+	b.until(shown + ` === "small of small"`)
+	b.eval(`history.back()`)
+	b.until(shown + ` === "big of big"`)
 	d.stop()
 }
 

@@ -139,7 +139,7 @@ func readDashboard(t *testing.T) []panel {
 func TestPrometheus(t *testing.T) {
 	ctx := deadline(t, 2*time.Minute)
 	d, e := troubled(ctx, t)
-	p := startPrometheus(ctx, t, d.admin)
+	p := startPrometheus(ctx, t, d.admin, e.admin)
 
 	queries := map[string]string{} // by where they stand
 	for _, panel := range readDashboard(t) {
@@ -165,18 +165,27 @@ func TestPrometheus(t *testing.T) {
 	waiting := slices.Sorted(maps.Keys(series))
 	tick := time.Tick(time.Second)
 	killed, restarted := false, false // the engine
+	odd, err := os.OpenFile(filepath.Join(e.dir, "odd"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer odd.Close()
 	for len(waiting) > 0 {
 		select {
 		case <-tick:
 		case <-ctx.Done():
 			t.Fatalf("there are no such series, or they do not move: %v", waiting)
 		}
+		if _, err := odd.WriteString("\xff\n"); err != nil {
+			t.Fatal(err)
+		}
 		switch {
 		case !killed && p.count("mzd_view_state{state=\"live\"} == 1") == 3:
 			killed = true
 			e.kill()
 		case killed && !restarted && p.count("mzd_upstream_connected == 0") == 3:
-			restarted = true // without the history that it had
+			restarted = true // without the history that it had, and one of its files
+			e.write("short", "")
 			e.launch(io.Discard, "init is done", "mzd", e.cmd.Args[1:]...)
 		}
 		waiting = slices.DeleteFunc(waiting, func(n string) bool {
@@ -196,7 +205,7 @@ func TestPrometheus(t *testing.T) {
 	promtool(t, strings.NewReader(text), "check", "metrics")
 	d.stop()
 	e.stop()
-	embedded := newDaemon(t, pipeline{}) // the engine of the other pipeline is a process of its own, without metrics
+	embedded := newDaemon(t, pipeline{}) // the engine of the other pipeline has them at another address
 	embedded.start()
 	<-embedded.log.contains(`"msg":"view is complete","view":"counter"`)
 	alone := get(t, "http://"+embedded.admin+"/metrics")
@@ -270,6 +279,7 @@ lets a real Prometheus watch a pipeline in trouble.
 
 // troubled starts a pipeline, and the engine that it follows, with a stream that
 // breaks, a sink that refuses, a plugin that dies, and clients that come and go.
+// The engine has also the files odd and short.
 func troubled(ctx context.Context, t *testing.T) (d, e *daemon) {
 	sim := simulator.New(simulator.Options{Rate: 200, Seed: *seed})
 	stream := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -296,8 +306,13 @@ sinks:
 admin: {listen: %q}
 log: {format: json}
 `, d.sql, stream, d.web, d.admin))
-	e = &daemon{t: t, dir: d.dir}
-	e.launch(io.Discard, "init is done", "mzd", "engine", "-listen", d.sql, "-data-dir", "engine", "-init", "init.sql")
+	e = &daemon{t: t, dir: d.dir, admin: freePort(t)}
+	for _, name := range []string{"odd", "short"} {
+		e.write(name, "a line\n")
+		e.write("init.sql", readFile(t, filepath.Join(e.dir, "init.sql"))+
+			fmt.Sprintf(";\nCREATE SOURCE %s FROM FILE '%[1]s' WITH (tail = true) FORMAT TEXT;", name))
+	}
+	e.launch(io.Discard, "init is done", "mzd", "engine", "-listen", d.sql, "-admin", e.admin, "-data-dir", "engine", "-init", "init.sql")
 	d.launch(io.Discard, "mzd is running", "mzd-recording", "-config", "pipeline.yaml")
 
 	ctx, cancel := context.WithCancel(ctx)
@@ -330,8 +345,8 @@ type watcher struct {
 	url string
 }
 
-// startPrometheus starts a Prometheus that scrapes target every second.
-func startPrometheus(ctx context.Context, t *testing.T, target string) *watcher {
+// startPrometheus starts a Prometheus that scrapes targets every second.
+func startPrometheus(ctx context.Context, t *testing.T, targets ...string) *watcher {
 	t.Helper()
 	path := prometheusTool(t, "prometheus")
 	dir, address := t.TempDir(), freePort(t)
@@ -340,7 +355,7 @@ func startPrometheus(ctx context.Context, t *testing.T, target string) *watcher 
 		t.Fatal(err)
 	}
 	file := filepath.Join(dir, "prometheus.yml")
-	text := fmt.Sprintf("global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files: [%q]\nscrape_configs:\n  - {job_name: mzd, static_configs: [{targets: [%q]}]}\n", rules, target)
+	text := fmt.Sprintf("global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files: [%q]\nscrape_configs:\n  - {job_name: mzd, static_configs: [{targets: [%s]}]}\n", rules, strings.Join(targets, ", "))
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -112,6 +112,54 @@ func TestNetworkAway(t *testing.T) {
 	d.stop()
 }
 
+// TestDatabaseAway starts while the database is away that a constant and another
+// view come from. The constant is no worse for it.
+func TestDatabaseAway(t *testing.T) {
+	e := &daemon{t: t, dir: t.TempDir(), sql: freePort(t)}
+	e.write("init.sql", "CREATE TABLE t (n int); CREATE MATERIALIZED VIEW fixed AS SELECT 1 AS one; CREATE MATERIALIZED VIEW moving AS SELECT count(*) FROM t;")
+	e.launch(io.Discard, "init is done", "mzd", "engine", "-listen", e.sql, "-data-dir", "engine", "-init", "init.sql")
+	d := &daemon{t: t, dir: e.dir, web: freePort(t), admin: freePort(t)}
+	d.write("pipeline.yaml", fmt.Sprintf(`
+name: test
+data_dir: data
+materialize: {url: "postgres://u@%s/materialize"}
+views: {fixed: {}, moving: {}}
+sinks:
+  web: {plugin: websocket, settings: {listen: %q}}
+admin: {listen: %q}
+log: {format: json}
+`, e.sql, d.web, d.admin))
+	d.start()
+	for view, state := range map[string]string{"fixed": "sealed", "moving": "live"} {
+		<-d.log.contains(fmt.Sprintf(`"view":%q,"state":%q`, view, state))
+	}
+	d.stop()
+	e.kill()
+	d.start()
+	for _, view := range []string{"fixed", "moving"} {
+		<-d.log.contains(fmt.Sprintf(`"view":%q,"reason":"unreachable"`, view))
+	}
+	var status struct {
+		Views []struct {
+			Name, State string
+			Trouble     struct{ Reason string }
+		}
+	}
+	if err := json.Unmarshal([]byte(get(t, "http://"+d.admin+"/api/status")), &status); err != nil {
+		t.Fatal(err)
+	}
+	if v := status.Views[0]; v.Name != "fixed" || v.State != "sealed" || v.Trouble.Reason != "unreachable" {
+		t.Errorf("status of the constant: %+v, want sealed, and what is wrong", v)
+	}
+	if ready := get(t, "http://"+d.admin+"/readyz"); !strings.Contains(ready, "views.moving: ") || strings.Contains(ready, "views.fixed") {
+		t.Errorf("readyz names what is degraded: %s; want the view that moves", ready)
+	}
+	if metrics := get(t, "http://"+d.admin+"/metrics"); !strings.Contains(metrics, "\nmzd_view_state{state=\"sealed\",view=\"fixed\"} 1\n") {
+		t.Error("the constant is not sealed in the metrics")
+	}
+	d.stop()
+}
+
 // TestViewsOf2020 runs the SQL of 2020 over today's events, whose ids are too
 // large for its casts. The views that compute ids fail by name, with the error
 // that Materialize raises; nothing else does.

@@ -19,8 +19,11 @@ func verbs() []verb {
 			short: "run a pipeline",
 			long: `
 Runs the pipeline that a configuration file describes until it is interrupted:
-events in, views maintained, changes out. Ctrl-C stops it in order, a second
-one at once.
+events in, views maintained, changes out. Ctrl-C or SIGTERM stops it in order, a
+second one at once.
+
+The file is read at the start. For a change of it to count, run mzd check, and
+restart: clients and sinks go on where they were.
 
 The log goes to stderr: text on a terminal, JSON elsewhere.`,
 			examples: `
@@ -34,7 +37,9 @@ mzd -config wikipedia.yaml`,
 					if err != nil {
 						return err
 					}
-					return runDaemon(ctx, cfg, &binaries, newLogger(e, cfg.Log))
+					log := newLogger(e, cfg.Log)
+					go tellHangups(ctx, e.hangups, log)
+					return runDaemon(ctx, cfg, &binaries, log)
 				}
 			},
 		},
@@ -71,7 +76,9 @@ mzd demo -live -data-dir ./demo`,
 					if err := o.validate(); err != nil {
 						return usage(fmt.Errorf("demo: %w", err))
 					}
-					return runDemo(ctx, o, e.stdout, newLogger(e, config.Log{}))
+					log := newLogger(e, config.Log{})
+					go tellHangups(ctx, e.hangups, log)
+					return runDemo(ctx, o, e.stdout, log)
 				}
 			},
 		},
@@ -82,7 +89,7 @@ mzd demo -live -data-dir ./demo`,
 Checks a configuration file, the settings of its plugins included, and says
 everything that is wrong with it, each with line and column. It opens nothing
 and changes nothing; plugins that are binaries are started to be asked what
-settings they take.`,
+settings they take. What is wrong with the SQL is known when it runs.`,
 			examples: `
 mzd check
 mzd check -config wikipedia.yaml`,
@@ -123,7 +130,9 @@ psql -h 127.0.0.1 -p 6875 materialize`,
 					if err := config.CheckAddress(o.Admin); o.Admin != "" && err != nil {
 						return usage(fmt.Errorf("engine: -admin: %w", err))
 					}
-					return runEngine(ctx, o, newLogger(e, config.Log{}))
+					log := newLogger(e, config.Log{})
+					go tellHangups(ctx, e.hangups, log)
+					return runEngine(ctx, o, log)
 				}
 			},
 		},

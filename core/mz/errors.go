@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -179,13 +180,22 @@ func serverText(pg *pgconn.PgError) string {
 		s += " (" + pg.Detail + ")"
 	}
 	if pg.Hint != "" {
-		s += "; " + pg.Hint
+		s += ". " + strings.TrimSuffix(pg.Hint, ".") // a sentence, as PostgreSQL's style has it
 	}
 	return oneLine(s) + " (SQLSTATE " + pg.Code + ")"
 }
 
-// oneLine joins the lines of a text, for logs.
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+// oneLine joins the lines of a text, for logs, each once: what is wrong with and
+// without TLS, of which pgx has tried both, is mostly the same.
+func oneLine(s string) string {
+	var lines []string
+	for line := range strings.Lines(s) {
+		if line = strings.Join(strings.Fields(line), " "); line != "" && !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, " ")
+}
 
 // isHistoryGone recognizes that AS OF lies before the history: the first text
 // is that of v26.16 and later and of the embedded engine, the second that of

@@ -190,7 +190,7 @@ func floatPower(a, b float64) (Datum, error) {
 	switch {
 	case a == 0 && b < 0:
 		return Null, errZeroPower
-	case a < 0 && !math.IsInf(a, 0) && !math.IsInf(b, 0) && b != math.Floor(b):
+	case a < 0 && b == b && b != math.Floor(b):
 		return Null, errComplexPower
 	}
 	v := math.Pow(a, b)
@@ -222,7 +222,7 @@ func (r registry) texts() {
 		r.fn2(name, Text, Text, Text, func(a, b Datum) (Datum, error) { return NewText(f(a.s, b.s)), nil })
 	}
 	for _, name := range []string{"substring", "substr"} {
-		r.fn2(name, Text, Text, Int4, func(a, b Datum) (Datum, error) { return substring(a.s, b.n, math.MaxInt32) })
+		r.fn2(name, Text, Text, Int4, func(a, b Datum) (Datum, error) { return substring(a.s, b.n, math.MaxUint32) })
 		r.fn3(name, Text, []Type{Text, Int4, Int4}, func(x []Datum) (Datum, error) { return substring(x[0].s, x[1].n, x[2].n) })
 	}
 	r.fn3("replace", Text, []Type{Text, Text, Text}, func(x []Datum) (Datum, error) {

@@ -36,7 +36,7 @@ type Const struct {
 	T Type
 }
 
-// Call applies a function, which is NULL if any argument is NULL unless it takes NULLs.
+// Call applies a function, which is NULL if any argument is NULL unless it takes NULLs. An error in an argument is one beside a NULL too.
 type Call struct {
 	F *Func
 	X []Expr
@@ -151,25 +151,33 @@ func (e *Const) Eval(*Context, Row) (Datum, error) { return e.D, nil }
 // Eval implements [Expr].
 func (e *Call) Eval(c *Context, r Row) (Datum, error) {
 	a, err := e.X[0].Eval(c, r)
-	if err != nil || a.IsNull() && !e.F.Nulls {
+	if err != nil {
 		return Null, err
 	}
-	if e.F.F1 != nil {
+	switch {
+	case e.F.F1 != nil:
+		if a.IsNull() {
+			return Null, nil
+		}
 		return e.F.F1(c, a)
-	}
-	if e.F.F2 != nil {
+	case e.F.F2 != nil:
 		b, err := e.X[1].Eval(c, r)
-		if err != nil || b.IsNull() {
+		if err != nil || a.IsNull() || b.IsNull() {
 			return Null, err
 		}
 		return e.F.F2(c, a, b)
 	}
 	args := make([]Datum, len(e.X))
 	args[0] = a
+	null := a.IsNull()
 	for i := 1; i < len(args); i++ {
-		if args[i], err = e.X[i].Eval(c, r); err != nil || args[i].IsNull() && !e.F.Nulls {
+		if args[i], err = e.X[i].Eval(c, r); err != nil {
 			return Null, err
 		}
+		null = null || args[i].IsNull()
+	}
+	if null && !e.F.Nulls {
+		return Null, nil
 	}
 	return e.F.FN(c, args)
 }
@@ -221,10 +229,10 @@ func (e *Case) Eval(c *Context, r Row) (Datum, error) {
 // Eval implements [Expr].
 func (e *In) Eval(c *Context, r Row) (Datum, error) {
 	x, err := e.X[0].Eval(c, r)
-	if err != nil || x.IsNull() {
+	if err != nil {
 		return Null, err
 	}
-	null := false
+	null := x.IsNull()
 	for _, a := range e.X[1:] {
 		d, err := a.Eval(c, r)
 		switch {
@@ -232,7 +240,7 @@ func (e *In) Eval(c *Context, r Row) (Datum, error) {
 			return Null, err
 		case d.IsNull():
 			null = true
-		case Compare(x, d) == 0:
+		case !x.IsNull() && Compare(x, d) == 0:
 			return NewBool(true), nil
 		}
 	}

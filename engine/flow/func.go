@@ -141,7 +141,7 @@ func CastTo(e Expr, t Type) (Expr, bool) {
 	if from == t || from == StreamTime && t == Numeric {
 		return e, true
 	}
-	if c, ok := e.(*Const); ok && c.D.IsNull() {
+	if c, ok := e.(*Const); ok && from == Unknown && c.D.IsNull() {
 		return &Const{T: t}, true
 	}
 	if p, ok := e.(*Param); ok && from == Unknown {

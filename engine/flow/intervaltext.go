@@ -90,13 +90,25 @@ func (p *spans) put(q quantity, u *intervalUnit) bool {
 	case u.months >= 12:
 		p.sum(&p.months, int64(math.RoundToEven(q.fraction*float64(u.months))), 1)
 	case u.micros > 0:
-		p.sum(&p.micros, int64(math.Round(q.fraction*float64(u.micros))), 1)
+		p.sum(&p.micros, wholeMicros(q.fraction*float64(u.micros)), 1)
 	default:
 		days := q.fraction * float64(u.days+30*u.months)
 		p.sum(&p.days, int64(days), 1)
-		p.sum(&p.micros, int64(math.Round((days-math.Trunc(days))*microsPerDay)), 1)
+		p.sum(&p.micros, wholeMicros((days-math.Trunc(days))*microsPerDay), 1)
 	}
 	return true
+}
+
+// wholeMicros rounds a fraction of a unit as PostgreSQL does: halves towards zero.
+func wholeMicros(f float64) int64 {
+	whole, rest := math.Modf(f)
+	switch {
+	case rest > 0.5:
+		whole++
+	case rest < -0.5:
+		whole--
+	}
+	return int64(whole)
 }
 
 // parseInterval reads what PostgreSQL reads: quantities with units, days and a time, years-months, and ISO 8601 with designators.
@@ -125,7 +137,7 @@ func (p *spans) postgres(s *scanner) bool {
 		return false
 	}
 	for s.rest != "" {
-		if s.eatWord("ago") {
+		if len(p.seen) > 0 && s.eatWord("ago") {
 			for _, part := range []*int64{&p.months, &p.days, &p.micros} {
 				n := *part
 				*part = 0

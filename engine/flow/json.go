@@ -356,6 +356,9 @@ func parseNumeric(text string) (Datum, error) {
 		return Null, errNumericOverflow
 	}
 	d, _, err := apd.NewFromString(digits)
+	if err == nil && d.Form != apd.Finite && !specialNumber(digits) { // apd knows more spellings
+		return Null, invalidInput(Numeric, text)
+	}
 	if err != nil {
 		if errors.As(err, new(*strconv.NumError)) || !numericRunes(digits) {
 			return Null, invalidInput(Numeric, text)
@@ -363,6 +366,16 @@ func parseNumeric(text string) (Datum, error) {
 		return Null, errNumericOverflow
 	}
 	return checkedDecimal(d)
+}
+
+// specialNumber tells whether a text is one of PostgreSQL's numbers without digits.
+func specialNumber(text string) bool {
+	word := strings.ToLower(text)
+	if word == "nan" {
+		return true
+	}
+	word = strings.TrimPrefix(strings.TrimPrefix(word, "-"), "+")
+	return word == "inf" || word == "infinity"
 }
 
 func numericRunes(text string) bool {

@@ -37,13 +37,13 @@ func (r registry) patterns() {
 const maxRegexps = 64
 
 // regexp compiles a regular expression, or remembers it. The syntax is RE2's, which needs linear time whatever the expression; a
-// dot matches a newline and ^ and $ the ends of the text alone, as in PostgreSQL.
+// dot matches a newline, ^ and $ the ends of the text alone, and \w and \s know the letters and spaces of all scripts, as in PostgreSQL.
 func (c *Context) regexp(flags, pattern string) (*regexp.Regexp, error) {
 	key := flags + pattern
 	if re := c.regexps[key]; re != nil {
 		return re, nil
 	}
-	re, err := regexp.Compile(key)
+	re, err := regexp.Compile(flags + widen(pattern))
 	if err != nil {
 		message := err.Error()
 		if e, ok := err.(*syntax.Error); ok {
@@ -56,6 +56,56 @@ func (c *Context) regexp(flags, pattern string) (*regexp.Regexp, error) {
 	}
 	c.regexps[strings.Clone(key)] = re
 	return re, nil
+}
+
+// wide are the escapes that are of ASCII in RE2, as what stands in brackets for all of Unicode. Which characters they are is not quite the same
+// everywhere: here it is as in Materialize, for which a mark and any punctuation that connects are part of a word.
+var wide = map[byte]string{
+	'w': `\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}`,
+	'W': `\p{C}\p{Cn}\p{No}\p{Pd}\p{Ps}\p{Pe}\p{Pi}\p{Pf}\p{Po}\p{S}\p{Z}`,
+	's': `\t-\r\x{85}\p{Z}`,
+	'S': `\x00-\x08\x0e-\x1f\x7f-\x{84}\x{86}-\x{9f}\p{Cf}\p{Co}\p{Cn}\p{L}\p{M}\p{N}\p{P}\p{S}`,
+}
+
+// widen rewrites the escapes of wide in a regular expression.
+func widen(pattern string) string {
+	var b strings.Builder
+	brackets := 0 // where the innermost [ stands, plus one
+	for i := 0; i < len(pattern); i++ {
+		c, rest := pattern[i], pattern[i+1:]
+		switch {
+		case c == '\\' && strings.HasPrefix(rest, "Q") && brackets == 0: // \Q...\E is taken literally
+			n := len(rest)
+			if end := strings.Index(rest, `\E`); end >= 0 {
+				n = end + 2
+			}
+			b.WriteString(pattern[i : i+1+n])
+			i += n
+			continue
+		case c == '\\' && rest != "":
+			i++
+			if set := wide[rest[0]]; set == "" {
+				b.WriteString(pattern[i-1 : i+1])
+			} else if brackets > 0 {
+				b.WriteString(set)
+			} else {
+				b.WriteString("[" + set + "]")
+			}
+			continue
+		case c == '[' && brackets == 0:
+			brackets = i + 1
+		case c == '[' && strings.HasPrefix(rest, ":"): // a class by its name, which ends with a bracket of its own
+			if end := strings.Index(rest, ":]"); end > 0 {
+				b.WriteString(pattern[i : i+1+end+2])
+				i += end + 2
+				continue
+			}
+		case c == ']' && strings.TrimPrefix(pattern[brackets:i], "^") != "": // right behind the opening one it is one of the characters
+			brackets = 0
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
 }
 
 // likeEscape rewrites a LIKE pattern with an escape character of its own into one that escapes with a backslash.

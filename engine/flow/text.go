@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"math"
@@ -65,14 +66,18 @@ func appendFloat(dst []byte, f float64, bits int) []byte {
 	case math.IsInf(f, -1):
 		return append(dst, "-Infinity"...)
 	}
-	limit := 1e15
+	places := 15 // before the point
 	if bits == 32 {
-		limit = 1e6
+		places = 6
 	}
-	if a := math.Abs(f); a != 0 && (a < 1e-4 || a >= limit) {
-		return strconv.AppendFloat(dst, f, 'e', -1, bits)
+	start := len(dst)
+	dst = strconv.AppendFloat(dst, f, 'e', -1, bits)
+	// It is the written number that decides: 0.0001 is less than that as a real.
+	exponent, _ := strconv.Atoi(string(dst[bytes.LastIndexByte(dst, 'e')+1:]))
+	if exponent < -4 || exponent >= places {
+		return dst
 	}
-	return strconv.AppendFloat(dst, f, 'f', -1, bits)
+	return strconv.AppendFloat(dst[:start], f, 'f', -1, bits)
 }
 
 func appendTime(dst []byte, t time.Time, layout, zone string) []byte {

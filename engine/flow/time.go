@@ -73,6 +73,7 @@ func parseTime(text string, t Type) (Datum, error) {
 	if ok {
 		zone, ok = s.zone()
 	}
+	written := year // there is no year 0
 	if s.space(); len(s.rest) == 2 && strings.EqualFold(s.rest, "BC") {
 		year, s.rest = 1-year, ""
 	}
@@ -84,8 +85,10 @@ func parseTime(text string, t Type) (Datum, error) {
 		return Null, &EvalError{Code: "22007", Message: "invalid input syntax for type " + name + ": " + excerpt(text)}
 	}
 	v := time.Date(int(year), time.Month(month), int(day), 0, 0, 0, 0, time.UTC)
-	if v.Day() != int(day) || month < 1 || month > 12 || clock > microsPerDay || zone < -16*microsPerHour || zone > 16*microsPerHour ||
-		year > 294246 || year < -4712 {
+	if zone <= -16*microsPerHour || zone >= 16*microsPerHour {
+		return Null, &EvalError{Code: "22009", Message: "time zone displacement out of range: " + excerpt(text)}
+	}
+	if v.Day() != int(day) || month < 1 || month > 12 || clock > microsPerDay || written == 0 || year > 294246 || year < -4712 {
 		return Null, &EvalError{Code: "22008", Message: "date/time field value out of range: " + excerpt(text)}
 	}
 	switch t {
@@ -351,8 +354,31 @@ func age(year, length int64) int64 {
 	return floorDiv(year-1, length)
 }
 
-// datePart is extract in double precision; of a date, also what only a timestamp has.
+// datePart is extract in double precision; of a date, also what only a timestamp has. Where it is a sum, it is rounded at every step, as
+// PostgreSQL does.
 func datePart(field, x Datum) (Datum, error) {
+	name, err := timeField(field.s, x.t)
+	if err != nil {
+		return Null, err
+	}
+	seconds, micros := x.n/microsPerSecond%60, x.n%microsPerSecond
+	if x.t != Interval {
+		t := x.asTime()
+		seconds, micros = int64(t.Second()), int64(t.Nanosecond()/1000)
+	}
+	float := func(f float64) (Datum, error) { return NewFloat(Float8, f), nil }
+	switch {
+	case name == "second":
+		return float(float64(seconds) + float64(micros)/1e6)
+	case name == "millisecond":
+		return float(float64(seconds)*1000 + float64(micros)/1000)
+	case name == "epoch" && x.t == Interval:
+		v := x.interval()
+		sum := float64(v.micros) / 1e6
+		sum += 365.25 * 86400 * float64(v.months/12)
+		sum += 30 * 86400 * float64(v.months%12)
+		return float(sum + 86400*float64(v.days))
+	}
 	d, err := extract(field, x)
 	if err != nil {
 		return Null, err
@@ -466,7 +492,11 @@ func addInterval(d Datum, v interval) (Datum, error) {
 	}
 	sum, err := addMicros(d.t, micros, 0)
 	if err == nil && v.days != 0 {
-		sum, err = addMicros(d.t, sum.n, int64(v.days)*microsPerDay)
+		span, ok := int64Op('*', int64(v.days), microsPerDay)
+		if !ok {
+			return checkedTime(d.t, math.MaxInt64)
+		}
+		sum, err = addMicros(d.t, sum.n, span)
 	}
 	if err != nil {
 		return Null, err

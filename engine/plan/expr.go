@@ -160,7 +160,7 @@ func (b *planner) node(e sql.Expr, s *scope) flow.Expr {
 // cast casts an expression to a type, and to what its modifiers ask for.
 func (b *planner) cast(x flow.Expr, name sql.TypeName, pos int) flow.Expr {
 	t, modifier := lookupType(name)
-	if name.Field != "" && (x.Type() == flow.Unknown || x.Type() == flow.Text) { // the field says how to read a bare number
+	if name.Field != "" && x.Type() == flow.Unknown { // the field says how to read a bare number
 		x = b.known(x)
 		return flow.Fold(&flow.Call{F: flow.Restriction(flow.Text, name.Field), X: []flow.Expr{x}})
 	}
@@ -247,6 +247,9 @@ func (b *planner) binary(e *sql.Binary, s *scope) flow.Expr {
 	case "->", "->>", "#>", "#>>":
 		return b.jsonRead(e.Op, l, r, e.Pos())
 	case "||":
+		if l.Type().IsArray() || r.Type().IsArray() {
+			panic(sql.Unsupported(e.Pos(), "concatenation of arrays is"))
+		}
 		l, r = b.concatenable(l, r), b.concatenable(r, l)
 	}
 	return b.operator(e.Op, l, r, e.Pos())
@@ -404,6 +407,8 @@ func (b *planner) call(e *sql.Call, s *scope) flow.Expr {
 		return flow.Fold(&flow.Coalesce{T: b.unify(args, e.Pos(), "COALESCE"), X: args})
 	case (e.Name == "greatest" || e.Name == "least") && len(args) > 0:
 		b.unify(args, e.Pos(), strings.ToUpper(e.Name))
+	case e.Name == "substring" && (len(args) == 2 || len(args) == 3) && isText(args[1]):
+		panic(sql.Refused(e.Args[1].Pos(), "substring by a regular expression is"))
 	case e.Name == "jsonb_build_object" && len(args)%2 != 0:
 		b.fail(e.Pos(), "22023", "argument list must have even number of elements")
 	case e.Name == "nullif" && len(args) == 2:
@@ -436,6 +441,12 @@ func (b *planner) call(e *sql.Call, s *scope) flow.Expr {
 		return x
 	}
 	return b.apply(e.Name, args, e.Pos())
+}
+
+// isText tells whether an expression is a text, or a quoted literal that may be one.
+func isText(e flow.Expr) bool {
+	c, ok := e.(*flow.Const)
+	return e.Type() == flow.Text || ok && c.T == flow.Unknown && !c.D.IsNull()
 }
 
 // emptyJSON is what the functions that build a jsonb make of no arguments.

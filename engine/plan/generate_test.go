@@ -29,6 +29,7 @@ type generator struct {
 	ctes   []*testTable // in sight
 	names  int          // names given so far
 	plain  int          // above zero where no subquery may stand
+	open   int          // above zero where a query has no ORDER BY, because it has no parentheses
 }
 
 // scope is what an expression may read.
@@ -45,6 +46,18 @@ func (g *generator) chance(n int) bool { return g.rnd.IntN(n) == 0 }
 func (g *generator) name(prefix string) string {
 	g.names++
 	return prefix + strconv.Itoa(g.names)
+}
+
+// visible are the relations that a FROM may name: of one name the innermost.
+func (g *generator) visible() []*testTable {
+	all := slices.Concat(g.tables, g.ctes)
+	var out []*testTable
+	for i, t := range all {
+		if !slices.ContainsFunc(all[i+1:], func(other *testTable) bool { return other.name == t.name }) {
+			out = append(out, t)
+		}
+	}
+	return out
 }
 
 // table makes a table. Names of columns are few, so that tables have some in common.
@@ -170,11 +183,12 @@ func (g *generator) subqueryExpr(k kind, s scope, depth int) *node {
 			return &node{kind: k, parts: []any{pick(g.rnd, []string{"(EXISTS (", "(NOT EXISTS ("}), q, "))"}}
 		default:
 			q, _ := g.query([]kind{inner}, depth)
-			return &node{kind: k, parts: []any{"(", g.expr(inner, s, depth), pick(g.rnd, []string{" IN (", " NOT IN ("}), q, "))"}}
+			how := pick(g.rnd, []string{" IN (", " NOT IN (", " = ANY (", " <> ALL (", " = SOME ("})
+			return &node{kind: k, parts: []any{"(", g.expr(inner, s, depth), how, q, "))"}}
 		}
 	}
 	// Of an aggregate without GROUP BY there is one row, and of a LIMIT 1 there is at most one.
-	from, inner := g.from(depth, 1)
+	from, inner := g.single(depth)
 	if agg := g.aggregate(k, inner, depth); agg != nil && g.chance(2) {
 		return &node{kind: k, parts: []any{"(SELECT ", agg, " FROM ", from, ")"}}
 	}
@@ -208,7 +222,7 @@ func (g *generator) from(depth, n int) (*node, scope) {
 		return g.relation(depth)
 	}
 	left, ls := g.from(depth, n-1)
-	right, rs := g.relation(depth)
+	right, rs := g.from(depth, pick(g.rnd, []int{1, 1, 1, 2}))
 	both := slices.Concat(ls, rs)
 	g.plain++
 	defer func() { g.plain-- }()
@@ -220,8 +234,11 @@ func (g *generator) from(depth, n int) (*node, scope) {
 			keys = append(keys, text("(", l.node, " = ", pick(g.rnd, same).node, ")"))
 		}
 	}
-	if how == " CROSS JOIN " || len(keys) == 0 {
-		return &node{kind: "from", parts: []any{left, " CROSS JOIN ", right}}, both
+	switch {
+	case how == " CROSS JOIN " || len(keys) == 0 && (how == " FULL JOIN " || g.chance(2)):
+		return &node{kind: "from", parts: []any{"(", left, " CROSS JOIN ", right, ")"}}, both
+	case len(keys) == 0:
+		return &node{kind: "from", parts: []any{"(", left, how, right, " ON ", g.expr("bool", both, min(depth, 1)), ")"}}, both
 	}
 	keys = keys[:1+g.rnd.IntN(len(keys))]
 	cond := &node{}
@@ -248,20 +265,54 @@ func (g *generator) relation(depth int) (*node, scope) {
 		q, cols := g.values(nil)
 		return &node{kind: "from", parts: []any{"(", q, ") AS ", alias}}, named(alias, cols)
 	}
-	t := pick(g.rnd, slices.Concat(g.tables, g.ctes))
-	n := &node{kind: "from", parts: []any{t.name + " AS " + alias}}
-	s := named(alias, t.columns)
+	t := pick(g.rnd, g.visible())
+	list, cols := g.renamed(8, t.columns)
+	n := &node{kind: "from", parts: []any{t.name + " AS " + alias + list}}
+	s := named(alias, cols)
 	if docs := readables(s, "jsonb"); len(docs) > 0 && g.chance(4) {
 		item := g.name("e")
 		doc := pick(g.rnd, docs).node
 		function := pick(g.rnd, []struct {
-			call string
-			kind kind
-		}{{"jsonb_array_elements", "jsonb"}, {"jsonb_array_elements_text", "text"}})
-		n.parts = append([]any{"("}, append(n.parts, " CROSS JOIN "+function.call+"(CASE WHEN jsonb_typeof(", doc, ") = 'array' THEN ", doc, " END) AS "+item+" (v))")...)
+			call, of string
+			kind     kind
+		}{{"jsonb_array_elements", "array", "jsonb"}, {"jsonb_array_elements_text", "array", "text"}, {"jsonb_object_keys", "object", "text"}})
+		how := pick(g.rnd, [][2]string{{" CROSS JOIN ", ""}, {" LEFT JOIN ", " ON true"}})
+		n.parts = append([]any{"("}, append(n.parts, how[0]+function.call+"(CASE WHEN jsonb_typeof(", doc, ") = '"+function.of+"' THEN ", doc, " END) AS "+item+" (v)"+how[1]+")")...)
 		s = append(s, readable{text(item + ".v"), function.kind})
 	}
 	return n, s
+}
+
+// single makes a FROM clause of one relation, whose columns are sometimes written without its name.
+func (g *generator) single(depth int) (*node, scope) {
+	n, s := g.relation(depth)
+	if g.chance(2) {
+		for i, r := range s {
+			s[i].node = text(r.column())
+		}
+	}
+	return n, s
+}
+
+// column is the name of a column that is read, without that of its relation.
+func (r readable) column() string {
+	name := r.node.parts[0].(string)
+	return name[strings.IndexByte(name, '.')+1:]
+}
+
+// renamed gives, one time in n, the first of some columns other names: the list of them that follows an alias, and what the columns are
+// called then.
+func (g *generator) renamed(n int, cols []testColumn) (list string, out []testColumn) {
+	if !g.chance(n) {
+		return "", cols
+	}
+	out = slices.Clone(cols)
+	var names []string
+	for i := range out[:1+g.rnd.IntN(len(out))] {
+		out[i].name = g.name("x")
+		names = append(names, out[i].name)
+	}
+	return " (" + strings.Join(names, ", ") + ")", out
 }
 
 func named(alias string, cols []testColumn) scope {
@@ -298,26 +349,74 @@ func (g *generator) query(want []kind, depth int) (*node, []testColumn) {
 		with := &node{list: true}
 		for range 1 + g.rnd.IntN(2) {
 			q, inner := g.query(nil, depth-1)
-			c := &testTable{name: g.name("w"), columns: inner}
-			with.parts = append(with.parts, text(c.name+" AS (", q, ")"))
+			list, cols := g.renamed(4, inner)
+			c := &testTable{name: g.name("w"), columns: cols}
+			if hides := pick(g.rnd, g.visible()); g.chance(4) && !slices.Contains(g.ctes[ctes:], hides) {
+				c.name = hides.name
+			}
+			with.parts = append(with.parts, text(c.name+list+" AS (", q, ")"))
 			g.ctes = append(g.ctes, c)
 		}
 		n.parts = append(n.parts, optional("WITH ", with, " "))
 	}
 	switch {
-	case depth > 0 && g.chance(6):
-		l, left := g.query(want, depth-1)
-		r, _ := g.query(kindsOf(left), depth-1)
-		op := pick(g.rnd, []string{"UNION", "UNION ALL", "UNION ALL", "EXCEPT", "EXCEPT ALL", "INTERSECT", "INTERSECT ALL"})
-		n.parts = append(n.parts, "(", l, ") "+op+" (", r, ")")
-		g.window(n, ordinalsOf(left), nil, left)
-		return n, left
+	case depth > 0 && g.open == 0 && g.chance(6):
+		return n, g.setOperation(n, want, depth)
 	case g.chance(25):
 		q, values := g.values(want)
 		n.parts = append(n.parts, q)
 		return n, values
 	}
 	return n, g.selectQuery(n, want, depth)
+}
+
+var setOperations = []string{" UNION ", " UNION ALL ", " UNION ALL ", " EXCEPT ", " EXCEPT ALL ", " INTERSECT ", " INTERSECT ALL "}
+
+// setOperation makes UNION and the like: of two queries, or of three between which precedence decides.
+func (g *generator) setOperation(n *node, want []kind, depth int) []testColumn {
+	if g.chance(3) {
+		g.open++
+		first := &node{kind: "query"}
+		cols := g.selectQuery(first, want, depth-1)
+		n.parts = append(n.parts, first)
+		for range 2 {
+			next := &node{kind: "query"}
+			g.selectQuery(next, kindsOf(cols), depth-1)
+			n.parts = append(n.parts, pick(g.rnd, setOperations), next)
+		}
+		g.open--
+		g.window(n, ordinalsOf(cols), nil, cols)
+		return cols
+	}
+	l, cols := g.query(want, depth-1)
+	kinds := kindsOf(cols)
+	if want == nil {
+		cols = slices.Clone(cols)
+		for i := range cols {
+			if others := meets[cols[i].kind]; len(others) > 0 && g.chance(3) {
+				both := pick(g.rnd, others)
+				kinds[i], cols[i].kind = both[0], both[1]
+			}
+		}
+	}
+	r, _ := g.query(kinds, depth-1)
+	n.parts = append(n.parts, "(", l, ")", pick(g.rnd, setOperations), "(", r, ")")
+	g.window(n, ordinalsOf(cols), nil, cols)
+	return cols
+}
+
+// meets are the kinds that stand below others in a set operation, and the kind of both.
+var meets = map[kind][][2]kind{
+	"int2":      {{"int4", "int4"}, {"int8", "int8"}},
+	"int4":      {{"int8", "int8"}, {"numeric", "numeric"}, {"int2", "int4"}},
+	"int4s":     {{"int8s", "int8s"}, {"numerics", "numerics"}, {"float8s", "float8s"}},
+	"int8":      {{"numeric", "numeric"}, {"float8", "float8"}, {"int4", "int8"}},
+	"int8s":     {{"int4s", "int8s"}, {"numerics", "numerics"}},
+	"numeric":   {{"float8", "float8"}, {"int8", "numeric"}},
+	"float4":    {{"float8", "float8"}},
+	"date":      {{"timestamp", "timestamp"}, {"timestamptz", "timestamptz"}},
+	"timestamp": {{"timestamptz", "timestamptz"}, {"date", "timestamp"}},
+	"digits":    {{"text", "text"}},
 }
 
 func kindsOf(cols []testColumn) []kind {
@@ -363,7 +462,7 @@ type fromList struct {
 	and  string // what begins a further condition
 }
 
-// fromClause makes what follows FROM: mostly joins, and sometimes what can only stand there.
+// fromClause makes what follows FROM: mostly joins, and sometimes what can only stand there; or there is no FROM.
 func (g *generator) fromClause(depth int) (fromList, scope) {
 	switch g.rnd.IntN(16) {
 	case 0: // a list whose keys are in WHERE
@@ -376,7 +475,7 @@ func (g *generator) fromClause(depth int) (fromList, scope) {
 		}
 		return fromList{text(left, ", ", right), " WHERE "}, slices.Concat(ls, rs)
 	case 1: // USING, of which there is one column for both
-		l, r := pick(g.rnd, g.tables), pick(g.rnd, g.tables)
+		l, r := pick(g.rnd, g.visible()), pick(g.rnd, g.visible())
 		for _, c := range l.columns {
 			i := slices.IndexFunc(r.columns, func(x testColumn) bool { return x.name == c.name && x.kind.base() == c.kind.base() })
 			if i < 0 {
@@ -390,46 +489,78 @@ func (g *generator) fromClause(depth int) (fromList, scope) {
 			how := pick(g.rnd, []string{"JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"})
 			return fromList{text(fmt.Sprintf("%s AS %s %s %s AS %s USING (%s)", l.name, a, how, r.name, b, c.name)), " WHERE "}, s
 		}
-	case 2: // the first rows of each
+	case 2:
 		left, ls := g.relation(depth)
-		t := pick(g.rnd, g.tables)
-		inner := g.name("r")
-		is := named(inner, t.columns)
 		l := pick(g.rnd, ls)
-		same := readables(is, l.kind.base())
-		if len(same) == 0 || l.kind.base() == "interval" || hasIntervals(t.columns) {
+		if l.kind.base() == "interval" {
 			break
 		}
 		alias := g.name("l")
-		items := &node{}
-		var outer []testColumn
-		for i, c := range t.columns {
-			items.parts = append(items.parts, []string{"", ", "}[min(i, 1)]+inner+"."+c.name)
-			outer = append(outer, testColumn{c.name, c.kind})
+		if inner, cols := g.lateral(l); inner != nil {
+			how, on := " CROSS JOIN LATERAL (", ""
+			if g.chance(2) {
+				how, on = " LEFT JOIN LATERAL (", " ON true"
+			}
+			return fromList{text(left, how, inner, ") AS "+alias+on), " WHERE "}, slices.Concat(ls, named(alias, cols))
 		}
-		key := pick(g.rnd, same)
-		how, on := " CROSS JOIN LATERAL (", ""
-		if g.chance(2) {
-			how, on = " LEFT JOIN LATERAL (", " ON true"
-		}
-		n := text(left, how+"SELECT ", items, " FROM "+t.name+" AS "+inner+" WHERE ", key.node, " = ", l.node,
-			fmt.Sprintf(" ORDER BY %d%s", 1+g.rnd.IntN(len(t.columns)), pick(g.rnd, []string{"", " DESC"})), ordinals{items},
-			fmt.Sprintf(" LIMIT %d) AS %s%s", 1+g.rnd.IntN(3), alias, on))
-		return fromList{n, " WHERE "}, slices.Concat(ls, named(alias, outer))
 	case 3:
 		left, ls := g.relation(depth)
 		if counts := readables(ls, "int4s"); len(counts) > 0 {
-			n := g.name("n")
-			return fromList{text(left, ", generate_series(1, ", pick(g.rnd, counts).node, ") AS "+n), " WHERE "}, append(slices.Clone(ls), readable{text(n), "int4s"})
+			n, count := g.name("n"), pick(g.rnd, counts).node
+			call := pick(g.rnd, []*node{text("(1, ", count, ")"), text("(", count, ", -1, -2)"), text("(0, ", count, "::int8, 3)"), text("(", count, ", ", count, " + 1)")})
+			how := pick(g.rnd, [][2]string{{", generate_series", ""}, {" LEFT JOIN generate_series", " ON true"}, {" LEFT JOIN LATERAL generate_series", " ON " + n + " > 1"}})
+			item := readable{text(n), "int4s"}
+			if strings.Contains(call.String(), "int8") {
+				item.kind = "int8s"
+			}
+			return fromList{text(left, how[0], call, " AS "+n+how[1]), " WHERE "}, append(slices.Clone(ls), item)
 		}
 		return fromList{left, " WHERE "}, ls
+	case 4:
+		if g.chance(2) {
+			return fromList{nil, " WHERE "}, nil
+		}
+	case 5:
+		n, s := g.single(depth)
+		return fromList{n, " WHERE "}, s
 	}
 	n, s := g.from(depth, 1+g.rnd.IntN(3))
 	return fromList{n, " WHERE "}, s
 }
 
+// lateral makes a query of a LATERAL: what equals a value of the row before it, the first of it, what is distinct of it, or groups of it.
+func (g *generator) lateral(of readable) (*node, []testColumn) {
+	t := pick(g.rnd, g.visible())
+	alias := g.name("r")
+	s := named(alias, t.columns)
+	same := readables(s, of.kind.base())
+	if len(same) == 0 || hasIntervals(t.columns) {
+		return nil, nil
+	}
+	from := text(" FROM "+t.name+" AS "+alias+" WHERE ", pick(g.rnd, same).node, " = ", of.node)
+	if g.chance(4) {
+		key := pick(g.rnd, s)
+		having := optional(" HAVING count(*) > 1")
+		return text("SELECT count(*) AS c1, ", key.node, " AS c2", from, " GROUP BY ", key.node, having), []testColumn{{"c1", "int8s"}, {"c2", key.kind}}
+	}
+	items := &node{}
+	for i, r := range s {
+		items.parts = append(items.parts, []string{"", ", "}[min(i, 1)]+r.node.parts[0].(string))
+	}
+	distinct := optional()
+	if g.chance(4) {
+		distinct = optional("DISTINCT ")
+	}
+	order := fmt.Sprintf(" ORDER BY %d%s", 1+g.rnd.IntN(len(s)), pick(g.rnd, []string{"", " DESC"}))
+	limit := pick(g.rnd, []string{fmt.Sprintf(" LIMIT %d", 1+g.rnd.IntN(3)), fmt.Sprintf(" LIMIT %d", 1+g.rnd.IntN(3)), " OFFSET 1"})
+	return text("SELECT ", distinct, items, from, order, ordinals{items}, limit), t.columns
+}
+
 // selectQuery makes a SELECT.
 func (g *generator) selectQuery(n *node, want []kind, depth int) []testColumn {
+	if want == nil && g.chance(15) {
+		return g.selectStar(n, depth)
+	}
 	from, s := g.fromClause(depth)
 	if want == nil {
 		want = g.someKinds(s)
@@ -449,9 +580,14 @@ func (g *generator) selectQuery(n *node, want []kind, depth int) []testColumn {
 		items.parts = append(items.parts, text(g.expr(k, s, 1+g.rnd.IntN(min(depth+1, 3))), fmt.Sprintf(" AS c%d", i+1)))
 	}
 	distinct := &node{}
-	n.parts = append(n.parts, "SELECT ", distinct, items, " FROM ", from.node, where, tail)
+	n.parts = append(n.parts, "SELECT ", distinct, items)
+	if from.node != nil {
+		n.parts = append(n.parts, " FROM ", from.node)
+	}
+	n.parts = append(n.parts, where, tail)
 	cols := outputs(want)
 	switch {
+	case g.open > 0:
 	case g.chance(8):
 		distinct.optional, distinct.parts = true, []any{"DISTINCT "}
 		g.window(n, items, nil, cols)
@@ -461,6 +597,27 @@ func (g *generator) selectQuery(n *node, want []kind, depth int) []testColumn {
 		g.window(n, items, s, cols)
 	default:
 		g.window(n, items, inner, cols)
+	}
+	return cols
+}
+
+// selectStar makes SELECT *.
+func (g *generator) selectStar(n *node, depth int) []testColumn {
+	from, s := g.single(depth)
+	var cols []testColumn
+	for _, r := range s {
+		cols = append(cols, testColumn{r.column(), r.kind})
+	}
+	distinct, where := &node{}, &node{}
+	if g.chance(4) {
+		distinct = optional("DISTINCT ")
+	}
+	if g.chance(2) {
+		where = optional(" WHERE ", g.expr("bool", s, 1))
+	}
+	n.parts = append(n.parts, "SELECT ", distinct, "* FROM ", from, where)
+	if g.open == 0 {
+		g.window(n, ordinalsOf(cols), nil, cols)
 	}
 	return cols
 }
@@ -508,15 +665,18 @@ func (g *generator) reads(e *node, s scope) bool {
 func (g *generator) group(tail *node, inner scope, want []kind, depth int) scope {
 	var out scope
 	keys := &node{list: true}
-	for range g.rnd.IntN(3) {
+	for range min(g.rnd.IntN(3), len(inner)) {
 		k := pick(g.rnd, inner)
 		key := &node{kind: k.kind, parts: []any{k.node}}
 		if lines := productions[k.kind]; len(lines) > 0 && g.chance(3) {
 			g.plain++
 			e := g.write(g.production(lines, inner), inner, 0, map[string]*node{})
 			g.plain--
-			if g.reads(e, inner) {
-				key = &node{kind: k.kind, parts: []any{e}} // constants are not keys worth having, and numbers would be positions
+			if g.reads(e, inner) { // constants are not keys worth having, and numbers would be positions
+				key = &node{kind: k.kind, parts: []any{e}}
+				if k.kind == "bool" { // within another AND, PostgreSQL knows one no more
+					key.parts = []any{"(", e, " IS TRUE)"}
+				}
 			}
 		}
 		keys.parts = append(keys.parts, key)

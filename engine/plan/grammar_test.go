@@ -41,7 +41,9 @@ var kinds = map[kind]kindInfo{
 	"timestamptz": {sql: "timestamptz", values: []string{"2024-01-02 03:04:05+00", "2024-02-29 00:00:00+02", "1969-12-31 23:59:59.999999-05:30", "2024-01-02 03:04:05.25+00"}},
 	"interval":    {sql: "interval", values: []string{"0", "1 day", "-100 years", "3000000 days", "-1 day 02:03:04"}},
 	"intervals":   {sql: "interval", wider: "interval", values: []string{"0", "1 day", "-1 day 02:03:04", "1 year 2 mons", "3 days 04:05:06.789", "00:00:01"}},
-	"uuid":        {sql: "uuid", values: []string{"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "00000000-0000-0000-0000-000000000000", "FFFFFFFF-ffff-ffff-ffff-ffffffffffff"}},
+	// intervals that are computed, and not compared: 24 hours are a day to PostgreSQL
+	"span": {sql: "interval", values: []string{"0", "1 day", "1 year 2 mons", "23:59:59.9"}},
+	"uuid": {sql: "uuid", values: []string{"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "00000000-0000-0000-0000-000000000000", "FFFFFFFF-ffff-ffff-ffff-ffffffffffff"}},
 	// what the goldens read
 	"document": {sql: "jsonb", values: []string{`{"k": null}`, `{"k": "x", "v": 1, "o": {"p": "1"}, "l": []}`, `{"k": "x", "v": 4, "o": {"p": "0"}, "l": [[2], [2], 3]}`,
 		`{"k": "y", "v": 3, "o": {"p": "1"}, "l": ["x", null, {"y": 1}]}`}},
@@ -145,6 +147,16 @@ bool      starts_with({text}, {text})
 bool      ({jsonb} @> {jsonb})
 bool      ({jsonb} ? {key})
 bool      ({int4} <> 0)
+bool      ({date} = {timestamptz})
+bool      ({timestamp} >= {timestamptz})
+bool      ({float4} < {float8})
+bool      ({numeric} > {float8})
+bool      ({int4s} IN ({int8s}, {numerics}, 2))
+bool      ({float8s} NOT IN ({int4s}, {numerics}))
+bool      ({jsonb} ? {text})
+bool      {jsonb*}::text LIKE {pattern}
+bool      ({text} IN ('a', 'é', NULL))
+any:bool  (({T} = {T}) IS NOT TRUE)
 any:T     CASE WHEN {bool} THEN {T} WHEN {bool} THEN {T} ELSE {T} END
 any:T     CASE WHEN {bool} THEN {T} END
 any:T     CASE {int4s} WHEN 1 THEN {T} WHEN {int4s} THEN {T} ELSE {T} END
@@ -160,6 +172,11 @@ int4s     position({text} IN {text})
 int4s     (- {int4s})
 int4s     abs({int4s})
 int4s     mod({int4s}, 7)
+int4s     length({bytea})
+int4s     octet_length({bytea})
+int4s     ({int4s} / nullif({int4s}, 0))
+int4s     ({int4s} % nullif({int4s}, 0))
+int4s     (coalesce(nullif({int2}, {int4s}), {int4s}) % 100)
 int4s     CASE WHEN {a=float8} BETWEEN -1000 AND 1000 THEN {a}::int4 END
 int4s     CASE WHEN jsonb_typeof({a=jsonb}) = 'array' THEN jsonb_array_length({a}) END
 int4      ({int4s} + {int4s})
@@ -180,6 +197,9 @@ int8      {int4}::int8
 int8      {int2}::int8
 int8      {digits}::int8
 int8      {numerics}::int8
+int8      coalesce({int4}, {int8})
+int8      greatest({int4s}, {int8}, {int2})
+int8      CASE WHEN {bool} THEN {int2} ELSE {int8} END
 float4    {int2}::float4
 float8s   ({float8s} + {float8s})
 float8s   ({float8s} - {float8s})
@@ -199,6 +219,12 @@ float8    (- {float8})
 float8    {float4}::float8
 float8    {numerics}::float8
 float8    date_part({field}, {timestamp})
+float8    date_part({field}, {date})
+float8    date_part({field}, {timestamptz})
+float8    date_part('epoch', {intervals})
+float8    CASE WHEN {bool} THEN {int4s} ELSE {float8} END
+float8    least({float8}, {float4})
+float8    mod({int4s}, 7)::float8
 numerics  round({numerics}, 2)
 numerics  floor({numerics})
 numerics  ceil({numerics})
@@ -216,6 +242,15 @@ numeric   {int8}::numeric
 numeric   ({int8s} + {numeric})
 numeric   {float8s}::numeric
 numeric   CASE WHEN jsonb_typeof({a=jsonb}) = 'number' THEN {a}::numeric END
+numerics  mod({numerics}, 2.5)
+numerics  ({numerics} + {int4s})
+numeric   sqrt(abs({numerics}))
+numeric   power(abs({numerics}), 3)
+numeric   coalesce({int8}, {numeric})
+numeric   ({numeric} * {int4s})
+numeric   {numerics}::numeric(12, 2)
+numeric   {numerics}::numeric(9, -1)
+numeric   extract({field***} FROM {span})
 numeric   extract({field*} FROM {timestamp})
 numeric   extract({field**} FROM {date})
 numeric   extract({field*} FROM {timestamptz})
@@ -241,12 +276,29 @@ text      ({jsonb} ->> {key})
 text      CASE WHEN jsonb_typeof({a=jsonb}) = 'array' THEN {a} ->> {index} END
 text      ({jsonb} #>> {path})
 text      jsonb_typeof({jsonb})
+text      ({text}::varchar(3) || '')
+text      {uuid}::text
+text      {bytea}::text
+text      {span}::text
+text      ({text} || {jsonb*})
+text      ({text} || {date} || {bool})
+text      concat_ws({text}, {int4s}, NULL, {date}, {text})
+text      ({jsonb} ->> {text})
+text      substr({text}, {int4})
+text      coalesce({text}, 'none')
+text      btrim({text}, {text})
+text      CASE {text} WHEN 'a' THEN 'one' WHEN {text} THEN {text} END
 text      {plain}::text
 text      [{a=numeric}::text~trim_scale({a})::text]
 text      [{a=float8}::text~({a} + 0)::text]
 jsonb     ({jsonb} -> {key})
 jsonb     CASE WHEN jsonb_typeof({a=jsonb}) IN ('array', 'object') THEN {a} -> {index} END
 jsonb     ({jsonb} #> {path})
+jsonb     ({jsonb} -> {text})
+jsonb     ({jsonb} -> {key} -> {key})
+jsonb     jsonb_build_object({text*}, {plain}, {int4s*}, {jsonb})
+jsonb     jsonb_build_array({jsonb}, {timestamptz}, {bytea}, NULL)
+jsonb     CASE WHEN jsonb_typeof({a=jsonb}) = 'array' THEN {a} - {index} END
 jsonb     jsonb_build_object({key}, {plain}, 'z', {plain})
 jsonb     jsonb_build_array({plain}, {plain})
 jsonb     to_jsonb({plain})
@@ -255,34 +307,62 @@ jsonb     ({jsonb} || {jsonb})
 date      {timestamp}::date
 date      ({date} + {int4s})
 date      ({date} - {int4s})
+date      {timestamptz}::date
+date      ({int4s} + {date})
+bytea     ({bytea} || {bytea})
+bytea     {text*}::bytea
+uuid      {uuid}::text::uuid
 timestamp {date}::timestamp
 timestamp ({timestamp} + {intervals})
 timestamp ({date} - {intervals})
 timestamp date_trunc({unit}, {timestamp})
 timestamptz {timestamp}::timestamptz
 timestamptz date_trunc({unit}, {timestamptz})
+timestamp {timestamptz}::timestamp
+timestamp ({intervals} + {timestamp})
+timestamp {timestamp}::timestamp(0)
+timestamp coalesce({date}, {timestamp})
+timestamp greatest({timestamp}, {date})
+timestamptz {date}::timestamptz
+timestamptz date_trunc({unit}, {date})
+timestamptz coalesce({timestamp}, {timestamptz})
+timestamptz ({intervals} + {timestamptz})
+timestamptz to_timestamp({int4s})
 timestamptz to_timestamp({float8s})
 interval  ({timestamp} - {timestamp})
 interval  ({interval} + {interval})
 interval  (- {interval})
 intervals (- {intervals})
 interval  ({interval} * 2)
+interval  ({timestamptz} - {timestamptz})
+interval  ({timestamp} - {date})
+intervals date_trunc({unit*}, {intervals})
+span      ({intervals} * {float8s})
+span      ({int4s} * {intervals})
+span      ({intervals} / 4)
+span      ({span} - {intervals})
+intervals {intervals}::interval(1)
 timestamptz ({timestamptz} - {intervals})
 `
 
 // words fill the holes of constants.
 var words = map[string][]string{
 	"pattern":   {"'%'", "'a%'", "'_b%'", "'%é'", "''", "'a'", `'%\%%'`, "'%,%'", "'__'"},
-	"regex":     {"'^a'", "'b+'", "'[a-c]x?$'", "'(ab|é)'", "'^.$'", "'\\d+'", "''"},
+	"regex":     {"'^a'", "'b+'", "'[a-c]x?$'", "'(ab|é)'", "'^.$'", "'\\d+'", "''", `'^\w+$'`, `'[\W_]'`, `'\s'`, `'^[^\s,]*$'`, `'^\S\w?'`, "'.\\..'", "'^(a|b){1,2}$'", "'é|日'", "'[b-z]+?'"},
 	"key":       {"'a'", "'b'", "'n'", "'bb'", "'日本'", "''"},
 	"index":     {"0", "1", "-1", "5"},
 	"path":      {"'{a}'", "'{a,b}'", "'{a,b,1,c}'", "'{0}'", "'{}'", "'{a,0}'", "'{a,-1}'"},
 	"position":  {"1", "2", "-1", "9"},
-	"field":     {"'year'", "'month'", "'day'", "'hour'", "'dow'", "'doy'"},
-	"field*":    {"YEAR", "MONTH", "DAY", "HOUR", "EPOCH", "DOW", "DOY", "QUARTER", "WEEK", "SECOND"},
-	"field**":   {"YEAR", "MONTH", "DAY", "EPOCH", "DOW", "DOY", "QUARTER", "WEEK"},
+	"field":     {"'year'", "'month'", "'day'", "'hour'", "'dow'", "'doy'", "'Week'", "'isoyear'"},
+	"field*":    {"YEAR", "MONTH", "DAY", "HOUR", "MINUTE", "EPOCH", "DOW", "ISODOW", "DOY", "QUARTER", "WEEK", "ISOYEAR", "SECOND", "MILLISECONDS", "MICROSECONDS", "DECADE", "CENTURY", "MILLENNIUM", "JULIAN"},
+	"field**":   {"YEAR", "MONTH", "DAY", "EPOCH", "DOW", "ISODOW", "DOY", "QUARTER", "WEEK", "ISOYEAR", "DECADE", "CENTURY", "MILLENNIUM", "JULIAN"},
+	"field***":  {"YEAR", "MONTH", "DAY", "HOUR", "MINUTE", "SECOND", "EPOCH", "QUARTER", "DECADE", "CENTURY", "MICROSECONDS"},
+	"text*":     {"'k'", "'a'", "'日本'", "''", `'x"y'`},
+	"int4s*":    {"1", "'z'", "true"},
+	"jsonb*":    {"'{\"a\": [1, 2]}'::jsonb", "'null'::jsonb"},
 	"position*": {"0", "1", "3"},
-	"unit":      {"'year'", "'month'", "'day'", "'hour'", "'minute'", "'second'", "'week'", "'quarter'"},
+	"unit":      {"'year'", "'month'", "'day'", "'hour'", "'minute'", "'second'", "'week'", "'quarter'", "'decade'", "'century'", "'millennium'", "'milliseconds'"},
+	"unit*":     {"'year'", "'quarter'", "'month'", "'day'", "'hour'", "'minute'", "'second'", "'milliseconds'"},
 }
 
 // aggregateGrammar is how aggregates are written. {filter} is where FILTER stands. PostgreSQL adds floats up in the order in which they
@@ -305,6 +385,16 @@ mm:T      min({T}){filter}
 mm:T      max({T}){filter}
 bool      bool_and({bool}){filter}
 bool      bool_or({bool}){filter}
+bool      every({bool}){filter}
+interval  sum({intervals}){filter}
+interval  avg({intervals}){filter}
+numeric   avg(DISTINCT {int4s}){filter}
+text      string_agg({a=text}, {b=text} ORDER BY {a}, {b}){filter}
+text      array_agg(DISTINCT {a=int8s} ORDER BY {a} DESC NULLS LAST){filter}::text
+jsonb     jsonb_agg(DISTINCT {a=int4s} ORDER BY {a} NULLS FIRST){filter}
+jsonb     jsonb_agg({a=jsonb} ORDER BY {a}){filter}
+jsonb     jsonb_object_agg(coalesce({a=text}, ''), {b=int4s} ORDER BY {a}, {b}){filter}
+bytea     string_agg({a=bytea}, '\x2c' ORDER BY {a}){filter}
 text      string_agg({a=text}, ','[~ ORDER BY {a}]){filter}
 text      string_agg(DISTINCT {a=text}, '' ORDER BY {a}){filter}
 text      string_agg({a=text}, '-' ORDER BY {b=int4} DESC, {a}){filter}
@@ -352,6 +442,12 @@ bool      {text}::bool
 bool      CASE WHEN jsonb_typeof({a=jsonb}) <> 'null' THEN {a}::bool END
 bool      ({int4} / {int4s} > 0)
 bool      ({text} LIKE {text})
+bool      ({int4s} IN (1, {int4s} / {int4s}))
+int4      ({int4s} + ({int4s} / {int4s}))
+text      ({text} || ({int4s} % {int4s}))
+text      substring({text}, {int4s}, {int4s} / {int4s})
+timestamp ({timestamp} + {interval})
+date      ({date} + {int4})
 text      split_part({text}, ',', {int4s})
 text      substring({text}, 1, {int4s})
 jsonb     {text}::jsonb

@@ -57,11 +57,9 @@ class Page {
   constructor(names) {
     this.#names = names;
     this.#demo = demoViews.every((name) => names.includes(name));
-    const others = this.#demo ? names.filter((name) => !demoViews.includes(name)) : names;
-    const asked = new URLSearchParams(location.hash.slice(1)).getAll("view").filter((name) => names.includes(name));
-    this.#picked = new Set(asked.length > 0 ? asked : others.slice(0, this.#demo ? 1 : 4));
     this.#offer();
-    this.#follow();
+    this.#pick();
+    addEventListener("hashchange", () => this.#pick()); // a link, or the way back
   }
 
   // The view picker.
@@ -71,18 +69,26 @@ class Page {
       const button = part(element("picker"), "button", "", name);
       button.type = "button";
       button.dir = "auto";
-      button.setAttribute("aria-pressed", this.#picked.has(name));
+      button.value = name;
       button.onclick = () => {
         if (!this.#picked.delete(name) && this.#picked.size < mostTables) this.#picked.add(name);
-        button.setAttribute("aria-pressed", this.#picked.has(name));
         history.replaceState(null, "", `#${new URLSearchParams([...this.#picked].map((n) => ["view", n]))}`);
         this.#follow();
       };
     }
   }
 
+  // Picks the views that the address of the page names, or the first ones.
+  #pick() {
+    const others = this.#demo ? this.#names.filter((name) => !demoViews.includes(name)) : this.#names;
+    const asked = new URLSearchParams(location.hash.slice(1)).getAll("view").filter((name) => this.#names.includes(name));
+    this.#picked = new Set((asked.length > 0 ? asked : others.slice(0, this.#demo ? 1 : 4)).slice(0, mostTables));
+    this.#follow();
+  }
+
   // Follows what is picked. What is on the page stays there until all of it has come.
   #follow() {
+    for (const button of element("picker").children) button.setAttribute("aria-pressed", this.#picked.has(button.value));
     const names = [...new Set([...(this.#demo ? demoViews : []), ...this.#picked])];
     const abandoned = this.#next;
     this.#next = undefined;
