@@ -82,7 +82,7 @@ type Sink struct {
 	Plug
 	AckTimeout schema.Duration `json:"ack_timeout" default:"5m" doc:"Of a binary: how long it may take for a change before it is killed and started again."`
 	Views      []string        `json:"views" doc:"The views it gets. Absent: all."`
-	Snapshot   bool            `json:"snapshot" default:"true" doc:"Begin with the whole view, and not with the first change."`
+	Snapshot   bool            `json:"snapshot" default:"true" doc:"Begin with the whole view, and not with the first change. From then on a sink goes on where the one of its name stood."`
 	Cut        string          `json:"cut" default:"separate" enum:"separate|together" doc:"Whether each view moves on its own, or all of them move as one."`
 }
 

@@ -89,6 +89,9 @@ func (w watchedEngine) health() error {
 func (w watchedEngine) ready() readiness {
 	s := w.Stats()
 	var r readiness
+	if s.Problem != "" {
+		r.Degraded = append(r.Degraded, "disk: "+s.Problem)
+	}
 	for _, v := range s.Views {
 		switch {
 		case v.Problem != "":

@@ -395,6 +395,9 @@ func (d *daemon) health() error {
 func (d *daemon) ready() readiness {
 	complete, missing := d.hub.Complete()
 	r := readiness{Ready: complete, Waiting: missing}
+	if err := d.health(); err != nil {
+		r.Degraded = append(r.Degraded, fmt.Sprintf("disk: %v", err))
+	}
 	state := d.hub.Status()
 	for _, p := range d.plugins(d.sourceStates(), state.Sinks) {
 		if p.Error != "" {
