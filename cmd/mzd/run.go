@@ -256,6 +256,7 @@ func (d *daemon) subscriber() hub.Subscribe {
 		}
 		s, err := d.client.Subscribe(ctx, mz.Request(r))
 		if err != nil {
+			init.missing(ctx, err)
 			return nil, err // and not a nil stream inside an interface that is not
 		}
 		return s, nil
@@ -471,8 +472,9 @@ type initialiser struct {
 	path   string // empty: there are none
 	client *mz.Client
 
-	mu   sync.Mutex // guards done, and lets one view at a time try
-	done bool
+	mu          sync.Mutex // guards what follows, and lets one view at a time try
+	done        bool
+	environment string // in which; empty: it does not tell
 }
 
 func (i *initialiser) once(ctx context.Context) error {
@@ -486,11 +488,29 @@ func (i *initialiser) once(ctx context.Context) error {
 	if err == nil {
 		err = i.client.Exec(ctx, string(text))
 	}
+	if err == nil {
+		i.environment, err = i.client.Environment(ctx)
+	}
 	if err != nil {
 		return &initError{i.path, err}
 	}
 	i.done = true
 	return nil
+}
+
+// missing makes the next try run the statements again if a view is not there because
+// the database has become another one. In the same one somebody has dropped it, and is
+// perhaps about to make another.
+func (i *initialiser) missing(ctx context.Context, err error) {
+	e, ok := errors.AsType[*mz.Error](err)
+	if i.path == "" || !ok || e.Reason() != mz.NoSuchView {
+		return
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if now, err := i.client.Environment(ctx); err == nil && now != i.environment {
+		i.done = false
+	}
 }
 
 // initError is why the init statements could not be run; all views wait for
