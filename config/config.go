@@ -44,7 +44,7 @@ type Config struct {
 // Materialize says where views are maintained.
 type Materialize struct {
 	URL  string `json:"url" default:"embedded" doc:"'embedded' for the engine inside of mzd, or the postgres:// address of a Materialize, v0.5.2 or later. A password in it must be written as ${NAME}. Its parameters are sslmode, sslrootcert, sslcert, sslkey and connect_timeout, as in libpq, and settings of the session: ?cluster=NAME, ?search_path=NAME."`
-	Init string `json:"init" doc:"File of SQL statements to run first. They run at every start, so they must be safe to run again."`
+	Init string `json:"init" doc:"File of SQL statements to run first. They run at every start, and when a view is not there because the database has become another one, so they must be safe to run again."`
 }
 
 // Engine is about the embedded engine.

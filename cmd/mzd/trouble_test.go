@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -157,6 +158,62 @@ log: {format: json}
 	if metrics := get(t, "http://"+d.admin+"/metrics"); !strings.Contains(metrics, "\nmzd_view_state{state=\"sealed\",view=\"fixed\"} 1\n") {
 		t.Error("the constant is not sealed in the metrics")
 	}
+	d.stop()
+}
+
+// TestDatabaseIsAnother puts another database in the place of one, with nothing in
+// it: mzd makes its views there. In the same one it leaves it to whoever has dropped
+// a view to make it again.
+func TestDatabaseIsAnother(t *testing.T) {
+	ctx := deadline(t, time.Minute)
+	e := &daemon{t: t, dir: t.TempDir(), sql: freePort(t)}
+	run := func(dir string) {
+		e.launch(io.Discard, "engine is listening", "mzd", "engine", "-listen", e.sql, "-data-dir", dir)
+	}
+	run("engine")
+	d := &daemon{t: t, dir: e.dir, web: freePort(t), admin: freePort(t)}
+	d.write("init.sql", "CREATE TABLE IF NOT EXISTS t (n int); CREATE MATERIALIZED VIEW IF NOT EXISTS v AS SELECT count(*) FROM t;")
+	d.write("pipeline.yaml", fmt.Sprintf(`
+name: test
+data_dir: data
+materialize: {url: "postgres://u@%s/materialize", init: init.sql}
+views: {v: {}}
+sinks:
+  web: {plugin: websocket, settings: {listen: %q}}
+admin: {listen: %q}
+log: {format: json}
+`, e.sql, d.web, d.admin))
+	d.start()
+	is := func(want string) {
+		t.Helper()
+		m := newMirror("v")
+		err := follow(ctx, "ndjson", d.web, m.views, "", "", func(data []byte) bool {
+			if bytes.Contains(data, []byte("view_failed")) {
+				return true // as it should say
+			}
+			if _, err := m.apply(data); err != nil {
+				t.Fatal(err)
+			}
+			return m.text("v") != want
+		})
+		if err != nil {
+			t.Fatalf("v is %s, want %s: %v\n%s", m.text("v"), want, err, d.log)
+		}
+	}
+	is("[0]")
+	execute(ctx, t, e.sql, "INSERT INTO t VALUES (1), (2)")
+	is("[2]")
+
+	execute(ctx, t, e.sql, "DROP VIEW v")
+	<-d.log.contains(`"reason":"no_such_view"`)
+	execute(ctx, t, e.sql, "CREATE MATERIALIZED VIEW v AS SELECT count(*) + 5 AS count FROM t") // which is not there yet
+	is("[7]")
+
+	e.kill()
+	run("another")
+	is("[0]")
+	execute(ctx, t, e.sql, "INSERT INTO t VALUES (1)")
+	is("[1]")
 	d.stop()
 }
 

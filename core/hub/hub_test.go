@@ -695,6 +695,14 @@ func TestConstantWhileNobodyCanBeAsked(t *testing.T) {
 			t.Errorf("there again: %+v, trouble %+v", v, v.Trouble)
 		}
 		p.stop(t)
+
+		options.Subscribe = func(ctx context.Context, _ hub.Request) (hub.Stream, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		p = launch(t, options)
+		is(p, hub.Sealed, "") // and not "connecting", while nobody answers
+		p.stop(t)
 	})
 }
 
