@@ -44,7 +44,7 @@ type Config struct {
 // Materialize says where views are maintained.
 type Materialize struct {
 	URL  string `json:"url" default:"embedded" doc:"'embedded' for the engine inside of mzd, or the postgres:// address of a Materialize, v0.5.2 or later. A password in it must be written as ${NAME}. Its parameters are sslmode, sslrootcert, sslcert, sslkey and connect_timeout, as in libpq, and settings of the session: ?cluster=NAME, ?search_path=NAME."`
-	Init string `json:"init" doc:"File of SQL statements to run first. They run at every start, so they must be safe to run again."`
+	Init string `json:"init" doc:"File of SQL statements to run first. They run at every start, and when a view is not there because the database has become another one, so they must be safe to run again."`
 }
 
 // Engine is about the embedded engine.
@@ -82,7 +82,7 @@ type Sink struct {
 	Plug
 	AckTimeout schema.Duration `json:"ack_timeout" default:"5m" doc:"Of a binary: how long it may take for a change before it is killed and started again."`
 	Views      []string        `json:"views" doc:"The views it gets. Absent: all."`
-	Snapshot   bool            `json:"snapshot" default:"true" doc:"Begin with the whole view, and not with the first change."`
+	Snapshot   bool            `json:"snapshot" default:"true" doc:"Begin with the whole view, and not with the first change. From then on a sink goes on where the one of its name stood."`
 	Cut        string          `json:"cut" default:"separate" enum:"separate|together" doc:"Whether each view moves on its own, or all of them move as one."`
 }
 

@@ -112,7 +112,7 @@ func runDemo(ctx context.Context, o demoOptions, stdout io.Writer, log *slog.Log
 		return err
 	}
 	defer d.close()
-	page := "http://" + d.addressOf("web") + "/"
+	page := d.placeOf("web")
 	p.greet(stdout, o, d, page) // the ports are open: who comes now is served when things run
 	if o.Open {
 		openBrowser(page, log)
@@ -210,7 +210,7 @@ func (p demoPipeline) greet(w io.Writer, o demoOptions, d *daemon, page string) 
 		fmt.Fprintf(w, "  SQL        psql -h %s -p %s -U materialize materialize\n", host, port)
 	}
 	if d.admin != nil {
-		fmt.Fprintf(w, "  operators  http://%s/\n", d.admin.Addr())
+		fmt.Fprintf(w, "  operators  http://%s/\n", reachable(d.admin.Addr().String()))
 	}
 	kept := "removed at the end; -data-dir keeps it"
 	if o.DataDir != "" {

@@ -163,6 +163,9 @@ admin: {listen: ""}
 	if res.StatusCode != 503 || !strings.Contains(string(body), "no space left on device") {
 		t.Errorf("healthz: %s %s, want 503 and why", res.Status, body)
 	}
+	if got := get(t, "http://"+c.d.admin+"/readyz"); !strings.Contains(got, `"ready": true`) || !strings.Contains(got, `"disk: log of view `) {
+		t.Errorf("readyz does not name the disk: %s", got)
+	}
 	var status struct {
 		Views []struct {
 			DiskTrouble string `json:"disk_trouble"`

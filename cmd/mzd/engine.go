@@ -46,7 +46,7 @@ func runEngine(ctx context.Context, o engineOptions, log *slog.Logger) error {
 			return err
 		}
 		defer a.Close()
-		log.Info("admin is listening", "address", a.Addr().String())
+		log.Info("admin is listening", "address", reachable(a.Addr().String()))
 		stages = append(stages, stage{"admin", a.Serve})
 	}
 	if o.Init != "" {
@@ -68,7 +68,7 @@ func runEngine(ctx context.Context, o engineOptions, log *slog.Logger) error {
 		}
 		stages = append([]stage{{"init", initialise}, {"engine pipe", wire.Run}}, stages...)
 	}
-	host, port, _ := net.SplitHostPort(l.Addr().String())
+	host, port, _ := net.SplitHostPort(reachable(l.Addr().String()))
 	log.Info("engine is listening", "try", fmt.Sprintf("psql -h %s -p %s -U materialize materialize", host, port))
 	defer log.Info("engine has stopped")
 	return runStages(ctx, stages...)
@@ -89,6 +89,9 @@ func (w watchedEngine) health() error {
 func (w watchedEngine) ready() readiness {
 	s := w.Stats()
 	var r readiness
+	if s.Problem != "" {
+		r.Degraded = append(r.Degraded, "disk: "+s.Problem)
+	}
 	for _, v := range s.Views {
 		switch {
 		case v.Problem != "":

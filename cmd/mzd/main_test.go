@@ -128,3 +128,32 @@ func TestLogger(t *testing.T) {
 		}
 	}
 }
+
+// fixedURL is a sink that listens and says where.
+type fixedURL string
+
+func (f fixedURL) URL() string { return string(f) }
+
+// TestPlaceOf looks at what people are told to type, which reaches what listens
+// on all interfaces, too.
+func TestPlaceOf(t *testing.T) {
+	for _, tt := range []struct {
+		sink any
+		want string
+	}{
+		{fixedURL("http://127.0.0.1:8875/"), "http://127.0.0.1:8875/"},
+		{fixedURL("http://[::1]:8875/"), "http://[::1]:8875/"},
+		{fixedURL("https://[::]:8875/"), "https://localhost:8875/"},
+		{fixedURL("http://0.0.0.0:80/"), "http://localhost:80/"},
+		{struct{}{}, ""},
+	} {
+		if got := placeOf(tt.sink); got != tt.want {
+			t.Errorf("%v: got %q, want %q", tt.sink, got, tt.want)
+		}
+	}
+	for address, want := range map[string]string{"[::]:6875": "localhost:6875", "192.0.2.1:6875": "192.0.2.1:6875", "": ""} {
+		if got := reachable(address); got != want {
+			t.Errorf("%q: got %q, want %q", address, got, want)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -255,6 +256,7 @@ func (d *daemon) subscriber() hub.Subscribe {
 		}
 		s, err := d.client.Subscribe(ctx, mz.Request(r))
 		if err != nil {
+			init.missing(ctx, err)
 			return nil, err // and not a nil stream inside an interface that is not
 		}
 		return s, nil
@@ -317,7 +319,7 @@ func (d *daemon) addresses() []any {
 		}
 	}
 	if d.admin != nil {
-		args = append(args, "admin", fmt.Sprintf("http://%s/", d.admin.Addr()))
+		args = append(args, "admin", fmt.Sprintf("http://%s/", reachable(d.admin.Addr().String())))
 	}
 	if address := d.psql(); address != "" {
 		args = append(args, "engine", address)
@@ -325,11 +327,11 @@ func (d *daemon) addresses() []any {
 	return args
 }
 
-// addressOf returns the address that a sink listens on, if it listens.
-func (d *daemon) addressOf(sink string) string {
+// placeOf returns where people find a sink, if it listens.
+func (d *daemon) placeOf(sink string) string {
 	for _, s := range d.sinks {
 		if s.Name == sink {
-			return addressOf(s.Sink)
+			return placeOf(s.Sink)
 		}
 	}
 	return ""
@@ -339,23 +341,31 @@ func (d *daemon) addressOf(sink string) string {
 // late.
 type listener interface{ Addr() net.Addr }
 
-// addressOf returns the address that something listens on, empty if it does not.
-func addressOf(v any) string {
+// placeOf returns where people find what listens: its URL, or, of a binary, which
+// does not tell how it is spoken to, its address.
+func placeOf(v any) string {
+	if p, ok := v.(interface{ URL() string }); ok {
+		if u, err := url.Parse(p.URL()); err == nil {
+			u.Host = reachable(u.Host)
+			return u.String()
+		}
+	}
 	if l, ok := v.(listener); ok {
 		if a := l.Addr(); a != nil {
-			return a.String()
+			return reachable(a.String())
 		}
 	}
 	return ""
 }
 
-// placeOf returns where people find what listens: its URL, or, of a binary, which
-// does not tell how it is spoken to, its address.
-func placeOf(v any) string {
-	if p, ok := v.(interface{ URL() string }); ok {
-		return p.URL()
+// reachable returns the address by which people on this machine reach one that
+// something listens on: "all interfaces" is nothing to type.
+func reachable(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if ip := net.ParseIP(host); err == nil && ip != nil && ip.IsUnspecified() {
+		return net.JoinHostPort("localhost", port)
 	}
-	return addressOf(v)
+	return address
 }
 
 // psql returns where psql finds the embedded engine, empty if nowhere.
@@ -363,7 +373,7 @@ func (d *daemon) psql() string {
 	if d.database == nil {
 		return ""
 	}
-	return d.database.address()
+	return reachable(d.database.address())
 }
 
 // env is the context that a plugin is opened with.
@@ -394,6 +404,9 @@ func (d *daemon) health() error {
 func (d *daemon) ready() readiness {
 	complete, missing := d.hub.Complete()
 	r := readiness{Ready: complete, Waiting: missing}
+	if err := d.health(); err != nil {
+		r.Degraded = append(r.Degraded, fmt.Sprintf("disk: %v", err))
+	}
 	state := d.hub.Status()
 	for _, p := range d.plugins(d.sourceStates(), state.Sinks) {
 		if p.Error != "" {
@@ -459,8 +472,9 @@ type initialiser struct {
 	path   string // empty: there are none
 	client *mz.Client
 
-	mu   sync.Mutex // guards done, and lets one view at a time try
-	done bool
+	mu          sync.Mutex // guards what follows, and lets one view at a time try
+	done        bool
+	environment string // in which; empty: it does not tell
 }
 
 func (i *initialiser) once(ctx context.Context) error {
@@ -474,11 +488,29 @@ func (i *initialiser) once(ctx context.Context) error {
 	if err == nil {
 		err = i.client.Exec(ctx, string(text))
 	}
+	if err == nil {
+		i.environment, err = i.client.Environment(ctx)
+	}
 	if err != nil {
 		return &initError{i.path, err}
 	}
 	i.done = true
 	return nil
+}
+
+// missing makes the next try run the statements again if a view is not there because
+// the database has become another one. In the same one somebody has dropped it, and is
+// perhaps about to make another.
+func (i *initialiser) missing(ctx context.Context, err error) {
+	e, ok := errors.AsType[*mz.Error](err)
+	if i.path == "" || !ok || e.Reason() != mz.NoSuchView {
+		return
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if now, err := i.client.Environment(ctx); err == nil && now != i.environment {
+		i.done = false
+	}
 }
 
 // initError is why the init statements could not be run; all views wait for

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -109,6 +110,110 @@ func TestNetworkAway(t *testing.T) {
 	if _, err := d.record("counter").until(ctx, func(s string) bool { return s == "[200]" }); err != nil {
 		t.Errorf("after the stream appeared: %v\n%s", err, d.log)
 	}
+	d.stop()
+}
+
+// TestDatabaseAway starts while the database is away that a constant and another
+// view come from. The constant is no worse for it.
+func TestDatabaseAway(t *testing.T) {
+	e := &daemon{t: t, dir: t.TempDir(), sql: freePort(t)}
+	e.write("init.sql", "CREATE TABLE t (n int); CREATE MATERIALIZED VIEW fixed AS SELECT 1 AS one; CREATE MATERIALIZED VIEW moving AS SELECT count(*) FROM t;")
+	e.launch(io.Discard, "init is done", "mzd", "engine", "-listen", e.sql, "-data-dir", "engine", "-init", "init.sql")
+	d := &daemon{t: t, dir: e.dir, web: freePort(t), admin: freePort(t)}
+	d.write("pipeline.yaml", fmt.Sprintf(`
+name: test
+data_dir: data
+materialize: {url: "postgres://u@%s/materialize"}
+views: {fixed: {}, moving: {}}
+sinks:
+  web: {plugin: websocket, settings: {listen: %q}}
+admin: {listen: %q}
+log: {format: json}
+`, e.sql, d.web, d.admin))
+	d.start()
+	for view, state := range map[string]string{"fixed": "sealed", "moving": "live"} {
+		<-d.log.contains(fmt.Sprintf(`"view":%q,"state":%q`, view, state))
+	}
+	d.stop()
+	e.kill()
+	d.start()
+	for _, view := range []string{"fixed", "moving"} {
+		<-d.log.contains(fmt.Sprintf(`"view":%q,"reason":"unreachable"`, view))
+	}
+	var status struct {
+		Views []struct {
+			Name, State string
+			Trouble     struct{ Reason string }
+		}
+	}
+	if err := json.Unmarshal([]byte(get(t, "http://"+d.admin+"/api/status")), &status); err != nil {
+		t.Fatal(err)
+	}
+	if v := status.Views[0]; v.Name != "fixed" || v.State != "sealed" || v.Trouble.Reason != "unreachable" {
+		t.Errorf("status of the constant: %+v, want sealed, and what is wrong", v)
+	}
+	if ready := get(t, "http://"+d.admin+"/readyz"); !strings.Contains(ready, "views.moving: ") || strings.Contains(ready, "views.fixed") {
+		t.Errorf("readyz names what is degraded: %s; want the view that moves", ready)
+	}
+	if metrics := get(t, "http://"+d.admin+"/metrics"); !strings.Contains(metrics, "\nmzd_view_state{state=\"sealed\",view=\"fixed\"} 1\n") {
+		t.Error("the constant is not sealed in the metrics")
+	}
+	d.stop()
+}
+
+// TestDatabaseIsAnother puts another database in the place of one, with nothing in
+// it: mzd makes its views there. In the same one it leaves it to whoever has dropped
+// a view to make it again.
+func TestDatabaseIsAnother(t *testing.T) {
+	ctx := deadline(t, time.Minute)
+	e := &daemon{t: t, dir: t.TempDir(), sql: freePort(t)}
+	run := func(dir string) {
+		e.launch(io.Discard, "engine is listening", "mzd", "engine", "-listen", e.sql, "-data-dir", dir)
+	}
+	run("engine")
+	d := &daemon{t: t, dir: e.dir, web: freePort(t), admin: freePort(t)}
+	d.write("init.sql", "CREATE TABLE IF NOT EXISTS t (n int); CREATE MATERIALIZED VIEW IF NOT EXISTS v AS SELECT count(*) FROM t;")
+	d.write("pipeline.yaml", fmt.Sprintf(`
+name: test
+data_dir: data
+materialize: {url: "postgres://u@%s/materialize", init: init.sql}
+views: {v: {}}
+sinks:
+  web: {plugin: websocket, settings: {listen: %q}}
+admin: {listen: %q}
+log: {format: json}
+`, e.sql, d.web, d.admin))
+	d.start()
+	is := func(want string) {
+		t.Helper()
+		m := newMirror("v")
+		err := follow(ctx, "ndjson", d.web, m.views, "", "", func(data []byte) bool {
+			if bytes.Contains(data, []byte("view_failed")) {
+				return true // as it should say
+			}
+			if _, err := m.apply(data); err != nil {
+				t.Fatal(err)
+			}
+			return m.text("v") != want
+		})
+		if err != nil {
+			t.Fatalf("v is %s, want %s: %v\n%s", m.text("v"), want, err, d.log)
+		}
+	}
+	is("[0]")
+	execute(ctx, t, e.sql, "INSERT INTO t VALUES (1), (2)")
+	is("[2]")
+
+	execute(ctx, t, e.sql, "DROP VIEW v")
+	<-d.log.contains(`"reason":"no_such_view"`)
+	execute(ctx, t, e.sql, "CREATE MATERIALIZED VIEW v AS SELECT count(*) + 5 AS count FROM t") // which is not there yet
+	is("[7]")
+
+	e.kill()
+	run("another")
+	is("[0]")
+	execute(ctx, t, e.sql, "INSERT INTO t VALUES (1)")
+	is("[1]")
 	d.stop()
 }
 

@@ -615,6 +615,42 @@ func TestConstantIsReplaced(t *testing.T) {
 	})
 }
 
+// TestSealedByMistake has an upstream that says that a view is complete, and says a
+// little later something else. It is asked for all of it once more, and not again.
+func TestSealedByMistake(t *testing.T) {
+	for name, tt := range map[string]struct {
+		later []core.Batch
+		want  string
+		state hub.State
+	}{
+		"it moves":        {[]core.Batch{batch(0, 50, "a+1"), batch(0, 60, "a+1 b+1")}, "v[0,60) a+1 b+1", hub.Live},
+		"it has more":     {[]core.Batch{batch(0, core.EndOfTime, "a+1 b+1"), batch(0, core.EndOfTime, "a+1 b+1"), batch(0, core.EndOfTime, "a+1 b+1")}, fmt.Sprintf("v[0,%d) a+1 b+1", core.EndOfTime), hub.Sealed},
+		"it was complete": {[]core.Batch{batch(0, core.EndOfTime, "a+1")}, "", hub.Sealed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, batches := &recorder{}, make(chan any, 9)
+				h := start(t, hub.Options{
+					Views: []hub.View{{Name: "v"}}, Sinks: []hub.Sink{{Name: "out", Sink: r, Views: []string{"v"}}},
+					Subscribe: func(context.Context, hub.Request) (hub.Stream, error) {
+						return &stream{columns: oneColumn, identity: "env", batches: batches}, nil
+					},
+				})
+				batches <- batch(0, core.EndOfTime, "a+1")
+				equal(t, "complete", r.take(), fmt.Sprintf("v[0,%d) a+1", core.EndOfTime))
+				for _, b := range tt.later {
+					batches <- b
+				}
+				<-time.After(time.Hour)
+				equal(t, "an hour later", r.take(), tt.want)
+				if v := h.Status().Views[0]; v.State != tt.state || len(batches) > 0 {
+					t.Errorf("state %s, %d batches were not asked for; want %s, none", v.State, len(batches), tt.state)
+				}
+			})
+		})
+	}
+}
+
 // TestConstantWhileNobodyCanBeAsked has a constant whose upstream is away: it is no
 // worse for it, and says so, also after a restart. One that was dropped has failed.
 func TestConstantWhileNobodyCanBeAsked(t *testing.T) {
@@ -658,6 +694,14 @@ func TestConstantWhileNobodyCanBeAsked(t *testing.T) {
 		if v := p.Status().Views[0]; v.State != hub.Sealed || v.Trouble != nil || v.Rows != 2 {
 			t.Errorf("there again: %+v, trouble %+v", v, v.Trouble)
 		}
+		p.stop(t)
+
+		options.Subscribe = func(ctx context.Context, _ hub.Request) (hub.Stream, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		p = launch(t, options)
+		is(p, hub.Sealed, "") // and not "connecting", while nobody answers
 		p.stop(t)
 	})
 }
@@ -867,7 +911,7 @@ mzd_sink_lag_seconds{sink="out",view="v"} 9
 # HELP mzd_sink_retries_total Writes of a sink that were tried again.
 # TYPE mzd_sink_retries_total counter
 mzd_sink_retries_total{sink="out"} 0
-# HELP mzd_upstream_connected 1 while the view's stream from the upstream is open.
+# HELP mzd_upstream_connected 1 while the view's stream from the upstream is open, or the view is sealed and needs none.
 # TYPE mzd_upstream_connected gauge
 mzd_upstream_connected{view="v"} 1
 # HELP mzd_upstream_resnapshots_total Snapshots taken of a view that was there already: the upstream's history was gone, or is another one.

@@ -112,7 +112,7 @@ var (
 	viewRows     = prometheus.NewDesc("mzd_view_rows", "Rows in the view.", []string{"view"}, nil)
 	viewUpdates  = prometheus.NewDesc("mzd_view_updates_total", "Changes of rows that the view has seen.", []string{"view"}, nil)
 	viewState    = prometheus.NewDesc("mzd_view_state", "1 for the state that the view is in, 0 for the others.", []string{"view", "state"}, nil)
-	connected    = prometheus.NewDesc("mzd_upstream_connected", "1 while the view's stream from the upstream is open.", []string{"view"}, nil)
+	connected    = prometheus.NewDesc("mzd_upstream_connected", "1 while the view's stream from the upstream is open, or the view is sealed and needs none.", []string{"view"}, nil)
 	logBytes     = prometheus.NewDesc("mzd_log_bytes", "Memory that the log of the view holds, about; what it has on disk is in /api/status.", []string{"view"}, nil)
 	logSince     = prometheus.NewDesc("mzd_log_since_timestamp_seconds", "Time from which on the log of the view keeps history.", []string{"view"}, nil)
 	logDurable   = prometheus.NewDesc("mzd_log_durable_timestamp_seconds", "Time below which the log of the view is on disk.", []string{"view"}, nil)

@@ -99,31 +99,38 @@ func (v *view) run(ctx context.Context) {
 // watch looks at a view that is sealed, now and then, and returns nil when it is
 // to be followed again, if only to say what is wrong. A constant never changes, but
 // it may be dropped, or another view may take its name, and the stream that would
-// tell has ended.
+// tell has ended. The first time it reads all of it once more: that the upstream
+// said by mistake that a view is complete must not make it stand still for ever.
 func (v *view) watch(ctx context.Context) error {
-	for {
+	for confirmed := false; ; confirmed = true {
 		if err := backoff.Wait(ctx, longestWait); err != nil {
 			return err
 		}
-		if replaced, err := v.replaced(ctx); replaced || err != nil {
+		if replaced, err := v.replaced(ctx, confirmed); replaced || err != nil {
 			return ctx.Err()
 		}
 	}
 }
 
 // replaced reports whether the upstream has another view than the one that the log
-// holds. An upstream that cannot tell never says the same twice.
-func (v *view) replaced(ctx context.Context) (bool, error) {
+// holds, or, unless that is confirmed, other contents. An upstream that cannot tell
+// never says the same twice.
+func (v *view) replaced(ctx context.Context, confirmed bool) (bool, error) {
 	var told [2]string
 	for i := range told {
 		s, err := v.subscribe(ctx, Request{Name: v.Name, Query: v.Query})
 		if err != nil {
 			return false, err
 		}
+		defer s.Close()
 		told[i] = s.Identity()
-		s.Close()
-		if told[i] == v.data.Identity() {
+		switch {
+		case told[i] != v.data.Identity():
+		case confirmed:
 			return false, nil
+		default:
+			snapshot, at, err := v.snapshot(ctx, s)
+			return at < core.EndOfTime || !snapshot.Same(), err
 		}
 	}
 	return told[0] == told[1], nil
@@ -221,7 +228,7 @@ func (v *view) restart(ctx context.Context, s Stream) (core.Time, error) {
 	held := v.data.View()
 	same := !upper.IsZero() && s.Identity() == v.data.Identity() &&
 		slices.Equal(described.Columns, held.Columns) && slices.Equal(described.Key, held.Key)
-	if same && upper.Time == core.EndOfTime && at == core.EndOfTime && !v.afresh {
+	if same && upper.Time == core.EndOfTime && at == core.EndOfTime && snapshot.Same() {
 		return at, nil // a constant, and the log has it already
 	}
 	if !upper.IsZero() {
@@ -240,7 +247,7 @@ func (v *view) restart(ctx context.Context, s Stream) (core.Time, error) {
 	case same && upper.Time < core.EndOfTime:
 		because = "the upstream's times have gone back"
 	case because == "": // the hub asked for no resumption; see request
-		because = "the view's key is another one, or the view was constant"
+		because = "the view's key is another one, or it was constant, and is not, or not the same"
 	}
 	if !upper.IsZero() {
 		v.log.Warn("starting a new history: readers begin again", "because", because, "from", upper.Time, "to", at)

@@ -260,17 +260,22 @@ func (s *Stream) resume(ctx context.Context, d dialect, target target, upper cor
 }
 
 // snapshot starts a stream from the beginning. Before v0.50 the server does not
-// say at what time the snapshot is, so it is told: slightly ahead, or it might
-// be gone already, and not before what the caller holds.
+// say at what time the snapshot is, so it is told: slightly ahead of its clock, or it
+// might be gone already, and not before what the caller holds. For a time that is
+// far ahead the server would wait, and say nothing.
 func (s *Stream) snapshot(ctx context.Context, d dialect, target target, upper core.Time) error {
 	if d.leads() {
 		s.progress = snapshotAnywhere()
 		return s.start(ctx, d.snapshot(target, nil))
 	}
-	asOf := max(core.Time(time.Now().Add(ahead).UnixMilli()), upper)
+	now, err := s.wire.now(ctx)
+	if err != nil {
+		return err
+	}
+	asOf := max(core.Time(now.Add(ahead).UnixMilli()), upper)
 	s.progress = snapshotAt(asOf)
-	err := s.startAt(ctx, d.snapshot(target, &asOf))
-	if since, ok := sinceOf(err); ok { // the clocks differ: the error shows the server's
+	err = s.startAt(ctx, d.snapshot(target, &asOf))
+	if since, ok := sinceOf(err); ok { // the view's times are ahead of the clock: the error shows them
 		asOf = max(since+core.Time(ahead.Milliseconds()), upper)
 		s.progress = snapshotAt(asOf)
 		err = s.startAt(ctx, d.snapshot(target, &asOf))

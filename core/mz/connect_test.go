@@ -26,6 +26,31 @@ import (
 	"github.com/mzdio/mzd/core/pgtest"
 )
 
+// What is wrong with and without TLS, which are both tried, is said once, and what
+// the server advises is a sentence of its own.
+func TestErrorTexts(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	c, err := mz.New(mz.Config{URL: "postgres://u:secret@" + l.Addr().String() + "/materialize"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = c.Exec(t.Context(), "SELECT 1")
+	if n := strings.Count(err.Error(), "connection refused"); n != 1 || strings.Contains(err.Error(), "\n") {
+		t.Errorf("the reason is there %d times, want once on one line: %v", n, err)
+	}
+
+	srv := today()
+	srv.scripts = []script{{&pgproto3.ErrorResponse{Severity: "ERROR", Code: "0A000", Message: "no function now", Hint: "Put the time into the event."}}}
+	_, err = srv.client(t).Subscribe(t.Context(), mz.Request{Name: "v"})
+	if want := "view v: no function now. Put the time into the event (SQLSTATE 0A000)"; err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}
+
 // Whatever sslmode and certificates say, a connection comes about or the error
 // says that it is encryption, and what to check.
 func TestTLS(t *testing.T) {

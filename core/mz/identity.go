@@ -76,7 +76,7 @@ func identify(ctx context.Context, w *wire, d dialect, t target) (id identity, o
 		version:   digest(d.version),
 		statement: digest(t.sql, w.database, w.params["search_path"]),
 	}
-	environment, err := w.first(ctx, "SELECT mz_environment_id()", "SELECT mz_cluster_id()")
+	environment, err := w.environment(ctx)
 	if err != nil {
 		return id, nil, err
 	}
@@ -91,6 +91,27 @@ func identify(ctx context.Context, w *wire, d dialect, t target) (id identity, o
 	slices.Sort(objects)
 	id.upstream, id.objects = digest(environment...), digest(objects...)
 	return id, objects, nil
+}
+
+// environment asks the server which one it is, in a list; it is empty if the server
+// cannot tell. Before v0.27 it was a cluster.
+func (w *wire) environment(ctx context.Context) ([]string, error) {
+	return w.first(ctx, "SELECT mz_environment_id()", "SELECT mz_cluster_id()")
+}
+
+// Environment asks the upstream which one it is; the answer is empty if it cannot tell.
+// Errors are of type [*Error].
+func (c *Client) Environment(ctx context.Context) (string, error) {
+	w, err := c.connect(ctx)
+	if err != nil {
+		return "", explain(err)
+	}
+	defer w.close()
+	environment, err := w.environment(ctx)
+	if err != nil {
+		return "", explain(err)
+	}
+	return strings.Join(environment, " "), nil
 }
 
 // objects are queries for the objects of some names: what identifies each, in

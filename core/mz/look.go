@@ -16,8 +16,8 @@ var errDisplaced = &Error{reason: Dropped, retryable: true, message: "it was dro
 
 // lookAfter begins to look after the stream's names, until stopLooking, which waits
 // for it. What a server does with a stream whose view was dropped depends on its
-// release: before v0.43 it falls silent, until v0.73 it goes on with the old view
-// if that was not materialized or had an index, and later it ends. Where the view
+// release: before v0.43 it falls silent, v0.70 still goes on with the old view if
+// that was not materialized or had an index, and later ones end it. Where the view
 // has only lost its name, because it was renamed or two schemas swapped theirs, the stream
 // goes on in all of them, with what nobody else sees under that name any more.
 func (s *Stream) lookAfter(ctx context.Context, connect func(context.Context) (*wire, error)) {

@@ -27,6 +27,7 @@ type server struct {
 	environment string            // what mz_environment_id() returns; empty: unknown function
 	objects     map[string]string // ids by name; nil: no catalog
 	schema      string            // in which they are; empty: the catalog has no schemas
+	now         string            // what now() returns; empty: unknown function
 	startup     *pgproto3.ErrorResponse
 	flush       int // bytes in one write, at most; 0: a message; all: an answer
 	scripts     []script
@@ -193,6 +194,8 @@ func (s *server) answer(sql string) script {
 		return script{done("SET")}
 	case sql == "SELECT mz_version()" && s.version != "":
 		return one(s.version)
+	case sql == "SELECT now()" && s.now != "":
+		return one(s.now)
 	case sql == "SELECT mz_environment_id()" && s.environment != "":
 		return one(s.environment)
 	case strings.HasPrefix(sql, "SELECT o.id") && s.schema != "", strings.HasPrefix(sql, "SELECT id") && s.objects != nil:

@@ -132,6 +132,28 @@ func TestOldServerAhead(t *testing.T) {
 	expect(t, s, fmt.Sprintf(`[0,%d) ["ada",1]+1@%d`, since+1001, since+1000))
 }
 
+// An old server whose clock is behind is asked for what is soon there, and not what is
+// on this side. Which one is behind is seen by what it says the time is.
+func TestOldServerBehind(t *testing.T) {
+	for now, want := range map[string]string{
+		"2021-03-04 05:06:07.891234+00":    "1614834368891",
+		"2021-03-04 06:06:07.891+01":       "1614834368891",
+		"2021-03-04 05:06:07+00:00":        "1614834368000",
+		"2021-03-04 05:06:07.891234 UTC":   "946684801000", // the bubble's clock
+		"":                                 "946684801000",
+		"Thursday\n2021-03-04 05:06:07+00": "946684801000",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			srv := today()
+			srv.version, srv.now = "v0.26.0", now
+			srv.scripts = []script{{columns(), progress(1)}}
+			srv.subscribe(t, mz.Request{Name: "v"}).Close()
+			srv.expectStatements(t, `TAIL "v" WITH (PROGRESS) AS OF `+want)
+			srv.conns.Wait()
+		})
+	}
+}
+
 // An old server is asked for a time that its clock has, whatever that of another
 // upstream, whose history the caller holds, had.
 func TestOldServerInPlaceOfAnother(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -122,6 +123,21 @@ func (w *wire) texts(ctx context.Context, sql string) ([]string, error) {
 		return nil
 	})
 	return out, err
+}
+
+// now returns what the server's clock says; that of this machine if the server does
+// not tell.
+func (w *wire) now(ctx context.Context) (time.Time, error) {
+	answer, err := w.first(ctx, "SELECT now()")
+	if err != nil {
+		return time.Time{}, err
+	}
+	for _, layout := range []string{"2006-01-02 15:04:05-07", "2006-01-02 15:04:05-07:00"} { // with or without a fraction
+		if now, err := time.Parse(layout, strings.Join(answer, "")); err == nil {
+			return now, nil
+		}
+	}
+	return time.Now(), nil
 }
 
 // start runs a statement up to the description of its rows, which the caller

@@ -986,6 +986,40 @@ func TestCheck(t *testing.T) {
 	})
 }
 
+// TestCheckAfterCompaction opens a log of which no change takes anything away any
+// more, because it was merged into what was before history.
+func TestCheckAfterCompaction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		options := viewlog.Options{FS: durabletest.New(), Retain: retain, RewriteBytes: 1}
+		o := openWith(t, options)
+		must(t, o.Reset(&core.View{Name: "v"}, "upstream", 10, snapshot(o, nil)))
+		must(t, o.Append(10, 11, []core.Update{{Time: 10, Diff: -1, Row: `["a"]`}}))
+		for at := range core.Time(100) {
+			must(t, o.Append(11+at, 12+at, []core.Update{{Time: 11 + at, Diff: 1, Row: `["b"]`}}))
+			synctest.Wait() // until it is written
+		}
+		pass(2 * retain)
+		if !o.Compact() {
+			t.Fatal("nothing was merged")
+		}
+		for at := range core.Time(100) {
+			must(t, o.Append(111+at, 112+at, []core.Update{{Time: 111 + at, Diff: 1, Row: `["c"]`}}))
+			synctest.Wait()
+		}
+		o.stop()
+		o = openWith(t, options)
+		if since := o.Stats().Since; since < 111 {
+			t.Fatalf("the log on disk begins at %d", since)
+		}
+		must(t, o.Append(211, 212, nil))
+		var e *viewlog.ImpossibleError
+		if err := o.Check(); !errors.As(err, &e) || e.Row != `["a"]` || e.Copies != -1 {
+			t.Errorf("check: %v, want the row", err)
+		}
+		o.stop()
+	})
+}
+
 // TestRebaseRefusesOldSnapshots holds a snapshot against a log that has moved
 // since: the difference would be to something that the log is not any more.
 func TestRebaseRefusesOldSnapshots(t *testing.T) {

@@ -107,6 +107,12 @@ func (c contents) impossible(at core.Time) error {
 	return nil
 }
 
+// Same reports whether the snapshot is what the log held when it was begun.
+func (s *Snapshot) Same() bool {
+	difference, err := s.difference(1)
+	return err == nil && len(difference) == 0
+}
+
 // contents returns the snapshot as the contents of a log.
 func (s *Snapshot) contents() (contents, error) {
 	isSeen := func(chunk []core.Diff) bool { return chunk != nil }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -68,11 +69,61 @@ func TestGo(t *testing.T) {
 			if err != nil || len(formatted) > 0 {
 				t.Errorf("gofmt -l: %v, %s", err, formatted)
 			}
-			info, err := plugins.Command{Path: filepath.Join(dir, o.Binary())}.Describe(t.Context())
+			cmd := plugins.Command{Path: filepath.Join(dir, o.Binary())}
+			info, err := cmd.Describe(t.Context())
 			if err != nil || info.Name != o.Name || string(info.Kind) != kind || info.Doc == "" {
 				t.Errorf("it says that it is %+v, %v", info, err)
 			}
+			if kind == "sink" {
+				into := t.TempDir()
+				checkOldCopy(t, cmd.Sink(info), map[string]string{"dir": into}, filepath.Join(into, "v.jsonl"))
+			}
 		})
+	}
+}
+
+// checkOldCopy puts an old copy of the file of a sink in its place while mzd runs, as
+// from a backup. What mzd sends then does not fit it.
+func checkOldCopy(t *testing.T, plugin plugins.Sink, settings map[string]string, file string) {
+	t.Helper()
+	text, err := json.Marshal(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sink, err := plugin.Open(t.Context(), text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sink.Close()
+	view := &core.View{Name: "v", Columns: []core.Column{{Name: "n", Type: "int8"}}}
+	token := func(at core.Time) core.Token {
+		if at == 0 {
+			return core.Token{}
+		}
+		return core.Token{Time: at, Generation: "g"}
+	}
+	write := func(lower, upper core.Time) error {
+		row := core.Row(fmt.Sprintf("[%d]", upper))
+		return sink.Write(t.Context(), []core.Batch{{
+			View: view, Lower: token(lower), Upper: token(upper), Updates: core.UpdatesOf([]core.Update{{Time: upper - 1, Diff: 1, Row: row}}),
+		}})
+	}
+	if err := write(0, 10); err != nil {
+		t.Fatal(err)
+	}
+	old, err1 := os.ReadFile(file)
+	err2 := write(10, 20)
+	if err := errors.Join(err1, err2, os.WriteFile(file, old, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if err := write(20, 30); err == nil || !strings.Contains(err.Error(), "restart mzd") {
+		t.Errorf("a delta from 20 to a file at 10: got %v", err)
+	}
+	if at, err := sink.(core.Positioner).Position(t.Context(), view); err != nil || at != token(10) {
+		t.Errorf("its position: got %s, %v, want that of the copy", at, err)
+	}
+	if err := write(10, 30); err != nil {
+		t.Errorf("from there: got %v", err)
 	}
 }
 
@@ -127,6 +178,7 @@ func TestPythonSink(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	checkOldCopy(t, cmd.Sink(info), map[string]string{"file": file}, file)
 	plugintest.TestSink(t, plugintest.Sink{
 		Plugin: cmd.Sink(info), Settings: settings, External: true,
 		// The script that the README gives to mzd plugin test.

@@ -76,6 +76,9 @@ func (s *Sink) post(ctx context.Context, id string, body []byte) error {
 
 func (s *Sink) setHeaders(h http.Header, id string, body []byte) {
 	h.Set("User-Agent", "mzd")
+	// A message may go over another connection at once where the receiver has closed
+	// one that was idle. This says so to net/http, and is not sent.
+	h["Idempotency-Key"] = nil
 	for name, value := range s.settings.Headers {
 		h.Set(name, value)
 	}

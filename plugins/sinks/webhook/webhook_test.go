@@ -439,6 +439,33 @@ func TestAnswersThatDoNotMatter(t *testing.T) {
 	}
 }
 
+// TestStaleConnection has a receiver that closes a connection which it has kept open
+// just when the next message comes over it, as those with a short idle timeout do: no
+// failure, the message goes over another one at once.
+func TestStaleConnection(t *testing.T) {
+	var mu sync.Mutex
+	used := make(map[string]int)
+	r := receive(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if used[r.RemoteAddr]++; used[r.RemoteAddr] == 2 {
+			panic(http.ErrAbortHandler)
+		}
+	})
+	sink := open(t, webhook.Settings{URL: r.URL})
+	write(t, sink, batch(top10, 1, 2, 1, `["Ada",1]`))
+	write(t, sink, batch(top10, 2, 3, 1, `["Ada",2]`))
+	all := r.take()
+	if len(all) != 3 || all[1].body != all[2].body || all[1].id() != all[2].id() {
+		t.Fatalf("got %d requests, want that the second comes again as it was", len(all))
+	}
+	for name := range all[2].header {
+		if strings.Contains(name, "Idempotency") {
+			t.Errorf("the header %s is sent", name)
+		}
+	}
+}
+
 // TestStopped ends a request when the sink is told to stop.
 func TestStopped(t *testing.T) {
 	arrived := make(chan struct{})

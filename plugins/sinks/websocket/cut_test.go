@@ -27,6 +27,32 @@ func (s *stopping) Trouble() error {
 	return nil
 }
 
+// TestStoppedBeforeAnyData follows a view that has stopped before it had any
+// data, as one whose SQL is wrong: who looks at it is told where to look.
+func TestStoppedBeforeAnyData(t *testing.T) {
+	for transport := range transports {
+		t.Run(transport, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				failing := &stopping{feed: newFeed(t, "failing")}
+				failing.stopped.Store(true)
+				s := servePipes(t, websocket.Settings{}, failing)
+				stream := open(t, s, transport, "/api/stream/failing", "")
+				defer stream.close()
+				got, err := stream.next()
+				want := `"message":"view failing has stopped before there was any data; the log of mzd says why; the stream begins when that is mended"`
+				if err != nil || !strings.Contains(got, want) {
+					t.Errorf("got %s, %v, want %s", got, err, want)
+				}
+				failing.stopped.Store(false)
+				failing.reset(1000, `["f",1]`)
+				if got, err := stream.next(); err != nil || !strings.Contains(got, `"type":"base"`) {
+					t.Errorf("got %s, %v, want the base", got, err)
+				}
+			})
+		})
+	}
+}
+
 // TestOneCutOfAnyViews follows a view that moves, one that is sealed and one that
 // stops as one cut: the sealed one delays nothing, and the one that has stopped
 // is named, without what is wrong with it, until it goes on.

@@ -171,7 +171,7 @@ func (sn snapshot) notYet(ctx context.Context, upper core.Token) *apiError {
 		return &errStopping
 	}
 	view := "view " + strconv.Quote(sn.reader.View().Name)
-	message := view + " has no complete state yet; try again in a moment"
+	message := view + " has no complete state yet; try again in a moment; if that lasts, the log of mzd says why"
 	if !upper.IsZero() {
 		message = view + " is complete through " + upper.Time.String() + ", not yet " + sn.min.String()
 	}

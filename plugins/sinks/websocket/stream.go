@@ -131,9 +131,13 @@ func (s *subscription) words(at position) *frames {
 // tell about the database what strangers need not know. It is nil if none has.
 func (s *subscription) failure() *apiError {
 	var names []string
+	rest := "; what you have is not wrong, but old; the stream goes on when that is mended"
 	for _, r := range s.readers {
 		if t, ok := r.(core.TroubledReader); ok && t.Trouble() != nil {
 			names = append(names, r.View().Name)
+			if upper, _ := r.Frontier(); upper.IsZero() {
+				rest = " before there was any data; the log of mzd says why; the stream begins when that is mended"
+			}
 		}
 	}
 	if names == nil {
@@ -144,7 +148,7 @@ func (s *subscription) failure() *apiError {
 		views, have = "views", "have"
 	}
 	return &apiError{status: http.StatusServiceUnavailable, code: "view_failed", message: fmt.Sprintf(
-		"%s %s %s stopped; what you have is not wrong, but old; the stream goes on when that is mended", views, strings.Join(names, ", "), have)}
+		"%s %s %s stopped%s", views, strings.Join(names, ", "), have, rest)}
 }
 
 // notReady names the views because of which there is no cut: those that have

@@ -239,9 +239,11 @@ class Split {
   }
 
   async #restart() {
+    if (this.#isRestarting) return;
     const { cut, frozen } = this.#network;
     const button = element("restart");
-    button.disabled = this.#isRestarting = true;
+    this.#isRestarting = true;
+    button.setAttribute("aria-disabled", "true"); // and not disabled, which would take the focus away
     this.#say(cut || frozen ? "The database restarts." : "The database restarts. Nobody's connection to mzd breaks.");
     let news = "The database has restarted. mzd went on from where it was.";
     try {
@@ -250,7 +252,8 @@ class Split {
     } catch (error) {
       news = `The database could not be restarted: ${error.message}`;
     }
-    button.disabled = this.#isRestarting = false;
+    this.#isRestarting = false;
+    button.removeAttribute("aria-disabled");
     this.#say(news);
   }
 
