@@ -52,6 +52,14 @@ func (s *Session) declare(n *sql.Declare, params plan.Params) (*Result, error) {
 	return done("DECLARE CURSOR"), nil
 }
 
+// Cursor is the columns of a cursor, and nil if there is none of the name. A client may describe it as what it is, a portal.
+func (s *Session) Cursor(name string) []Field {
+	if c := s.cursors[name]; c != nil {
+		return c.fields
+	}
+	return nil
+}
+
 // fetch reads from a cursor. Without a timeout it waits for the first rows and takes what else is there; with one it waits for as
 // many rows as are asked for until the timeout is over.
 func (s *Session) fetch(n *sql.Fetch) (*Result, error) {

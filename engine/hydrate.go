@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/mzdio/mzd/engine/flow"
 )
@@ -79,6 +80,7 @@ type filling struct {
 	c    flow.Context
 	hold hold
 	once bool // the view is for the result of a SELECT
+	stop atomic.Bool
 
 	counted int64 // bytes in Engine.filling, or in Engine.reading
 }
@@ -88,7 +90,14 @@ const now = math.MaxUint64
 
 // newFilling begins to fill a view, which belongs to the caller, who has to call release.
 func (e *Engine) newFilling(v *view) *filling {
-	return &filling{e: e, v: v, cuts: make([]mark, len(v.inputs)), c: flow.Context{Budget: e.opt.MaxBytes}}
+	f := &filling{e: e, v: v, cuts: make([]mark, len(v.inputs))}
+	f.c = flow.Context{Budget: e.opt.MaxBytes, Stop: &f.stop}
+	return f
+}
+
+// endWith stops what is computed, in the middle of a step, when the context ends. The caller calls the function that it returns.
+func (f *filling) endWith(ctx context.Context) func() bool {
+	return context.AfterFunc(ctx, func() { f.stop.Store(true) })
 }
 
 // fill waits until the inputs can be read at a time, or at the newest one if it is gone and any later one will do, and brings the
@@ -360,6 +369,7 @@ func (e *Engine) hydrator(ctx context.Context, wg *sync.WaitGroup) error {
 func (e *Engine) hydrate(ctx context.Context, v *view) error {
 	f := e.newFilling(v)
 	defer f.release()
+	defer f.endWith(ctx)()
 	if err := f.fill(ctx, v.wanted, v.atLeast); err != nil {
 		return err
 	}

@@ -64,9 +64,9 @@ func (e *Engine) tooLarge(v *view) *Error {
 			most, name = s, o.String()
 		}
 	})
-	who := "the query"
+	who, hint := "the query", "Let it make fewer rows, or raise engine.max_memory."
 	if v.id != "" {
-		who = v.name
+		who, hint = v.name, "Let the view keep less, or raise engine.max_memory; then DROP it and create it again."
 	}
 	if v.endless {
 		return errorf("22003", "bigint out of range: %s has more copies of a row than can be counted", who)
@@ -76,7 +76,7 @@ func (e *Engine) tooLarge(v *view) *Error {
 		Message: fmt.Sprintf("out of memory: %s held %d bytes when the views of the embedded engine together passed their %d bytes",
 			who, v.held(), e.opt.MaxBytes),
 		Detail: fmt.Sprintf("Most of it: %s, with %d rows in %d bytes.", name, most.Rows, most.Bytes),
-		Hint:   "Let the view keep less, or raise engine.max_memory; then DROP it and create it again.",
+		Hint:   hint,
 	}
 }
 

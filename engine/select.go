@@ -44,8 +44,12 @@ func (r *reading) streamed() bool {
 
 // rows computes the result: at a time, or now. It may be called once.
 func (r *reading) rows(ctx context.Context, at uint64, atLeast bool) ([]flow.Row, error) {
+	defer r.endWith(ctx)()
 	err := r.compute(ctx, at, atLeast)
 	r.letGo()
+	if err != nil && ctx.Err() != nil {
+		err = ctx.Err()
+	}
 	if err != nil {
 		return nil, err
 	}

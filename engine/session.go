@@ -16,12 +16,13 @@ type Session struct {
 	status  byte // I idle, T in a transaction, E in one that has failed
 	cursors map[string]*cursor
 	params  map[string]string
+	startup map[string]string // parameters that the client gave when it connected
 	tx      sessionTx
 }
 
 // NewSession begins a session; its owner closes it.
 func (e *Engine) NewSession() *Session {
-	return &Session{e: e, status: 'I', cursors: map[string]*cursor{}, params: map[string]string{}}
+	return &Session{e: e, status: 'I', cursors: map[string]*cursor{}, params: map[string]string{}, startup: map[string]string{}}
 }
 
 // Statement is a parsed statement.
@@ -177,10 +178,16 @@ func (s *Session) Execute(ctx context.Context, st Statement) (*Result, error) {
 	if _, ends := st.node.(*sql.Transaction); s.status == 'E' && !ends {
 		return nil, errorf("25P02", "current transaction is aborted, commands ignored until end of transaction block")
 	}
-	r, err := s.guarded(ctx, st)
+	deadline := s.deadline(st.node)
+	var r *Result
+	err := until(ctx, deadline, func(ctx context.Context) (err error) {
+		r, err = s.guarded(ctx, st)
+		return err
+	})
 	if err != nil {
 		return nil, s.failed(located(err, st.query))
 	}
+	r.timed(deadline)
 	if r.Close == nil {
 		r.Close = func() {}
 	}

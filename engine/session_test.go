@@ -172,6 +172,10 @@ func TestCatalog(t *testing.T) {
 			w.want(`SELECT "select", user FROM materialize.public."Odd name"`, "1|2")
 			w.fails("CREATE VIEW other.v AS SELECT 1", "3F000", "unknown schema")
 			w.fails("SELECT * FROM pg_catalog.pg_class", "0A000", "1:15: there is no pg_catalog in the embedded engine")
+			w.fails("SELECT * FROM pg_tables", "42704", "1:15: unknown catalog item 'pg_tables'")
+			if _, err := tryQuery(t.Context(), w.s, "SELECT * FROM pg_tables"); !strings.Contains(fmt.Sprint(err.(*engine.Error).Hint), "SHOW TABLES") {
+				t.Errorf("no hint: %v", err)
+			}
 			w.fails("SELECT 1 OPERATOR(information_schema.~) 2", "0A000", "there is no information_schema in the embedded engine")
 			w.fails("SELECT 1 OPERATOR(other.~) 2", "42601", "")
 			w.fails("CREATE VIEW v AS SELECT 1 AS a, 2 AS a", "42701", "specified more than once")
@@ -476,4 +480,77 @@ func TestConcurrent(t *testing.T) {
 	if got := len(w.e.Stats().Views); got != 2 {
 		t.Errorf("%d views are left", got)
 	}
+}
+
+// endless is a query that would compute for hours, and holds nothing.
+const endless = "SELECT count(*) FROM generate_series(1, 1000000) AS a JOIN generate_series(1, 100000) AS b ON a + b < 0"
+
+// TestCancelComputation ends queries while they compute, and not only while they wait.
+func TestCancelComputation(t *testing.T) {
+	w := newWorld(t, engine.Options{})
+	st, err := w.s.Parse(endless)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	r, err := w.s.Execute(ctx, st[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	time.AfterFunc(10*time.Millisecond, cancel)
+	if _, err := r.Next(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	w.exec("SET statement_timeout = 10")
+	w.fails(endless, "57014", "canceling statement due to statement timeout")
+	w.exec("CREATE TABLE t (a int)")
+	w.fails("INSERT INTO t VALUES (1); "+endless, "57014", "canceling statement due to statement timeout")
+	w.exec("SET statement_timeout = '1 min'")
+	w.want("SELECT count(*) FROM t", "1")
+}
+
+// TestStatementTimeout bounds what waits: for a time to come, or for rows of a stream. A stream itself, and what writes, has no bounds.
+func TestStatementTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, engine.Options{})
+		w.exec("CREATE TABLE t (a int)")
+		timeout := "canceling statement due to statement timeout"
+		for _, value := range []string{"x", "-1", "1 fortnight", "25 d", ""} {
+			w.fails("SET statement_timeout = '"+value+"'", "22023", "invalid value")
+		}
+		for value, want := range map[string]time.Duration{"1500": 1500 * time.Millisecond, "2s": 2 * time.Second, "1 min": time.Minute} {
+			w.exec("SET statement_timeout = '" + value + "'")
+			w.want("SHOW statement_timeout", value)
+			began := time.Now()
+			w.fails("SELECT * FROM t AS OF 99999999999999", "57014", timeout)
+			w.fails("COPY (SELECT * FROM t AS OF 99999999999999) TO STDOUT", "57014", timeout)
+			if got := time.Since(began); got != 2*want {
+				t.Errorf("%s: %v", value, got)
+			}
+		}
+		w.exec("BEGIN; DECLARE c CURSOR FOR SUBSCRIBE TO t WITH (SNAPSHOT = false)")
+		w.fails("FETCH 1 c", "57014", timeout)
+		w.fails("FETCH 1 c", "25P02", "aborted")
+		w.exec("ROLLBACK; BEGIN; DECLARE c CURSOR FOR SUBSCRIBE TO t WITH (SNAPSHOT = false)")
+		w.want("FETCH 1 c WITH (timeout = '1s')")
+		w.exec("ROLLBACK; RESET statement_timeout")
+		w.want("SHOW statement_timeout", "0")
+		w.exec("SET statement_timeout = '10ms'")
+		st, err := w.s.Parse("SUBSCRIBE TO t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := w.s.Execute(t.Context(), st[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := w.e.NewSession()
+		time.AfterFunc(time.Minute, func() { exec(t, other, "INSERT INTO t VALUES (7)") })
+		if got := w.next(r); len(got) != 1 {
+			t.Errorf("got %q", got)
+		}
+		r.Close()
+		w.stop()
+	})
 }

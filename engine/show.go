@@ -17,13 +17,17 @@ import (
 func foreign(e *sql.Error, query string) *sql.Error {
 	for _, schema := range []string{"pg_catalog", "information_schema"} {
 		if at := strings.Index(query, schema+"."); at >= 0 {
-			return &sql.Error{Pos: at, Code: "0A000", Message: "there is no " + schema + " in the embedded engine",
-				Hint: "Instead of psql's \\d use SHOW OBJECTS, SHOW TABLES, SHOW VIEWS, SHOW SOURCES, SHOW COLUMNS FROM name and SHOW CREATE VIEW name; " +
-					"instead of \\l and \\dn, SHOW DATABASES and SHOW SCHEMAS."}
+			return &sql.Error{Pos: at, Code: "0A000", Message: "there is no " + schema + " in the embedded engine", Hint: noCatalog}
 		}
+	}
+	if strings.HasPrefix(e.Message, "unknown catalog item 'pg_") {
+		e.Hint = noCatalog
 	}
 	return e
 }
+
+const noCatalog = "Instead of psql's \\d use SHOW OBJECTS, SHOW TABLES, SHOW VIEWS, SHOW SOURCES, SHOW COLUMNS FROM name and SHOW CREATE VIEW name; " +
+	"instead of \\l and \\dn, SHOW DATABASES and SHOW SCHEMAS."
 
 func exists(path string) bool {
 	_, err := os.Stat(path)
@@ -35,7 +39,7 @@ var parameters = map[string]string{
 	"application_name": "", "client_encoding": "UTF8", "client_min_messages": "notice", "cluster": "default", "database": "materialize",
 	"datestyle": "ISO, MDY", "extra_float_digits": "1", "idle_in_transaction_session_timeout": "0", "integer_datetimes": "on",
 	"intervalstyle": "postgres", "mz_version": Version, "search_path": "public", "server_version": "9.5.0",
-	"server_version_num": "90500", "standard_conforming_strings": "on", "statement_timeout": "0", "timezone": "UTC",
+	"server_version_num": "90500", "standard_conforming_strings": "on", statementTimeout: "0", "timezone": "UTC",
 	"transaction_isolation": "strict serializable",
 }
 
@@ -63,11 +67,34 @@ func (s *Session) set(n *sql.Set) (*Result, error) {
 	} else if ok {
 		return done("SET"), nil
 	}
+	if err := checkParameter(n.Name, value); err != nil {
+		return nil, err
+	}
 	if len(s.params) >= maxParameters || len(value) > 1024 {
 		return nil, errorf("54000", "too many session parameters")
 	}
 	s.params[n.Name] = value
 	return done("SET"), nil
+}
+
+func checkParameter(name, value string) error {
+	if name != statementTimeout {
+		return nil
+	}
+	_, err := parseStatementTimeout(value)
+	return err
+}
+
+// Configure sets a parameter as a client asks for it when it connects. Those that it does not know, and those that have the value they have,
+// it passes over: clients ask for them by habit, and would not know what to do without.
+func (s *Session) Configure(name, value string) error {
+	name = strings.ToLower(name)
+	_, known := parameters[name]
+	if _, ok := fixed[name]; ok || !known {
+		return nil
+	}
+	s.startup[name] = value
+	return checkParameter(name, value)
 }
 
 // showFields are the columns of a SHOW.
@@ -194,8 +221,10 @@ func (e *Engine) showObject(n *sql.Show) ([]flow.Row, error) {
 }
 
 func (s *Session) parameter(name string) string {
-	if v, ok := s.params[name]; ok {
-		return v
+	for _, given := range []map[string]string{s.params, s.startup} {
+		if v, ok := given[name]; ok {
+			return v
+		}
 	}
 	return parameters[name]
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"unicode/utf8"
 	"unsafe"
 
@@ -30,12 +31,17 @@ type Context struct {
 	// What needs more than that is stopped in the middle, and its dataflow is good for nothing any more: see [Context.Exhausted].
 	Budget int64
 	spent  int64
+	// Stop, if there is one, stops a step in the middle too, once it is true.
+	Stop *atomic.Bool
 
 	overflow bool // more copies of a row than 63 bits count
 }
 
-// Exhausted tells whether more has been needed than the budget, or than can be counted, since the context was last renewed.
-func (c *Context) Exhausted() bool { return c.overflow || c.Budget > 0 && c.spent > c.Budget }
+// Exhausted tells whether more has been needed than the budget, or than can be counted, since the context was last renewed; or that it has
+// been told to stop.
+func (c *Context) Exhausted() bool {
+	return c.overflow || c.Budget > 0 && c.spent > c.Budget || c.Stop != nil && c.Stop.Load()
+}
 
 // Overflowed tells whether it is that there were more copies of a row than can be counted.
 func (c *Context) Overflowed() bool { return c.overflow }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"runtime/debug"
 	"slices"
@@ -167,6 +168,11 @@ func (c *conn) establish(ctx context.Context, msg *pgproto3.StartupMessage) erro
 		return fatalf("53300", "sorry, too many clients already (limit %d)", c.server.opts.MaxConnections)
 	}
 	c.session = c.server.open()
+	for name, value := range settings(msg.Parameters) {
+		if err := c.session.Configure(name, value); err != nil {
+			return fatalf("22023", "%v", err)
+		}
+	}
 
 	var unknown []string
 	for name := range msg.Parameters {
@@ -208,6 +214,28 @@ func (c *conn) establish(ctx context.Context, msg *pgproto3.StartupMessage) erro
 		return ended(context.Cause(ctx))
 	}
 	return nil
+}
+
+// settings are the session parameters of a startup message: those it has by their names, and those of its options, which are written as on
+// a command line: -c name=value or --name=value, with a backslash before a space that separates nothing.
+func settings(startup map[string]string) map[string]string {
+	out := maps.Clone(startup)
+	delete(out, "options")
+	delete(out, "database") // there is one, whatever it is called
+	words := strings.Fields(strings.NewReplacer(`\\`, `\`, `\ `, "\x00").Replace(startup["options"]))
+	for i := 0; i < len(words); i++ {
+		setting, long := strings.CutPrefix(words[i], "--")
+		if !long {
+			if setting = strings.TrimPrefix(words[i], "-c"); setting == "" && i+1 < len(words) {
+				i++
+				setting = words[i]
+			}
+		}
+		if name, value, ok := strings.Cut(setting, "="); ok {
+			out[strings.ReplaceAll(name, "-", "_")] = strings.ReplaceAll(value, "\x00", " ")
+		}
+	}
+	return out
 }
 
 // version is the server_version. It begins as Materialize's does, which drivers

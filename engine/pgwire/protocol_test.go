@@ -59,7 +59,9 @@ func TestStartupRefused(t *testing.T) {
 		send []byte
 		want string
 	}{
-		"no user":        {encode(&pgproto3.StartupMessage{ProtocolVersion: pgproto3.ProtocolVersion30, Parameters: map[string]string{"database": "x"}}), "E FATAL 28000 no user name in the startup packet\nclosed"},
+		"no user": {encode(&pgproto3.StartupMessage{ProtocolVersion: pgproto3.ProtocolVersion30, Parameters: map[string]string{"database": "x"}}), "E FATAL 28000 no user name in the startup packet\nclosed"},
+		"no timeout": {encode(&pgproto3.StartupMessage{ProtocolVersion: pgproto3.ProtocolVersion30, Parameters: map[string]string{"user": "u", "options": "--statement-timeout=soon"}}),
+			"E FATAL 22023 invalid value for parameter \"statement_timeout\": \"soon\"\nclosed"},
 		"protocol 2":     {[]byte{0, 0, 0, 8, 0, 2, 0, 0}, "E FATAL 08P01 invalid startup packet: unknown startup message code: 131072\nclosed"},
 		"no startup":     {[]byte("GET / HTTP/1.1\r\n\r\n"), "E FATAL 08P01 invalid startup packet: invalid length of startup packet: 1195725852\nclosed"},
 		"four TLS tries": {[]byte(strings.Repeat(string(encode(&pgproto3.SSLRequest{})), 4)), "closed"},

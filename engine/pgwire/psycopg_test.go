@@ -28,6 +28,8 @@ with psycopg.connect(dsn, autocommit=True) as db:
     db.execute("CREATE TABLE t (id int NOT NULL, name text)")
     db.cursor().executemany("INSERT INTO t VALUES (%s, %s)", [(1, "a"), (2, None)])
 
+    print("limit", db.execute("SELECT id FROM t ORDER BY id LIMIT %s OFFSET %s", [1, 1]).fetchall())
+
     stream = db.cursor().stream("SUBSCRIBE TO t WITH (PROGRESS)")
     rows, marks = [], 0
     for at, progressed, diff, id, name in stream:
@@ -46,6 +48,12 @@ with psycopg.connect(dsn) as db:
         c.execute("FETCH ALL c")
         print("cursor", sorted((diff, id) for at, diff, id, name in c))
     db.rollback()
+
+with psycopg.connect(dsn + " options='-c statement_timeout=1min --client-min-messages=a\\\\ b'") as db:
+    print("options", db.execute("SHOW statement_timeout").fetchone(), db.execute("SHOW client_min_messages").fetchone())
+    with db.cursor("named") as c:
+        c.execute("SELECT g FROM generate_series(1, 5) AS g")
+        print("named", c.fetchmany(2), c.fetchall())
 
 with psycopg.connect(dsn, autocommit=True) as db:
     with db.cursor().copy("COPY (SELECT id, name FROM t ORDER BY id) TO STDOUT") as copy:
@@ -77,8 +85,11 @@ func TestPsycopg(t *testing.T) {
 		"version mzd",
 		"parameter [(2,)]",
 		"error 42704",
+		"limit [(2,)]",
 		"stream [(1, 1, 'a'), (1, 2, None)]",
 		"cursor [(1, 1), (1, 2)]",
+		"options ('1min',) ('a b',)",
+		"named [(1,), (2,)] [(3,), (4,), (5,)]",
 		`copy [('1', 'a'), ('2', None)]`,
 		"",
 	}, "\n")

@@ -177,24 +177,24 @@ func (c *conn) bind(m bind) error {
 }
 
 func (c *conn) describe(m pgproto3.Describe) error {
-	var ps *prepared
+	var fields []engine.Field
 	var formats []int16
 	if m.ObjectType == 'S' {
-		if ps = c.statements[m.Name]; ps == nil {
+		ps := c.statements[m.Name]
+		if ps == nil {
 			return errorf("26000", "prepared statement %q does not exist", m.Name)
 		}
 		c.out.send(parameterDescription(ps.statement))
-	} else {
-		p := c.portals[m.Name]
-		if p == nil {
-			return errorf("34000", "portal %q does not exist", m.Name)
-		}
-		ps, formats = p.prepared, p.formats
+		fields = ps.fields
+	} else if p := c.portals[m.Name]; p != nil {
+		fields, formats = p.fields, p.formats
+	} else if fields = c.session.Cursor(m.Name); fields == nil { // which DECLARE has made
+		return errorf("34000", "portal %q does not exist", m.Name)
 	}
-	if ps.fields == nil {
+	if fields == nil {
 		c.out.send(&pgproto3.NoData{})
 	} else {
-		c.out.send(rowDescription(ps.fields, formats))
+		c.out.send(rowDescription(fields, formats))
 	}
 	return nil
 }

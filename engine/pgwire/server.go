@@ -89,6 +89,8 @@ type session interface {
 	Batch()
 	EndBatch(ctx context.Context, failed bool) error
 	TxStatus() byte
+	Configure(name, value string) error
+	Cursor(name string) []engine.Field
 	Fail()
 	Close()
 }

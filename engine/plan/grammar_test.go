@@ -442,10 +442,9 @@ bool      {text}::bool
 bool      CASE WHEN jsonb_typeof({a=jsonb}) <> 'null' THEN {a}::bool END
 bool      ({int4} / {int4s} > 0)
 bool      ({text} LIKE {text})
-bool      ({int4s} IN (1, {int4s} / {int4s}))
-int4      ({int4s} + ({int4s} / {int4s}))
-text      ({text} || ({int4s} % {int4s}))
-text      substring({text}, {int4s}, {int4s} / {int4s})
+bool      (nullif({a=int4s}, 0) IN (1, 6 / {a}))
+int4      (nullif({a=int4s}, 0) + (6 / {a}))
+text      substring('abcdef', nullif({a=int4s}, 0), 6 / {a})
 timestamp ({timestamp} + {interval})
 date      ({date} + {int4})
 text      split_part({text}, ',', {int4s})

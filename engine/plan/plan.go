@@ -8,6 +8,7 @@ package plan
 
 import (
 	"math"
+	"slices"
 
 	"github.com/mzdio/mzd/engine/flow"
 	"github.com/mzdio/mzd/engine/sql"
@@ -212,10 +213,16 @@ func lookupType(t sql.TypeName) (flow.Type, *flow.Func) {
 	return typ, modifier
 }
 
+// unbound tells whether an expression has a parameter whose value is not known yet.
+func unbound(e flow.Expr) bool {
+	_, param := e.(*flow.Param)
+	return param || slices.ContainsFunc(e.Args(), unbound)
+}
+
 // count reads a LIMIT or OFFSET.
 func (b *planner) count(e sql.Expr, what string) int64 {
 	x, ok := flow.CastTo(b.expr(e, &scope{}), flow.Int8)
-	if _, param := x.(*flow.Param); param {
+	if ok && unbound(x) {
 		return 0 // whatever it will be
 	}
 	c, constant := x.(*flow.Const)

@@ -246,14 +246,20 @@ func (p *parser) copy() Statement {
 	}
 	p.expect(")", "to", "stdout")
 	p.eat("with")
-	if p.eat("(") {
+	const other = "an option of COPY TO beside FORMAT is"
+	if format := p.eatAny("csv", "binary"); format != "" { // as it was written before there were parentheses
+		s.Format = format
+		if p.peek().kind == word {
+			p.nowhere(p.peek().pos, other)
+		}
+	} else if p.eat("(") {
 		p.expect("format")
 		p.eat("=")
 		if s.Format = p.eatAny("text", "csv", "binary"); s.Format == "" {
 			p.expected("TEXT, CSV or BINARY")
 		}
 		if p.at(",") {
-			p.nowhere(p.peek().pos, "an option of COPY TO beside FORMAT is")
+			p.nowhere(p.peek().pos, other)
 		}
 		p.expect(")")
 	}
