@@ -22,6 +22,9 @@ const (
 	// maxAnswer is how much of an answer is read, so that its connection can be
 	// used again; one that goes on for longer is closed.
 	maxAnswer = 64 << 10
+	// maxDrain is how long it is read: who has said 200 may go on working for
+	// minutes before the answer ends.
+	maxDrain = time.Second
 	// deadPeer is how long a connection that several requests share may be silent
 	// before it is asked whether the other side lives.
 	deadPeer = 15 * time.Second
@@ -70,6 +73,7 @@ func (s *Sink) post(ctx context.Context, id string, body []byte) error {
 	if resp.StatusCode/100 != 2 {
 		return s.refused(resp)
 	}
+	defer time.AfterFunc(maxDrain, cancel).Stop()
 	io.CopyN(io.Discard, resp.Body, maxAnswer) // the status has said it
 	return nil
 }

@@ -47,7 +47,7 @@ type Settings struct {
 	URL            string            `json:"url" required:"true" doc:"Where to post. https, or, with allow_private, http to a private address."`
 	Secret         string            `json:"secret" secret:"true" doc:"Signs every message, as Standard Webhooks does it: whsec_ and base64, or a text of at least 24 characters. Without one, nothing is signed."`
 	Headers        map[string]string `json:"headers" doc:"More headers of every request, by name. Write ${NAME} for the value of one that nobody may see, such as Authorization."`
-	Timeout        schema.Duration   `json:"timeout" default:"30s" doc:"How long a request may take, from the connection to the end of the answer."`
+	Timeout        schema.Duration   `json:"timeout" default:"30s" doc:"How long a request may take, from the connection to the answer."`
 	ConnectTimeout schema.Duration   `json:"connect_timeout" default:"10s" doc:"How long it may take to connect."`
 	MaxBody        schema.Bytes      `json:"max_body" default:"1MiB" doc:"A larger message comes in parts, which apply together."`
 	AllowPrivate   bool              `json:"allow_private" doc:"Whether the URL may lead to this machine or into a private network."`
