@@ -154,7 +154,7 @@ bool      ({numeric} > {float8})
 bool      ({int4s} IN ({int8s}, {numerics}, 2))
 bool      ({float8s} NOT IN ({int4s}, {numerics}))
 bool      ({jsonb} ? {text})
-bool      {jsonb*}::text LIKE {pattern}
+bool      ({jsonb*}::text LIKE {pattern})
 bool      ({text} IN ('a', 'é', NULL))
 any:bool  (({T} = {T}) IS NOT TRUE)
 any:T     CASE WHEN {bool} THEN {T} WHEN {bool} THEN {T} ELSE {T} END
