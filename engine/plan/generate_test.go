@@ -221,8 +221,17 @@ func (g *generator) from(depth, n int) (*node, scope) {
 	if n <= 1 || g.chance(2) {
 		return g.relation(depth)
 	}
+	right, rs := g.relation(depth)
+	if n == 2 && g.chance(4) { // a join on the right side, and then not more than a relation on the left
+		second, ss := g.relation(depth)
+		right, rs = g.join(depth, right, second, rs, ss)
+	}
 	left, ls := g.from(depth, n-1)
-	right, rs := g.from(depth, pick(g.rnd, []int{1, 1, 1, 2}))
+	return g.join(depth, left, right, ls, rs)
+}
+
+// join makes a join of two pieces of a FROM clause, and says what can be read in it.
+func (g *generator) join(depth int, left, right *node, ls, rs scope) (*node, scope) {
 	both := slices.Concat(ls, rs)
 	g.plain++
 	defer func() { g.plain-- }()
