@@ -193,7 +193,7 @@ func (e *Engine) settleCatalog() {
 }
 
 func (e *Engine) writeCatalog(add *object, remove []*object) error {
-	s := savedCatalog{Version: 1, NextID: e.nextID}
+	s := savedCatalog{Version: stateVersion, NextID: e.nextID}
 	e.mu.Lock()
 	for _, o := range e.ordered() {
 		if !slices.Contains(remove, o) {

@@ -46,7 +46,11 @@ func newID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// readJSON reads a file of the data directory; ok is false if there is none.
+// stateVersion is the version of all files of the data directory that have one.
+const stateVersion = 1
+
+// readJSON reads a file of the data directory; ok is false if there is none. A file of another version is an error: it may be read and be
+// misunderstood.
 func (e *Engine) readJSON(name string, into any) (ok bool, err error) {
 	path := filepath.Join(e.opt.DataDir, name)
 	text, err := e.opt.FS.ReadFile(path)
@@ -56,7 +60,16 @@ func (e *Engine) readJSON(name string, into any) (ok bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("read engine state: %w", err)
 	}
-	if err := json.Unmarshal(text, into); err != nil {
+	var header struct {
+		Version int `json:"version"`
+	}
+	if err = json.Unmarshal(text, &header); err == nil {
+		if header.Version != stateVersion {
+			return false, fmt.Errorf("read engine state: %s has version %d, this mzd reads version %d", path, header.Version, stateVersion)
+		}
+		err = json.Unmarshal(text, into)
+	}
+	if err != nil {
 		return false, fmt.Errorf("read engine state %s: %w; restore the file, or remove the directory to begin anew", path, err)
 	}
 	return true, nil
@@ -80,7 +93,7 @@ func (e *Engine) save(exact bool) error {
 	e.saveMu.Lock()
 	defer e.saveMu.Unlock()
 	e.mu.Lock()
-	s := state{Version: 1, ID: e.id, Clock: e.upper, Sources: map[string]extent{}}
+	s := state{Version: stateVersion, ID: e.id, Clock: e.upper, Sources: map[string]extent{}}
 	for _, o := range e.objects {
 		if o.source == nil {
 			continue

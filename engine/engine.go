@@ -149,8 +149,8 @@ func (e *Engine) load() error {
 		return err
 	}
 	if known {
-		if s.Version != 1 || s.ID == "" {
-			return fmt.Errorf("open engine: %s has version %d, this mzd reads version 1", filepath.Join(e.opt.DataDir, stateFile), s.Version)
+		if s.ID == "" {
+			return fmt.Errorf("open engine: %s has no id; restore the file, or remove the directory to begin anew", filepath.Join(e.opt.DataDir, stateFile))
 		}
 		e.id, e.upper = s.ID, s.Clock
 	}

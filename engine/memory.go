@@ -58,13 +58,13 @@ func (e *Engine) enforce() {
 // tooLarge is the error of a view whose growth passes the bound. The caller may use its operators.
 func (e *Engine) tooLarge(v *view) *Error {
 	var most flow.State
-	name := "its rows"
+	detail := ""
 	v.flow.Each(func(o flow.Operator) {
 		if s := o.State(); s.Bytes > most.Bytes {
-			most, name = s, o.String()
+			most, detail = s, fmt.Sprintf("Most of it: %s, with %d rows in %d bytes.", o, s.Rows, s.Bytes)
 		}
 	})
-	who, hint := "the query", "Let it make fewer rows, or raise engine.max_memory."
+	who, hint := "the query", "Let it take fewer rows at once, or raise engine.max_memory."
 	if v.id != "" {
 		who, hint = v.name, "Let the view keep less, or raise engine.max_memory; then DROP it and create it again."
 	}
@@ -75,7 +75,7 @@ func (e *Engine) tooLarge(v *view) *Error {
 		Code: "53200",
 		Message: fmt.Sprintf("out of memory: %s held %d bytes when the views of the embedded engine together passed their %d bytes",
 			who, v.held(), e.opt.MaxBytes),
-		Detail: fmt.Sprintf("Most of it: %s, with %d rows in %d bytes.", name, most.Rows, most.Bytes),
+		Detail: detail,
 		Hint:   hint,
 	}
 }

@@ -536,6 +536,10 @@ func TestStatementTimeout(t *testing.T) {
 		w.want("FETCH 1 c WITH (timeout = '1s')")
 		w.exec("ROLLBACK; RESET statement_timeout")
 		w.want("SHOW statement_timeout", "0")
+		w.exec("SET LOCAL statement_timeout = '1s'; BEGIN; SET LOCAL statement_timeout = '2s'")
+		w.want("SHOW statement_timeout", "2s")
+		w.exec("COMMIT")
+		w.want("SHOW statement_timeout", "0")
 		w.exec("SET statement_timeout = '10ms'")
 		st, err := w.s.Parse("SUBSCRIBE TO t")
 		if err != nil {

@@ -70,10 +70,20 @@ func (s *Session) set(n *sql.Set) (*Result, error) {
 	if err := checkParameter(n.Name, value); err != nil {
 		return nil, err
 	}
-	if len(s.params) >= maxParameters || len(value) > 1024 {
+	into := s.params
+	if n.Local {
+		if s.status != 'T' {
+			return done("SET", Notice{"WARNING", "25P01", "SET LOCAL can only be used in transaction blocks"}), nil
+		}
+		if s.tx.local == nil {
+			s.tx.local = map[string]string{}
+		}
+		into = s.tx.local
+	}
+	if len(into) >= maxParameters || len(value) > 1024 {
 		return nil, errorf("54000", "too many session parameters")
 	}
-	s.params[n.Name] = value
+	into[n.Name] = value
 	return done("SET"), nil
 }
 
@@ -148,15 +158,16 @@ func (s *Session) showRows(n *sql.Show) ([]flow.Row, error) {
 	switch {
 	case n.Parameter && n.What == "all":
 		for _, name := range slices.Sorted(maps.Keys(parameters)) {
-			add(name, s.parameter(name))
+			value, _ := s.parameter(name)
+			add(name, value)
 		}
 		return rows, nil
 	case n.Parameter:
-		_, known := parameters[n.What]
-		if _, set := s.params[n.What]; !known && !set {
+		value, known := s.parameter(n.What)
+		if !known {
 			return nil, errorf("42704", "unrecognized configuration parameter %q", n.What)
 		}
-		add(s.parameter(n.What))
+		add(value)
 		return rows, nil
 	case n.Name != nil:
 		return s.e.showObject(n)
@@ -220,13 +231,14 @@ func (e *Engine) showObject(n *sql.Show) ([]flow.Row, error) {
 	return []flow.Row{{flow.NewText("materialize.public." + o.Name), flow.NewText(o.text)}}, nil
 }
 
-func (s *Session) parameter(name string) string {
-	for _, given := range []map[string]string{s.params, s.startup} {
+// parameter is the value of a session parameter, if it has one.
+func (s *Session) parameter(name string) (value string, known bool) {
+	for _, given := range []map[string]string{s.tx.local, s.params, s.startup, parameters} {
 		if v, ok := given[name]; ok {
-			return v
+			return v, true
 		}
 	}
-	return parameters[name]
+	return "", false
 }
 
 // explain prints the operators that a query or view is made of, and for a view that is maintained what each of them holds.

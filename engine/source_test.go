@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
 	"os"
@@ -443,6 +444,26 @@ func TestRestart(t *testing.T) {
 			if _, err := engine.Open(w.opt); err == nil || !strings.Contains(err.Error(), path) {
 				w.Errorf("got %v", err)
 			}
+		},
+		"files of another version": func(w *world) {
+			w.exec(lines)
+			w.stop()
+			for _, name := range []string{"catalog.json", "engine.json"} {
+				path := filepath.Join(w.dir, "engine", name)
+				text, err := os.ReadFile(path)
+				if err != nil {
+					w.Fatal(err)
+				}
+				for _, version := range []string{"0", "2"} {
+					os.WriteFile(path, bytes.Replace(text, []byte(`"version": 1`), []byte(`"version": `+version), 1), 0o644)
+					if _, err := engine.Open(w.opt); err == nil || !strings.Contains(err.Error(), path+" has version "+version+", this mzd reads version 1") {
+						w.Errorf("%s: got %v", name, err)
+					}
+				}
+				os.WriteFile(path, text, 0o644)
+			}
+			w.start()
+			w.want("SELECT * FROM n", "0|NULL")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

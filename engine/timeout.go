@@ -44,7 +44,8 @@ func (s *Session) deadline(node sql.Statement) time.Time {
 	}
 	switch node.(type) {
 	case *sql.Query, *sql.Fetch:
-		if d, err := parseStatementTimeout(s.parameter(statementTimeout)); err == nil && d > 0 {
+		value, _ := s.parameter(statementTimeout)
+		if d, err := parseStatementTimeout(value); err == nil && d > 0 {
 			return time.Now().Add(d)
 		}
 	}

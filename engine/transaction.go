@@ -16,7 +16,8 @@ type sessionTx struct {
 	time         uint64 // at which it reads, once it has
 	streams      bool   // it has begun a stream
 	readOnly     bool
-	batch        bool // there is no transaction block, but the statements of a batch share a transaction
+	local        map[string]string // parameters until it ends
+	batch        bool              // there is no transaction block, but the statements of a batch share a transaction
 }
 
 // guarded executes a statement in the transaction that the session is in.

@@ -360,6 +360,7 @@ type (
 		Name   string
 		Values []string
 		Reset  bool
+		Local  bool // until the transaction ends
 	}
 	// Transaction is BEGIN, COMMIT or ROLLBACK.
 	Transaction struct {

@@ -522,7 +522,7 @@ func (s *Set) String() string {
 	for i, x := range s.Values {
 		v[i] = Quote(x)
 	}
-	return "SET " + Ident(s.Name) + " = " + strings.Join(v, ", ")
+	return "SET " + opt(s.Local, "LOCAL ") + Ident(s.Name) + " = " + strings.Join(v, ", ")
 }
 
 func (s *Transaction) String() string { return s.Verb + opt(s.ReadOnly, " READ ONLY") }

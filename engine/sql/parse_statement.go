@@ -288,9 +288,9 @@ func (p *parser) set() Statement {
 		p.modes()
 		return &Set{Name: "transaction_isolation", Values: []string{"strict serializable"}}
 	}
-	p.eatAny("session", "local")
+	local := p.eatAny("session", "local") == "local"
 	zone := p.at("time", "zone")
-	s := &Set{Name: p.parameter()}
+	s := &Set{Name: p.parameter(), Local: local}
 	if !zone && !p.eat("=") {
 		p.expect("to")
 	}
