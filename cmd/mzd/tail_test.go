@@ -108,7 +108,9 @@ func TestTail(t *testing.T) {
 // closesPipe reads one line of a tail, and no more.
 func (d *daemon) closesPipe(url string) {
 	d.t.Helper()
+	var said strings.Builder
 	cmd := exec.Command("mzd", "tail", "-url", url, "total", "-progress")
+	cmd.Stderr = &said
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -120,8 +122,8 @@ func (d *daemon) closesPipe(url string) {
 		d.t.Errorf("the first line is %q, %v", line, err)
 	}
 	out.Close()
-	if err := cmd.Wait(); err != nil {
-		d.t.Errorf("when nobody reads it: %v", err)
+	if err := cmd.Wait(); err != nil || said.Len() > 0 {
+		d.t.Errorf("when nobody reads it: %v\n%s", err, &said)
 	}
 }
 

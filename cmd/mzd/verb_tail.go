@@ -142,7 +142,11 @@ type printer struct {
 
 func (p printer) Write(ctx context.Context, cut []core.Batch) error {
 	err := p.Sink.Write(ctx, cut)
-	if errors.Is(err, core.ErrPermanent) || err == nil && cut[0].Upper.Time == core.EndOfTime {
+	switch {
+	case errors.Is(err, core.ErrPermanent): // nobody reads it any more, which is how people end it
+		p.done()
+		return nil
+	case err == nil && cut[0].Upper.Time == core.EndOfTime:
 		p.done()
 	}
 	return err
