@@ -461,7 +461,7 @@ func recordedEvents(t *testing.T, name string) []byte {
 
 // deadline bounds a whole test, so that one that waits for what never comes
 // says so.
-func deadline(t *testing.T, d time.Duration) context.Context {
+func deadline(t testing.TB, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx

@@ -136,7 +136,7 @@ psql -h 127.0.0.1 -p 6875 materialize`,
 				}
 			},
 		},
-	}, []verb{initVerb()}, logVerbs(), pluginVerbs(), []verb{schemaVerb()}, []verb{
+	}, []verb{initVerb(), tailVerb()}, logVerbs(), pluginVerbs(), []verb{schemaVerb()}, []verb{
 		{
 			name:     "version",
 			short:    "say which mzd this is",
