@@ -195,6 +195,7 @@ func TestStopRepeatsNothing(t *testing.T) {
 				Views: []hub.View{{Name: "v"}}, Subscribe: u.subscribe, FS: fs,
 				Sinks: []hub.Sink{{Name: "out", Sink: r, Views: []string{"v"}}},
 			})
+			synctest.Wait() // what there is to write is being written
 			return s
 		}
 		s := begin()
