@@ -121,8 +121,8 @@ type Log struct {
 	upper       core.Time
 	changed     chan struct{} // closed and replaced when the frontier moves
 	holds       map[*Hold]core.Time
-	falls       bool // rows have gone since the last [Log.Check]
-	checked     time.Time
+	falls       bool      // rows have gone since the last [Log.Check]
+	checkAgain  time.Time // not before
 	stats       Stats
 
 	pending  backlog  // appended and not taken by Run yet
@@ -572,18 +572,24 @@ func (l *Log) Compact() bool {
 // Check reports, as an [*ImpossibleError], a row of which there are fewer copies than
 // none since something was appended: the upstream is wrong, and what follows from it means
 // nothing. The writer calls it after appending. It moves the log's own contents along
-// with the frontier, which readers gain by, and so once a second at most; other calls
-// return at once. What it has found is there, and goes with a [Log.Rebase].
+// with the frontier, which readers gain by, and so seldom that it takes no more than a
+// fiftieth of the writer's time; other calls return at once. What it has found is there,
+// and goes with a [Log.Rebase].
 func (l *Log) Check() error {
+	begun := time.Now()
 	l.mu.Lock()
-	if !l.falls || time.Since(l.checked) < checkEvery && l.upper < core.EndOfTime {
+	if !l.falls || begun.Before(l.checkAgain) && l.upper < core.EndOfTime {
 		l.mu.Unlock()
 		return nil
 	}
-	l.falls, l.checked = false, time.Now()
+	l.falls = false
 	upper, whole := l.upper, l.whole(l.upper)
 	l.mu.Unlock()
-	if c := whole(); c.below > 0 {
+	c := whole()
+	l.mu.Lock()
+	l.checkAgain = begun.Add(max(checkEvery, 50*time.Since(begun)))
+	l.mu.Unlock()
+	if c.below > 0 {
 		return c.impossible(upper - 1)
 	}
 	return nil
