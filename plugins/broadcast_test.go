@@ -66,8 +66,8 @@ func (b broadcaster) serve(t *testing.T, logs ...core.Reader) (ended <-chan erro
 }
 
 type message struct {
-	Type, View, Token, From, Timestamp, Checksum string
-	Inserted, Deleted                            [][]any
+	Type, View, Token, From, Timestamp, Checksum, Code string
+	Inserted, Deleted                                  [][]any
 }
 
 // stream follows a view as JSON lines.
@@ -80,6 +80,7 @@ func (b broadcaster) stream(t *testing.T, query string) func() message {
 	}
 	t.Cleanup(func() { resp.Body.Close(); client.CloseIdleConnections() })
 	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, 16<<20)
 	return func() message {
 		t.Helper()
 		if !lines.Scan() {
@@ -161,6 +162,40 @@ func TestBroadcaster(t *testing.T) {
 		if m.Type == "base" {
 			t.Fatalf("got a base, although the copy begins at %s", upper)
 		}
+	}
+}
+
+// TestBroadcasterSaysGoodbye stops mzd while a client has yet to read most of a view: it
+// gets the rest of the message that was begun, and is told that this is the end.
+func TestBroadcasterSaysGoodbye(t *testing.T) {
+	t.Parallel()
+	b := openBroadcaster(t)
+	var rows []string
+	for i := range 4 { // each a message, more than sockets hold
+		rows = append(rows, fmt.Sprintf(`["%d%s"]`, i, strings.Repeat("x", 3<<20)))
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Serve(ctx, []core.Reader{newLog(t, "v", 10, rows...)}) }()
+	next := b.waitStream(t, "/v")
+	m := next()
+	for m.Type != "base" { // the view has not come yet
+		m = next()
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- b.Close() }()
+	for m.Type == "base" {
+		m = next()
+	}
+	if m.Type != "error" || m.Code != "stopping" {
+		t.Errorf("got %+v, want that it is stopping", m)
+	}
+	if err := <-closed; err != nil {
+		t.Error(err)
 	}
 }
 

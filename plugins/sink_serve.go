@@ -159,8 +159,15 @@ func (s *sinkServer) turn(group string) chan struct{} {
 	return turn
 }
 
-// Close closes the sink.
-func (s *sinkServer) Close(context.Context, *mzdv1.SinkCloseRequest) (*mzdv1.SinkCloseResponse, error) {
+// Close closes the sink, once it serves no more: mzd has told it to end that, and ends
+// the process after Close, by which readers would lose what they are still owed.
+func (s *sinkServer) Close(ctx context.Context, _ *mzdv1.SinkCloseRequest) (*mzdv1.SinkCloseResponse, error) {
+	select {
+	case s.serving <- struct{}{}:
+		defer func() { <-s.serving }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	s.mu.Lock()
 	sink := s.sink
 	s.sink = nil
