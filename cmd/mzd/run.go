@@ -384,6 +384,18 @@ func (d *daemon) env(ctx context.Context, kind, name string) context.Context {
 // health reports whether the process can do its work: whether its disk takes
 // writes.
 func (d *daemon) health() error {
+	if err := d.disk(); err != nil {
+		return err
+	}
+	path := filepath.Join(d.cfg.DataDir, "health")
+	if err := os.WriteFile(path, []byte("ok\n"), 0o644); err != nil {
+		return fmt.Errorf("data_dir cannot be written: %w", err)
+	}
+	return nil
+}
+
+// disk returns why something that was to be written to disk is not.
+func (d *daemon) disk() error {
 	if err := d.hub.Disk(); err != nil {
 		return err
 	}
@@ -391,10 +403,6 @@ func (d *daemon) health() error {
 		if p := d.database.stats().Problem; p != "" {
 			return errors.New(p)
 		}
-	}
-	path := filepath.Join(d.cfg.DataDir, "health")
-	if err := os.WriteFile(path, []byte("ok\n"), 0o644); err != nil {
-		return fmt.Errorf("data_dir cannot be written: %w", err)
 	}
 	return nil
 }
@@ -404,7 +412,7 @@ func (d *daemon) health() error {
 func (d *daemon) ready() readiness {
 	complete, missing := d.hub.Complete()
 	r := readiness{Ready: complete, Waiting: missing}
-	if err := d.health(); err != nil {
+	if err := d.disk(); err != nil {
 		r.Degraded = append(r.Degraded, fmt.Sprintf("disk: %v", err))
 	}
 	state := d.hub.Status()
