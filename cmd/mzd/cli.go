@@ -145,6 +145,27 @@ func (v verb) usage(format string, args ...any) error {
 	return usage(fmt.Errorf("%s: %s\nTry: mzd help %s", v.name, fmt.Sprintf(format, args...), v.name))
 }
 
+// printFormat is a flag that says how a verb prints rows, as the sink stdout has it.
+type printFormat string
+
+// addTo declares the flag.
+func (p *printFormat) addTo(flags *flag.FlagSet) {
+	*p = "auto"
+	flags.Var(p, "format", "print as `FORMAT`: text, json, or auto, which is text on a terminal")
+}
+
+// String implements [flag.Value].
+func (p *printFormat) String() string { return string(*p) }
+
+// Set implements [flag.Value].
+func (p *printFormat) Set(s string) error {
+	if !slices.Contains([]string{"auto", "text", "json"}, s) {
+		return errors.New("want text, json or auto")
+	}
+	*p = printFormat(s)
+	return nil
+}
+
 // flagProblem says what is wrong with the flags of a command line.
 func flagProblem(err error, flags *flag.FlagSet) string {
 	name, unknown := strings.CutPrefix(err.Error(), "flag provided but not defined: -")

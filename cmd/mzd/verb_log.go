@@ -89,7 +89,7 @@ mzd log cat top10 -from 1721310001000 -to 1721310002000 -format json`,
 				flags.Var(&o.AsOf, "as-of", "print the view at `TIME`")
 				flags.Var(&o.From, "from", "print the net change since `TIME`")
 				flags.Var(&o.To, "to", "up to `TIME` (default: all there is)")
-				flags.StringVar(&o.Format, "format", "auto", "print as `FORMAT`: text, json, or auto, which is text on a terminal")
+				o.Format.addTo(flags)
 				return func(ctx context.Context, e env, operands []string) error {
 					if err := o.validate(operands); err != nil {
 						return usage(fmt.Errorf("log cat: %w\nTry: mzd help log cat", err))
@@ -394,7 +394,7 @@ func counted(n int64, noun, plural string) string {
 // catOptions are the flags of "mzd log cat".
 type catOptions struct {
 	AsOf, From, To position
-	Format         string // auto, text or json
+	Format         printFormat
 }
 
 func (o catOptions) validate(operands []string) error {
@@ -405,8 +405,6 @@ func (o catOptions) validate(operands []string) error {
 		return errors.New("-as-of is one time, -from and -to are two; use either")
 	case o.To != position{} && o.From == position{}:
 		return errors.New("-to goes with -from; for the view at a time use -as-of")
-	case !slices.Contains([]string{"auto", "text", "json"}, o.Format):
-		return fmt.Errorf("-format %q is none of text, json and auto", o.Format)
 	}
 	return nil
 }
@@ -449,7 +447,7 @@ func (d *dataDir) print(ctx context.Context, e env, view string, o catOptions) e
 		}
 	}
 	out := bufio.NewWriter(e.stdout)
-	p := &batchPrinter{out: out, sink: stdout.To(out, stdout.Settings{Format: o.Format}), json: o.Format == "json"}
+	p := &batchPrinter{out: out, sink: stdout.To(out, stdout.Settings{Format: string(o.Format)}), json: o.Format == "json"}
 	var err error
 	if from := (position{}); o.AsOf != from || o.From != from {
 		var net core.Batch

@@ -36,17 +36,12 @@ mzd tail -url postgres://materialize@localhost:6875/materialize "SELECT count(*)
 		setup: func(flags *flag.FlagSet) runFunc {
 			o := tailOptions{config: configFlag(flags)}
 			flags.StringVar(&o.URL, "url", "", "`ADDRESS` of the database (default: that of the configuration)")
-			flags.StringVar(&o.Print.Format, "format", "auto", "print as `FORMAT`: text, json, or auto: text on a terminal")
-			flags.BoolVar(&o.Print.Progress, "progress", false, "print also that nothing happened")
+			o.Format.addTo(flags)
+			flags.BoolVar(&o.Progress, "progress", false, "print also that nothing happened")
 			flags.BoolVar(&o.Snapshot, "snapshot", true, "begin with the whole view")
 			return func(ctx context.Context, e env, operands []string) error {
 				if len(operands) != 1 {
 					return tailVerb().usage("name one view, or a query in quotes")
-				}
-				switch o.Print.Format {
-				case "auto", "text", "json":
-				default:
-					return tailVerb().usage("-format is text, json or auto, not %q", o.Print.Format)
 				}
 				return runTail(ctx, operands[0], o, e)
 			}
@@ -58,7 +53,8 @@ mzd tail -url postgres://materialize@localhost:6875/materialize "SELECT count(*)
 type tailOptions struct {
 	config   *string // file
 	URL      string  // empty: that of the configuration
-	Print    stdout.Settings
+	Format   printFormat
+	Progress bool
 	Snapshot bool
 }
 
@@ -113,7 +109,7 @@ func runTail(ctx context.Context, name string, o tailOptions, e env) error {
 		Views: []hub.View{v},
 		Sinks: []hub.Sink{{
 			Name: "tail", Views: []string{v.Name}, SkipSnapshot: !o.Snapshot,
-			Sink: printer{stdout.To(e.stdout, o.Print), func() { end(errPrinted) }},
+			Sink: printer{stdout.To(e.stdout, stdout.Settings{Format: string(o.Format), Progress: o.Progress}), func() { end(errPrinted) }},
 		}},
 		Subscribe: w.subscribe, Reasons: mz.Reasons(), Retain: tailed, Logger: log,
 	})
